@@ -1,0 +1,1 @@
+"""timm classifiers trained on soft labels."""

@@ -1,0 +1,148 @@
+"""The whole configuration tree, its presets, files and command-line overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+
+from gemix.classifier.config import ClassifierConfig
+from gemix.data.config import DataConfig
+from gemix.errors import ConfigError
+from gemix.gan.config import GanConfig
+from gemix.labels import LabelConfig
+from gemix.schema import Config, Count, Fraction, NonNegative, Positive, Problem, Range
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class About(Config):
+    """What a preset needs, costs and is expected to reach, in words."""
+
+    hardware: str = ""
+    cost: str = ""
+    expect: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SynthesisConfig(Config):
+    """How many images are made, of which soft labels.
+
+    One set of images is made for each of `methods` and added to the real training set. `count`
+    is the number N of images; where it is null N is `ratio` times the real training images.
+    """
+
+    methods: tuple[Literal["softmax", "dirichlet", "dirichlet_pair", "onehot"], ...] = (
+        "softmax",
+        "dirichlet",
+        "onehot",
+    )
+    count: Positive | None = None
+    ratio: NonNegative = 1.0
+    truncation_psi: Fraction = 1.0
+    noise_mode: Literal["random", "const", "none"] = "random"
+    batch: Positive = 32
+    shard_rows: Positive = 8192
+    seed: Count = 0
+
+    def conflicts(self) -> list[Problem]:
+        """Methods are given, and each once."""
+        if self.methods and len(set(self.methods)) == len(self.methods):
+            return []
+        return [Problem("methods", list(self.methods), "a list of one or more different methods")]
+
+    def images(self, real_images: int) -> int:
+        """The number N for a training set of `real_images` real images, at least 1."""
+        return self.count or max(1, round(self.ratio * real_images))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackingConfig(Config):
+    """MLflow names. The store is ``MLFLOW_TRACKING_URI``, else SQLite in the work directory."""
+
+    experiment: str = "gemix"
+    registered_model: str = "gemix-classifier"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeConfig(Config):
+    """What the Ray jobs may use. `workers` are the processes of a Ray Train job."""
+
+    workers: Positive = 1
+    cpus_per_worker: Positive = 2
+    gpus_per_worker: NonNegative = 0.0
+    max_failures: Annotated[int, Range(low=-1)] = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PipelineConfig(Config):
+    """Everything that the main job needs to know."""
+
+    about: About = About()
+    data: DataConfig = DataConfig()
+    gan: GanConfig = GanConfig()
+    labels: LabelConfig = LabelConfig()
+    synthesis: SynthesisConfig = SynthesisConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    def to_yaml(self) -> str:
+        """The fully resolved configuration; `load` reads it back."""
+        return yaml.safe_dump(self.to_mapping(), sort_keys=False)
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with gemix."""
+    folder = importlib.resources.files("gemix.presets")
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Builds the configuration from a preset or a YAML file and ``section.key=value`` overrides.
+
+    Values are read as YAML: ``gan.r1_gamma=null``, ``synthesis.methods=[softmax,onehot]``.
+
+    Raises:
+        ConfigError: for a file that is missing or not YAML, or with all bad settings at once.
+    """
+    tree = _read(name_or_file)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"override {override!r}: write it as section.key=value")
+        try:
+            _set(tree, key.split("."), yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {override!r}: the value is not YAML ({error})") from error
+    return PipelineConfig.from_mapping(tree)
+
+
+def _read(name_or_file: str) -> dict[str, Any]:
+    if name_or_file in preset_names():
+        file = importlib.resources.files("gemix.presets") / f"{name_or_file}.yaml"
+    else:
+        file = Path(name_or_file)
+        if not file.is_file():
+            presets = ", ".join(preset_names())
+            raise ConfigError(f"-c {name_or_file}: neither a preset ({presets}) nor a file")
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name_or_file}: not valid YAML ({error})") from error
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{name_or_file}: a mapping of sections is wanted")
+    return dict(tree)
+
+
+def _set(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    """Sets a nested value; a scalar in the way is left for the validation to name."""
+    *sections, key = path
+    for section in sections:
+        inner = tree.get(section)
+        tree[section] = dict(inner) if isinstance(inner, Mapping) else {}
+        tree = tree[section]
+    tree[key] = value

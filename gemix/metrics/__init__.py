@@ -1,0 +1,1 @@
+"""How good a classifier is, and how sure we may be of it."""

@@ -1,0 +1,1 @@
+"""MLflow: one run a job, written through a client that any process can hold."""

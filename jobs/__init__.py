@@ -1,0 +1,1 @@
+"""Ray jobs around the gemix library, and the command line."""
