@@ -1,0 +1,88 @@
+"""The residual discriminator of StyleGAN2 with label projection."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gemix.gan import ops
+from gemix.gan.generator import Architecture, MappingNetwork
+from gemix.gan.layers import Conv2dLayer, FullyConnectedLayer, MinibatchStdLayer
+
+RESIDUAL_GAIN = math.sqrt(0.5)  # two branches of variance 1 add up to variance 1
+
+
+class DiscriminatorBlock(nn.Module):
+    """Two convolutions beside a 1x1 skip, halving the image (Karras et al. 2020, figure 7c)."""
+
+    def __init__(self, architecture: Architecture, resolution: int):
+        super().__init__()
+        in_channels = architecture.channels(resolution)
+        out_channels = architecture.channels(resolution // 2)
+        if resolution == architecture.resolution:
+            self.fromrgb = Conv2dLayer(architecture.img_channels, in_channels, 1)
+        else:
+            self.fromrgb = None
+        self.conv0 = Conv2dLayer(in_channels, in_channels, 3)
+        self.conv1 = Conv2dLayer(in_channels, out_channels, 3, down=True)
+        self.skip = Conv2dLayer(in_channels, out_channels, 1, activate=False, bias=False, down=True)
+        self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] to [N, out, H/2, W/2]."""
+        if self.fromrgb is not None:
+            x = self.fromrgb(x)
+        return self.conv1(self.conv0(x), RESIDUAL_GAIN) + self.skip(x, RESIDUAL_GAIN)
+
+
+class DiscriminatorEpilogue(nn.Module):
+    """4x4 features to one logit, or to the vector that is projected on the label."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        channels = architecture.channels(4)
+        self.mbstd = MinibatchStdLayer(architecture.mbstd_group_size)
+        self.conv = Conv2dLayer(channels + 1, channels, 3)
+        self.fc = FullyConnectedLayer(channels * 16, channels, activate=True)
+        self.out = FullyConnectedLayer(channels, channels if architecture.label_dim else 1)
+
+    def forward(self, x: Tensor, projection: Tensor | None) -> Tensor:
+        """[N, C, 4, 4] and the label's projection [N, C] to logits [N, 1]."""
+        x = self.conv(self.mbstd(x).float())
+        x = self.out(self.fc(x.flatten(1)))
+        if projection is None:
+            return x
+        return (x * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])
+
+
+class Discriminator(nn.Module):
+    """Images and soft labels to logits; positive means real.
+
+    The label enters by projection (Miyato and Koyama, "cGANs with projection discriminator",
+    2018): the logit is the scalar product of image features and of a mapping of the label.
+    """
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.architecture = architecture
+        for resolution in architecture.resolutions[:0:-1]:
+            setattr(self, f"b{resolution}", DiscriminatorBlock(architecture, resolution))
+        self.b4 = DiscriminatorEpilogue(architecture)
+        if architecture.label_dim:
+            self.mapping = MappingNetwork(
+                0, architecture.label_dim, architecture.channels(4), architecture.d_mapping_layers
+            )
+        else:
+            self.mapping = None
+
+    def forward(
+        self, image: Tensor, label: Tensor | None, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Float32 images [N, C, H, W] and labels [N, label_dim] to float32 logits [N, 1]."""
+        x = image.to(dtype, memory_format=torch.channels_last)
+        for resolution in self.architecture.resolutions[:0:-1]:
+            x = getattr(self, f"b{resolution}")(x)
+        projection = self.mapping(None, label) if self.mapping is not None else None
+        return self.b4(x, projection)

@@ -1,0 +1,175 @@
+"""Layers with equalized learning rate, and the modulated convolution.
+
+Weights are stored with unit variance and scaled when used (Karras et al., "Progressive growing of
+GANs", 2018, section 4.1), so that Adam moves all of them at one rate. Parameter names are those of
+the public StyleGAN2-ADA networks, so that their weights load as they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gemix.gan import ops
+
+
+class FullyConnectedLayer(nn.Module):
+    """y = x W^T + b, optionally with the leaky ReLU.
+
+    Args:
+        lr_multiplier: the layer's learning rate relative to Adam's.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        activate: bool = False,
+        bias_init: float = 0.0,
+        lr_multiplier: float = 1.0,
+    ):
+        super().__init__()
+        self.activate = activate
+        self.lr_multiplier = lr_multiplier
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_features] to [N, out_features]."""
+        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.lr_multiplier)
+        return ops.leaky_relu(x) if self.activate else x
+
+
+class Conv2dLayer(nn.Module):
+    """Convolution, optionally with bias and leaky ReLU, optionally halving the image."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        activate: bool = True,
+        bias: bool = True,
+        down: bool = False,
+    ):
+        super().__init__()
+        self.activate = activate
+        self.down = down
+        self.padding = kernel_size // 2
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(torch.randn(shape))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """[N, in, H, W] to [N, out, H, W] (or half of it); `gain` scales the result."""
+        weight = (self.weight * self.weight_gain).to(x.dtype)
+        if self.down:
+            x = ops.conv2d_down(x, weight, self.resample_filter)
+        else:
+            x = F.conv2d(x, weight, padding=self.padding)
+        if self.bias is not None:
+            x = x + self.bias.to(x.dtype)[:, None, None]
+        return ops.leaky_relu(x, gain) if self.activate else x * gain
+
+
+def modulated_conv2d(x: Tensor, weight: Tensor, styles: Tensor, up_fir: Tensor | None) -> Tensor:
+    """Convolution whose weights are modulated by the styles and demodulated.
+
+    Karras et al., "Analyzing and improving the image quality of StyleGAN", 2020, equations 1
+    and 3: w'_ijk = s_i w_ijk, w''_ijk = w'_ijk / sqrt(sum_ik w'_ijk^2 + eps). Scaling the input
+    by s and the output by the demodulation factor gives the same result as per-sample weights,
+    and lets the whole batch share one dense convolution.
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I, k, k].
+        styles: float32 [N, I].
+        up_fir: the blur of an upsampling convolution (k = 3), or None for no upsampling.
+    """
+    energy = weight.square().sum(dim=(2, 3))  # [O, I]
+    demodulation = torch.rsqrt(styles.square() @ energy.t() + 1e-8)  # [N, O]
+    x = x * styles.to(x.dtype)[:, :, None, None]
+    weight = weight.to(x.dtype)
+    if up_fir is None:
+        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    else:
+        x = ops.conv2d_up(x, weight, up_fir)
+    return x * demodulation.to(x.dtype)[:, :, None, None]
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, bias and leaky ReLU, optionally doubling the image."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, w_dim: int, resolution: int, *, up: bool = False
+    ):
+        super().__init__()
+        self.up = up
+        self.resolution = resolution
+        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        """[N, in, H, W] and w [N, w_dim] to [N, out, H, W] (or twice that).
+
+        `noise` broadcasts against [N, 1, H_out, W_out]; None adds none.
+        """
+        x = modulated_conv2d(
+            x, self.weight, self.affine(w), self.resample_filter if self.up else None
+        )
+        if noise is not None:
+            x = x + (noise * self.noise_strength).to(x.dtype)
+        return ops.leaky_relu(x + self.bias.to(x.dtype)[:, None, None])
+
+
+class ToRGBLayer(nn.Module):
+    """Modulated 1x1 convolution to image channels, without demodulation."""
+
+    def __init__(self, in_channels: int, img_channels: int, w_dim: int):
+        super().__init__()
+        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(img_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(img_channels))
+        self.weight_gain = 1 / math.sqrt(in_channels)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """[N, in, H, W] and w [N, w_dim] to a float32 image [N, img_channels, H, W]."""
+        styles = (self.affine(w) * self.weight_gain).to(x.dtype)
+        x = F.conv2d(x * styles[:, :, None, None], self.weight.to(x.dtype))
+        return x.float() + self.bias[:, None, None]
+
+
+class MinibatchStdLayer(nn.Module):
+    """Appends the standard deviation over groups of samples as one more channel.
+
+    Karras et al. 2018, section 3. Group m of a batch of N holds the samples m, m + M, m + 2M, …
+    with M = N / group size.
+    """
+
+    def __init__(self, group_size: int):
+        super().__init__()
+        self.group_size = group_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, C + 1, H, W]; N must be a multiple of the group size, or smaller."""
+        n, _, height, width = x.shape
+        group = min(self.group_size, n)
+        grouped = x.reshape(group, n // group, *x.shape[1:]).float()
+        centred = grouped - grouped.mean(dim=0)
+        # spelled out, not var(): the second derivative that R1 needs loses fewer digits this way
+        std = torch.sqrt(centred.square().mean(dim=0) + 1e-8)
+        mean = std.mean(dim=(1, 2, 3)).repeat(group)  # [N]
+        extra = mean.to(x.dtype)[:, None, None, None].expand(n, 1, height, width)
+        return torch.cat([x, extra], dim=1)

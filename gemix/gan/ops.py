@@ -1,0 +1,96 @@
+"""Resampling with FIR filters, and the activation of StyleGAN2."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LRELU_SLOPE = 0.2
+LRELU_GAIN = math.sqrt(2)  # keeps the variance of a leaky ReLU's output near 1
+BLUR_TAPS = (1.0, 3.0, 3.0, 1.0)
+
+
+def fir_filter(taps: Sequence[float]) -> Tensor:
+    """The separable 2-D filter of 1-D taps, normalised to sum 1: float32 [len, len]."""
+    line = torch.tensor(taps, dtype=torch.float32)
+    square = torch.outer(line, line)
+    return square / square.sum()
+
+
+def upfirdn2d(
+    x: Tensor,
+    fir: Tensor,
+    *,
+    up: int = 1,
+    down: int = 1,
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    flip_filter: bool = False,
+    gain: float = 1.0,
+) -> Tensor:
+    """Upsamples by zero insertion, pads, filters, and keeps every `down`-th pixel.
+
+    Args:
+        x: [N, C, H, W].
+        fir: [h, w]; applied as a convolution, or with `flip_filter` as a correlation.
+        padding: (left, right, top, bottom) in upsampled pixels; negative values crop.
+        gain: factor on the result; upsampling wants up**2 to keep the brightness.
+
+    Returns:
+        [N, C, (H * up + top + bottom - h) // down + 1, likewise for W].
+    """
+    channels = x.shape[1]
+    if up > 1:
+        n, c, height, width = x.shape
+        x = F.pad(x.reshape(n, c, height, 1, width, 1), (0, up - 1, 0, 0, 0, up - 1))
+        x = x.reshape(n, c, height * up, width * up)
+    if any(padding):
+        x = F.pad(x, padding)
+    fir = (fir * gain).to(x.dtype)
+    if not flip_filter:
+        fir = fir.flip((0, 1))
+    weight = fir.expand(channels, 1, *fir.shape)
+    return F.conv2d(x, weight, stride=down, groups=channels)
+
+
+def upsample2d(x: Tensor, fir: Tensor) -> Tensor:
+    """Doubles height and width of [N, C, H, W], filtered."""
+    taps = fir.shape[0]
+    before, after = (taps + 1) // 2, (taps - 2) // 2
+    return upfirdn2d(x, fir, up=2, padding=(before, after, before, after), gain=4)
+
+
+def downsample2d(x: Tensor, fir: Tensor) -> Tensor:
+    """Halves height and width of [N, C, H, W], filtered."""
+    taps = fir.shape[0]
+    before, after = (taps - 1) // 2, (taps - 2) // 2
+    return upfirdn2d(x, fir, down=2, padding=(before, after, before, after))
+
+
+def conv2d_up(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
+    """3x3 transposed convolution of stride 2, then the blur: [N, I, H, W] to [N, O, 2H, 2W].
+
+    Upsampling inside the convolution costs a quarter of convolving an upsampled image.
+    """
+    x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    return upfirdn2d(x, fir, padding=(1, 1, 1, 1), gain=4)
+
+
+def conv2d_down(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
+    """Blur, then a convolution of stride 2: [N, I, H, W] to [N, O, H/2, W/2]."""
+    if weight.shape[-1] == 1:  # only every other pixel of the blur is needed
+        return F.conv2d(downsample2d(x, fir), weight)
+    return F.conv2d(upfirdn2d(x, fir, padding=(2, 2, 2, 2)), weight, stride=2)
+
+
+def leaky_relu(x: Tensor, gain: float = 1.0) -> Tensor:
+    """Leaky ReLU of slope 0.2, scaled by sqrt(2) * `gain`."""
+    return F.leaky_relu(x, LRELU_SLOPE) * (LRELU_GAIN * gain)
+
+
+def normalize_2nd_moment(x: Tensor) -> Tensor:
+    """Scales each row of [N, C] to a mean square of 1."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
