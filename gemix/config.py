@@ -6,7 +6,7 @@ import dataclasses
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 
@@ -15,7 +15,8 @@ from gemix.data.config import DataConfig
 from gemix.errors import ConfigError
 from gemix.gan.config import GanConfig
 from gemix.labels import LabelConfig
-from gemix.schema import Config, Count, Fraction, NonNegative, Positive, Problem, Range
+from gemix.schema import Config, NonNegative, Positive, Range
+from gemix.synthesis import SynthesisConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,38 +26,6 @@ class About(Config):
     hardware: str = ""
     cost: str = ""
     expect: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SynthesisConfig(Config):
-    """How many images are made, of which soft labels.
-
-    One set of images is made for each of `methods` and added to the real training set. `count`
-    is the number N of images; where it is null N is `ratio` times the real training images.
-    """
-
-    methods: tuple[Literal["softmax", "dirichlet", "dirichlet_pair", "onehot"], ...] = (
-        "softmax",
-        "dirichlet",
-        "onehot",
-    )
-    count: Positive | None = None
-    ratio: NonNegative = 1.0
-    truncation_psi: Fraction = 1.0
-    noise_mode: Literal["random", "const", "none"] = "random"
-    batch: Positive = 32
-    shard_rows: Positive = 8192
-    seed: Count = 0
-
-    def conflicts(self) -> list[Problem]:
-        """Methods are given, and each once."""
-        if self.methods and len(set(self.methods)) == len(self.methods):
-            return []
-        return [Problem("methods", list(self.methods), "a list of one or more different methods")]
-
-    def images(self, real_images: int) -> int:
-        """The number N for a training set of `real_images` real images, at least 1."""
-        return self.count or max(1, round(self.ratio * real_images))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ class Stream(enum.IntEnum):
     BOOTSTRAP = 16
     TRAIN_LABEL = 17
     METRIC = 18
+    PATH_LENGTH_NOISE = 19
 
 
 def sample_rng(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:

@@ -3,6 +3,11 @@
 Weights are stored with unit variance and scaled when used (Karras et al., "Progressive growing of
 GANs", 2018, section 4.1), so that Adam moves all of them at one rate. Parameter names are those of
 the public StyleGAN2-ADA networks, so that their weights load as they are.
+
+A leaky ReLU commutes with a positive factor, so in the generator the gains that follow activations
+in the papers are multiplied into what comes before them: one pass less over every feature map. The
+discriminator keeps the papers' order, because its minibatch standard deviation, ill-conditioned
+where samples are nearly equal, would magnify the different rounding.
 """
 
 from __future__ import annotations
@@ -41,8 +46,10 @@ class FullyConnectedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_features] to [N, out_features]."""
-        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.lr_multiplier)
-        return ops.leaky_relu(x) if self.activate else x
+        gain = ops.LRELU_GAIN if self.activate else 1.0
+        weight = self.weight * (self.weight_gain * gain)
+        x = F.linear(x, weight, self.bias * (self.lr_multiplier * gain))
+        return F.leaky_relu(x, ops.LRELU_SLOPE) if self.activate else x
 
 
 class Conv2dLayer(nn.Module):
@@ -71,16 +78,20 @@ class Conv2dLayer(nn.Module):
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """[N, in, H, W] to [N, out, H, W] (or half of it); `gain` scales the result."""
         weight = (self.weight * self.weight_gain).to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
         if self.down:
-            x = ops.conv2d_down(x, weight, self.resample_filter)
+            x = ops.conv2d_down(x, weight, bias, self.resample_filter)
         else:
-            x = F.conv2d(x, weight, padding=self.padding)
-        if self.bias is not None:
-            x = x + self.bias.to(x.dtype)[:, None, None]
-        return ops.leaky_relu(x, gain) if self.activate else x * gain
+            x = F.conv2d(x, weight, bias, padding=self.padding)
+        if self.activate:
+            x = F.leaky_relu(x, ops.LRELU_SLOPE)
+            gain = gain * ops.LRELU_GAIN
+        return x if math.isclose(gain, 1) else x * gain
 
 
-def modulated_conv2d(x: Tensor, weight: Tensor, styles: Tensor, up_fir: Tensor | None) -> Tensor:
+def modulated_conv2d(
+    x: Tensor, weight: Tensor, styles: Tensor, up_fir: Tensor | None, gain: float = 1.0
+) -> Tensor:
     """Convolution whose weights are modulated by the styles and demodulated.
 
     Karras et al., "Analyzing and improving the image quality of StyleGAN", 2020, equations 1
@@ -93,6 +104,7 @@ def modulated_conv2d(x: Tensor, weight: Tensor, styles: Tensor, up_fir: Tensor |
         weight: [O, I, k, k].
         styles: float32 [N, I].
         up_fir: the blur of an upsampling convolution (k = 3), or None for no upsampling.
+        gain: factor on the result.
     """
     energy = weight.square().sum(dim=(2, 3))  # [O, I]
     demodulation = torch.rsqrt(styles.square() @ energy.t() + 1e-8)  # [N, O]
@@ -102,7 +114,7 @@ def modulated_conv2d(x: Tensor, weight: Tensor, styles: Tensor, up_fir: Tensor |
         x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
     else:
         x = ops.conv2d_up(x, weight, up_fir)
-    return x * demodulation.to(x.dtype)[:, :, None, None]
+    return x * (demodulation * gain).to(x.dtype)[:, :, None, None]
 
 
 class SynthesisLayer(nn.Module):
@@ -126,12 +138,13 @@ class SynthesisLayer(nn.Module):
 
         `noise` broadcasts against [N, 1, H_out, W_out]; None adds none.
         """
-        x = modulated_conv2d(
-            x, self.weight, self.affine(w), self.resample_filter if self.up else None
-        )
+        gain = ops.LRELU_GAIN
+        up_fir = self.resample_filter if self.up else None
+        x = modulated_conv2d(x, self.weight, self.affine(w), up_fir, gain)
+        offset = (self.bias * gain)[:, None, None]
         if noise is not None:
-            x = x + (noise * self.noise_strength).to(x.dtype)
-        return ops.leaky_relu(x + self.bias.to(x.dtype)[:, None, None])
+            x = x + (noise * (self.noise_strength * gain)).to(x.dtype)
+        return F.leaky_relu(x + offset.to(x.dtype), ops.LRELU_SLOPE)
 
 
 class ToRGBLayer(nn.Module):

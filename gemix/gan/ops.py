@@ -47,13 +47,14 @@ def upfirdn2d(
         n, c, height, width = x.shape
         x = F.pad(x.reshape(n, c, height, 1, width, 1), (0, up - 1, 0, 0, 0, up - 1))
         x = x.reshape(n, c, height * up, width * up)
-    if any(padding):
+    same = padding[0] if len(set(padding)) == 1 and padding[0] >= 0 else 0
+    if any(padding) and not same:
         x = F.pad(x, padding)
     fir = (fir * gain).to(x.dtype)
     if not flip_filter:
         fir = fir.flip((0, 1))
     weight = fir.expand(channels, 1, *fir.shape)
-    return F.conv2d(x, weight, stride=down, groups=channels)
+    return F.conv2d(x, weight, stride=down, padding=same, groups=channels)
 
 
 def upsample2d(x: Tensor, fir: Tensor) -> Tensor:
@@ -79,16 +80,11 @@ def conv2d_up(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
     return upfirdn2d(x, fir, padding=(1, 1, 1, 1), gain=4)
 
 
-def conv2d_down(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
+def conv2d_down(x: Tensor, weight: Tensor, bias: Tensor | None, fir: Tensor) -> Tensor:
     """Blur, then a convolution of stride 2: [N, I, H, W] to [N, O, H/2, W/2]."""
     if weight.shape[-1] == 1:  # only every other pixel of the blur is needed
-        return F.conv2d(downsample2d(x, fir), weight)
-    return F.conv2d(upfirdn2d(x, fir, padding=(2, 2, 2, 2)), weight, stride=2)
-
-
-def leaky_relu(x: Tensor, gain: float = 1.0) -> Tensor:
-    """Leaky ReLU of slope 0.2, scaled by sqrt(2) * `gain`."""
-    return F.leaky_relu(x, LRELU_SLOPE) * (LRELU_GAIN * gain)
+        return F.conv2d(downsample2d(x, fir), weight, bias)
+    return F.conv2d(upfirdn2d(x, fir, padding=(2, 2, 2, 2)), weight, bias, stride=2)
 
 
 def normalize_2nd_moment(x: Tensor) -> Tensor:

@@ -1,0 +1,152 @@
+"""The one checkpoint object: all state of a training, in files that run no code when loaded.
+
+Tensors are in safetensors, everything else in JSON. The JSON file is written last and holds the
+checksum of the tensors, so a checkpoint is either whole or not there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gemix.errors import CheckpointError
+from gemix.gan.config import GanConfig
+from gemix.gan.generator import Architecture
+from gemix.gan.state import TrainingState, new_state
+from gemix.gan.weights import read_weights, write_weights
+
+if TYPE_CHECKING:  # at run time any store of files will do
+    from gemix.storage import Store
+
+# Settings that may differ between the two parts of a resumed training.
+RESUMABLE = ("kimg", "snapshot_kimg", "keep_checkpoints")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a training was made of; a checkpoint only continues the same."""
+
+    architecture: Architecture
+    config: GanConfig
+    classes: tuple[str, ...]
+    data_digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "architecture": dataclasses.asdict(self.architecture),
+            "config": self.config.to_mapping(),
+            "classes": list(self.classes),
+            "data_digest": self.data_digest,
+        }
+
+
+def save_checkpoint(store: Store, state: TrainingState, origin: Origin) -> str:
+    """Writes the state, whole or not at all, and drops all but the newest checkpoints.
+
+    Returns:
+        The checkpoint's name.
+    """
+    name = f"checkpoint-{state.step:08d}"
+    sha256 = write_weights(store, name, _tensors(state))
+    values = {
+        "step": state.step,
+        "augment_p": state.augment_p,
+        "sign_count": state.sign_count,
+        "sha256": sha256,
+    }
+    store.write_json(f"{name}.json", values | origin.to_json())
+    for old in checkpoints(store)[: -origin.config.keep_checkpoints]:
+        store.delete(f"{old}.json")
+        store.delete(f"{old}.safetensors")
+    return name
+
+
+def checkpoints(store: Store) -> list[str]:
+    """Names of the whole checkpoints, oldest first."""
+    names = [name for name in store.list() if name.startswith("checkpoint-")]
+    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+
+def load_checkpoint(store: Store, name: str, origin: Origin, device: torch.device) -> TrainingState:
+    """The state as it was saved.
+
+    Raises:
+        CheckpointError: if the checkpoint is damaged, or is of another architecture, data set or
+            configuration.
+    """
+    values = store.read_json(f"{name}.json")
+    _check_origin(f"{store.url}/{name}", values, origin.to_json())
+    tensors = read_weights(store, name, values["sha256"])
+    state = new_state(origin.architecture, origin.config, device)
+    for key, network in state.networks.items():
+        network.load_state_dict(_below(tensors, key))
+    for key, optimizer in state.optimizers.items():
+        _load_optimizer(optimizer, _below(tensors, key))
+    state.pl_mean = tensors["pl_mean"].to(device)
+    state.sign_sum = tensors["sign_sum"].to(device)
+    state.step, state.sign_count = values["step"], values["sign_count"]
+    state.augment_p = values["augment_p"]
+    return state
+
+
+def resume_or_start(store: Store, origin: Origin, device: torch.device) -> TrainingState:
+    """The state of the newest checkpoint, or a new one where there is none."""
+    names = checkpoints(store)
+    if names:
+        return load_checkpoint(store, names[-1], origin, device)
+    return new_state(origin.architecture, origin.config, device)
+
+
+def _tensors(state: TrainingState) -> dict[str, Tensor]:
+    tensors = {"pl_mean": state.pl_mean, "sign_sum": state.sign_sum}
+    for key, network in state.networks.items():
+        tensors |= {f"{key}.{name}": value for name, value in network.state_dict().items()}
+    for key, optimizer in state.optimizers.items():
+        for index, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"{key}.{index}.{slot}": value for slot, value in slots.items()}
+    return tensors
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{prefix}."): value
+        for name, value in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, slots: dict[str, Tensor]) -> None:
+    per_parameter: dict[int, dict[str, Tensor]] = {}
+    for name, value in slots.items():
+        index, slot = name.split(".")
+        per_parameter.setdefault(int(index), {})[slot] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
+
+
+def _check_origin(what: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    remedy = "use another work directory, or --overwrite to start over"
+    if len(saved["classes"]) != len(wanted["classes"]):
+        raise CheckpointError(
+            f"{what}: was trained on {len(saved['classes'])} classes {saved['classes']}, the data "
+            f"has {len(wanted['classes'])} {wanted['classes']}; {remedy}"
+        )
+    for key in ("classes", "data_digest", "architecture", "config"):
+        ours, theirs = saved[key], wanted[key]
+        if key == "config":
+            fixed = [name for name in theirs if name not in RESUMABLE]
+            ours, theirs = ({k: side.get(k) for k in fixed} for side in (ours, theirs))
+        if ours != theirs:
+            raise CheckpointError(f"{what}: {_difference(key, ours, theirs)}; {remedy}")
+
+
+def _difference(key: str, saved: Any, wanted: Any) -> str:
+    if not isinstance(saved, dict):
+        return f"{key} is {saved!r}, now {wanted!r}"
+    changed = [k for k in wanted if saved.get(k) != wanted[k]]
+    values = ", ".join(f"{k} was {saved.get(k)!r}, now {wanted[k]!r}" for k in changed)
+    return f"{key} changed: {values}"

@@ -1,0 +1,75 @@
+"""What the workers of one training tell each other."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gemix.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """This worker's rank among the `size` workers of a training."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> Workers:
+        """Those of torch.distributed where it is initialized, else one worker."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    def positions(self, batch: int, group: int) -> list[int]:
+        """This worker's positions in the global batch.
+
+        The groups of the minibatch standard deviation, positions m, m + M, m + 2M, … with
+        M = batch / group, stay whole, so that any number of workers computes the same.
+
+        Raises:
+            ConfigError: if the groups cannot be shared out evenly.
+        """
+        group = min(group, batch)
+        groups = batch // group
+        if groups % self.size:
+            raise ConfigError(
+                f"gan.batch {batch} makes {groups} groups of {group}, which {self.size} workers "
+                "cannot share evenly; choose a batch of a multiple of "
+                f"{group * self.size} or another compute.workers"
+            )
+        share = groups // self.size
+        table = np.arange(batch).reshape(group, groups)
+        return table[:, self.rank * share : (self.rank + 1) * share].flatten().tolist()
+
+    def average_gradients(self, network: nn.Module) -> None:
+        """Replaces every gradient by its mean over the workers, in one message."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for gradient, mean in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(mean.view_as(gradient))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the workers."""
+        if self.size == 1:
+            return value
+        value = value.detach().clone()
+        dist.all_reduce(value)
+        return value / self.size
+
+    def share_weights(self, network: nn.Module) -> None:
+        """Gives every worker the weights and buffers of rank 0."""
+        if self.size > 1:
+            for tensor in network.state_dict().values():
+                dist.broadcast(tensor, src=0)

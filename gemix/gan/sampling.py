@@ -1,0 +1,100 @@
+"""Images from a trained generator: each a function of its seed, its label and the settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from gemix.gan.device import default_device
+from gemix.gan.generator import Generator
+from gemix.gan.latents import draw_noise
+from gemix.schema import Config, Fraction, Positive
+
+NoiseMode = Literal["random", "const", "none"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingConfig(Config):
+    """How a generator is sampled.
+
+    `truncation_psi` pulls styles towards their mean: 1 not at all, 0 entirely. `noise_mode`:
+    random noise of the image's own seed, the fixed noise stored with the weights, or none.
+    """
+
+    truncation_psi: Fraction = 1.0
+    noise_mode: NoiseMode = "random"
+    batch: Positive = 32
+
+
+def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
+    """Latents float32 [N, z_dim], as the public StyleGAN2-ADA draws them for seeds.
+
+    Args:
+        seeds: from 0 to 2**32 - 1.
+    """
+    rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
+    return torch.from_numpy(np.stack(rows)).float()
+
+
+@torch.inference_mode()
+def sample_images(
+    generator: Generator,
+    seeds: Sequence[int],
+    labels: np.ndarray,
+    config: SamplingConfig,
+    device: torch.device | None = None,
+) -> np.ndarray:
+    """Images of seeds and soft labels, whatever the batch size.
+
+    Args:
+        seeds: N seeds; each gives the latent and, in noise mode `random`, the noise.
+        labels: float32 [N, K], rows sum to 1 (:func:`gemix.labels.check_labels`).
+        device: where to run; the default device where None.
+
+    Returns:
+        uint8 [N, C, H, W], computed in float32.
+    """
+    device = device or default_device()
+    generator = generator.to(device)
+    parts = []
+    for start in range(0, len(seeds), config.batch):
+        batch = [int(seed) for seed in seeds[start : start + config.batch]]
+        z = latents_of_seeds(batch, generator.architecture.z_dim).to(device)
+        label = torch.from_numpy(labels[start : start + config.batch]).float().to(device)
+        noise = {
+            "random": lambda batch=batch: draw_noise_of_seeds(generator, batch, device),
+            "const": generator.synthesis.noise_const,
+            "none": lambda: None,
+        }[config.noise_mode]()
+        images = generator(z, label, noise, truncation_psi=config.truncation_psi)
+        parts.append(to_uint8(images).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def draw_noise_of_seeds(
+    generator: Generator, seeds: Sequence[int], device: torch.device
+) -> list[torch.Tensor]:
+    """Noise for every styled convolution, a function of each image's own seed."""
+    rows = [draw_noise(generator, seed, [0], 0, device) for seed in seeds]
+    return [torch.cat(layer) for layer in zip(*rows, strict=True)]
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Images of about -1 to 1 as bytes, rounded to the nearest grey level."""
+    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def label_path(classes: int, steps: int) -> np.ndarray:
+    """Soft labels on the straight line between each two classes.
+
+    Returns:
+        float32 [pairs, steps, K], for the pairs (0, 1), (0, 2), …, (1, 2), …
+    """
+    eye = np.eye(classes, dtype=np.float32)
+    share = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
+    pairs = [(a, b) for a in range(classes) for b in range(a + 1, classes)]
+    return np.stack([(1 - share) * eye[a] + share * eye[b] for a, b in pairs])

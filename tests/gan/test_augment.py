@@ -1,0 +1,95 @@
+"""Adaptive discriminator augmentation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from gemix.gan.augment import AUGMENT_SETS, augment
+from gemix.gan.geometry import identity, rotate, scale, translate, warp
+from gemix.randomness import Stream
+
+
+def smooth_images(count: int = 2, size: int = 32, channels: int = 1) -> torch.Tensor:
+    """Low-frequency images, which resampling must keep."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(count, channels, 5, 5, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
+
+
+def run(images, name, p, indices=None, step=0):
+    return augment(
+        images,
+        AUGMENT_SETS[name],
+        p,
+        seed=1,
+        stream=Stream.AUGMENT_REAL,
+        indices=indices if indices is not None else range(len(images)),
+        step=step,
+    )
+
+
+def test_the_identity_warp_keeps_the_image():
+    images = smooth_images()
+    moved = warp(images, torch.from_numpy(identity(2)))
+    assert (moved - images).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("transform", "expected"),
+    [
+        (rotate(np.full(2, math.pi / 2)), lambda x: torch.rot90(x, -1, (2, 3))),
+        (scale(np.full(2, -1.0), np.ones(2)), lambda x: x.flip(3)),
+        (translate(np.full(2, 2 * 4 / 32), np.zeros(2)), lambda x: x.roll(4, 3)),
+    ],
+    ids=["quarter turn", "flip", "four pixels to the right"],
+)
+def test_warps_move_the_image_as_named(transform, expected):
+    images = smooth_images()
+    moved = warp(images, torch.from_numpy(transform))
+    inner = (slice(None), slice(None), slice(8, 24), slice(8, 24))
+    assert (moved[inner] - expected(images)[inner]).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("name", sorted(set(AUGMENT_SETS) - {"none"}))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sample_is_augmented_alike_in_any_batch(name, channels):
+    images = smooth_images(4, channels=channels)
+    together = run(images, name, 0.9)
+    alone = torch.cat([run(images[i : i + 1], name, 0.9, [i]) for i in range(4)])
+    assert together.shape == images.shape
+    # a sample whose own map is the identity is left alone where it is by itself
+    close = (together - alone).flatten(1).abs().amax(dim=1) < 0.02
+    assert close.all()
+    assert (together - images).abs().max() > 0.05
+    assert not torch.equal(together, run(images, name, 0.9, step=1))
+
+
+def test_p_zero_changes_nothing():
+    images = smooth_images()
+    assert run(images, "bgc", 0.0) is images
+
+
+def test_p_is_the_share_of_augmented_samples():
+    images = torch.zeros(400, 1, 16, 16)
+    brightened = run(images, "c", 0.25)
+    changed = (brightened.flatten(1).abs().amax(dim=1) > 0).float().mean()
+    assert 0.18 < changed < 0.32
+
+
+def test_ct_keeps_the_heart_on_its_side_and_the_patient_supine():
+    ct = AUGMENT_SETS["ct"]
+    assert ct.xflip == ct.rotate90 == ct.lumaflip == 0
+    assert ct.rotate <= 0.06
+
+
+def test_the_gradient_of_the_gradient_is_right():
+    torch.manual_seed(0)
+    images = torch.randn(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    transform = torch.from_numpy(rotate(np.array([0.3])) @ scale(np.array([1.1]), np.array([0.9])))
+    assert torch.autograd.gradgradcheck(
+        lambda x: warp(x, transform).square(), images, nondet_tol=1e-9
+    )

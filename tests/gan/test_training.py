@@ -1,0 +1,207 @@
+"""Training through its public doors: learning, determinism, resume by equality."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from gemix.errors import CheckpointError, ConfigError, DataError
+from gemix.gan.checkpoint import Origin, checkpoints, resume_or_start, save_checkpoint
+from gemix.gan.config import GanConfig
+from gemix.gan.dataset import TrainingImages
+from gemix.gan.distributed import Workers
+from gemix.gan.generator import Architecture
+from gemix.gan.state import new_state
+from gemix.gan.training import DivergedError, train
+from gemix.storage import Store
+
+CPU = torch.device("cpu")
+ARCHITECTURE = Architecture(
+    resolution=16,
+    img_channels=1,
+    label_dim=3,
+    z_dim=16,
+    w_dim=16,
+    mapping_layers=2,
+    d_mapping_layers=2,
+    channel_base=128,
+    channel_max=16,
+)
+
+
+def tiny_config(**changes) -> GanConfig:
+    settings = {
+        "kimg": 0.048,
+        "batch": 8,
+        "z_dim": 16,
+        "w_dim": 16,
+        "mapping_layers": 2,
+        "channel_base": 128,
+        "channel_max": 16,
+        "d_reg_interval": 4,
+        "ada_kimg": 0.1,
+        "precision": "float32",
+    }
+    return GanConfig(**(settings | changes))
+
+
+def disks(count: int = 60, size: int = 16) -> TrainingImages:
+    """Three classes: dark, middling and bright disks."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 3
+    y, x = np.mgrid[:size, :size]
+    radius = rng.uniform(4, 6, count)
+    inside = np.hypot(y - 7.5, x - 7.5)[None] < radius[:, None, None]
+    images = (inside * (60 + 90 * labels)[:, None, None]).astype(np.uint8)
+    return TrainingImages(images[:, None], np.eye(3, dtype=np.float32)[labels], seed=3)
+
+
+def origin(config: GanConfig) -> Origin:
+    return Origin(
+        architecture=ARCHITECTURE, config=config, classes=("a", "b", "c"), data_digest="d1"
+    )
+
+
+def weights(state) -> dict[str, torch.Tensor]:
+    return {
+        f"{key}.{name}": value.clone()
+        for key, network in state.networks.items()
+        for name, value in network.state_dict().items()
+    }
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def test_training_reports_every_phase_and_moves_every_network():
+    config = tiny_config()
+    state = new_state(ARCHITECTURE, config, CPU)
+    before, seen = weights(state), set()
+    train(state, disks(), config, on_step=lambda _, values: seen.update(values))
+    assert seen == {"loss_g", "loss_d", "path_length", "r1_penalty", "r_t"}
+    assert state.step == 6
+    after = weights(state)
+    for key in ("generator", "discriminator", "generator_ema"):
+        assert any(not torch.equal(before[n], after[n]) for n in before if n.startswith(key))
+
+
+@pytest.mark.slow
+def test_the_generator_learns_the_classes():
+    config = tiny_config(kimg=6, batch=16, augment="none", ema_kimg=0.5, pl_weight=0)
+    state = train(new_state(ARCHITECTURE, config, CPU), disks(), config)
+    z = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        centres = [
+            state.generator_ema(z, torch.eye(3)[k].expand(16, 3))[:, :, 6:10, 6:10].mean().item()
+            for k in range(3)
+        ]
+    assert centres[0] < centres[1] < centres[2]
+    assert centres[2] - centres[0] > 0.7  # the real ones are 1.4 apart
+
+
+@pytest.mark.parametrize("stop_after", [0.008, 0.024, 0.040])
+def test_resuming_equals_never_stopping(tmp_path, stop_after):
+    config = tiny_config()
+    undisturbed = train(new_state(ARCHITECTURE, config, CPU), disks(), config)
+    first = tiny_config(kimg=stop_after)
+    store = Store(tmp_path)
+    save_checkpoint(
+        store, train(new_state(ARCHITECTURE, first, CPU), disks(), first), origin(first)
+    )
+    resumed = resume_or_start(store, origin(config), CPU)
+    assert resumed.step == round(stop_after * 1000 / 8)
+    train(resumed, disks(), config)
+    assert_same(weights(resumed), weights(undisturbed))
+    assert resumed.augment_p == undisturbed.augment_p
+    assert torch.equal(resumed.pl_mean, undisturbed.pl_mean)
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    config, store = tiny_config(keep_checkpoints=2), Store(tmp_path)
+    state = new_state(ARCHITECTURE, config, CPU)
+    for step in (1, 2, 3):
+        state.step = step
+        save_checkpoint(store, state, origin(config))
+    assert checkpoints(store) == ["checkpoint-00000002", "checkpoint-00000003"]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"classes": ("a", "b")}, "3 classes"),
+        ({"data_digest": "d2"}, "data_digest"),
+        ({"config": tiny_config(g_lr=0.1)}, "g_lr was 0.0025, now 0.1"),
+    ],
+)
+def test_a_checkpoint_continues_only_its_own_training(tmp_path, change, word):
+    config, store = tiny_config(), Store(tmp_path)
+    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), origin(config))
+    with pytest.raises(CheckpointError, match=word):
+        resume_or_start(store, dataclasses.replace(origin(config), **change), CPU)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    config, store = tiny_config(), Store(tmp_path)
+    name = save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), origin(config))
+    file = tmp_path / f"{name}.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        resume_or_start(store, origin(config), CPU)
+
+
+def test_divergence_stops_with_a_remedy():
+    config = tiny_config()
+    state = new_state(ARCHITECTURE, config, CPU)
+    with torch.no_grad():
+        state.discriminator.b4.out.weight.fill_(float("inf"))
+    with pytest.raises(DivergedError, match="r1_gamma"):
+        train(state, disks(), config)
+
+
+def test_bfloat16_stays_close_to_float32():
+    states = {}
+    for precision in ("float32", "bfloat16"):
+        config = tiny_config(precision=precision, kimg=0.016)
+        states[precision] = weights(train(new_state(ARCHITECTURE, config, CPU), disks(), config))
+    a, b = (torch.cat([v.flatten() for v in states[p].values()]) for p in ("float32", "bfloat16"))
+    assert not torch.equal(a, b)
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99
+
+
+def test_each_epoch_shows_every_image_once():
+    data = disks(count=20)
+    shown = [data.real_batch(step, 8, range(8))[0] for step in range(5)]  # two epochs of 20
+    order = torch.cat(shown).flatten(1)
+    for epoch in (order[:20], order[20:]):
+        assert len({tuple(row.tolist()) for row in epoch}) == len(
+            {tuple(row.tolist()) for row in data.images.flatten(1).float()}
+        )
+    assert not torch.equal(order[:20], order[20:])
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_workers_share_a_batch_with_its_stddev_groups_whole(size):
+    parts = [Workers(rank, size).positions(16, 4) for rank in range(size)]
+    assert sorted(np.concatenate(parts)) == list(range(16))
+    whole = np.arange(16).reshape(4, 4)
+    groups = {tuple(column) for column in whole.T}
+    for part in parts:
+        assert {tuple(c) for c in np.array(part).reshape(4, -1).T} <= groups
+
+
+def test_workers_that_cannot_share_evenly_are_told():
+    with pytest.raises(ConfigError, match="multiple of 12"):
+        Workers(0, 3).positions(16, 4)
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 16, 16), (2, 1, 16, 8), (2, 1, 12, 12)])
+def test_images_that_cannot_be_trained_on_are_refused(shape):
+    with pytest.raises(DataError):
+        TrainingImages(np.zeros(shape, np.uint8), np.ones((shape[0], 1), np.float32), seed=0)
