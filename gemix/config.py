@@ -45,6 +45,11 @@ class ComputeConfig(Config):
     gpus_per_worker: NonNegative = 0.0
     max_failures: Annotated[int, Range(low=-1)] = 2
 
+    def resources(self) -> dict[str, float]:
+        """What each worker asks Ray for."""
+        gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
+        return {"CPU": self.cpus_per_worker} | gpus
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PipelineConfig(Config):

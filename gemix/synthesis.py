@@ -15,6 +15,8 @@ from gemix.labels import LabelConfig, sample_labels
 from gemix.schema import Count, NonNegative, Positive, Problem
 from gemix.storage import Store
 
+SHARDS, FEWEST_ROWS = 16, 64
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SynthesisConfig(SamplingConfig):
@@ -56,6 +58,16 @@ def check_generator(generator: TrainedGenerator, classes: tuple[str, ...]) -> No
             f"the generator knows the {len(generator.classes)} classes {list(generator.classes)}, "
             f"the data has the {len(classes)} classes {list(classes)}; train it on this data"
         )
+
+
+def shard_ranges(count: int, shard_rows: int) -> list[tuple[int, int]]:
+    """Cuts a set of `count` images into shards: (start, count) each.
+
+    Shards are no larger than `shard_rows`, and small sets are cut into several all the same, so
+    that there is work for several processes.
+    """
+    rows = min(shard_rows, max(FEWEST_ROWS, -(-count // SHARDS)))
+    return [(start, min(rows, count - start)) for start in range(0, count, rows)]
 
 
 def write_synthetic_shard(

@@ -15,10 +15,6 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
-    if "RAY_ADDRESS" not in os.environ:
-        # Ray turns token authentication on for local clusters anyway; said here, processes that
-        # join later agree on it.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     forwarded = {
         name: os.environ[name]
         for name in ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_REGION")

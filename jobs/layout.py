@@ -50,3 +50,8 @@ class Layout:
     def report(self) -> str:
         """The page; marker ``report.html``."""
         return f"{self.workdir}/report"
+
+    @property
+    def ray(self) -> str:
+        """What Ray Train keeps of its runs."""
+        return f"{self.workdir}/ray"

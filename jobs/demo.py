@@ -1,0 +1,19 @@
+"""The pipeline with the preset ``demo``: phantom scans, small networks, minutes on a laptop."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from jobs.pipeline import COMMAND as PIPELINE
+
+COMMAND = dataclasses.replace(
+    PIPELINE,
+    name="demo",
+    summary="The whole path on a built-in chest phantom: no data, no GPU, no configuration.",
+    reads="nothing",
+    costs="under 10 minutes on 2 CPU cores",
+)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.main())

@@ -1,0 +1,123 @@
+"""A few images of given seeds and one label, to look at."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import sys
+
+import numpy as np
+
+from gemix.errors import ConfigError
+from gemix.gan.sampling import SamplingConfig, sample_images
+from gemix.gan.trained import load_generator
+from gemix.images import encode_png, tile
+from gemix.labels import check_labels
+from gemix.storage import Store, open_output
+from jobs.command import Command, Request
+
+GRID = "grid.png"
+
+
+def sample(
+    gan_url: str,
+    out_url: str,
+    *,
+    seeds: list[int],
+    label: list[float],
+    config: SamplingConfig,
+    overwrite: bool = False,
+) -> np.ndarray:
+    """Writes ``seed<n>.png`` each, ``images.npz`` and a grid.
+
+    Args:
+        gan_url: directory with a finished generator.
+        label: one weight a class, summing to 1.
+
+    Returns:
+        uint8 [N, C, H, W].
+
+    Raises:
+        CheckpointError: without a generator.
+        DataError: for a label that is none.
+    """
+    generator = load_generator(Store(gan_url))
+    theta = check_labels(np.array(label), len(generator.classes))
+    store = open_output(out_url, GRID, overwrite)
+    images = sample_images(generator.network, seeds, theta.repeat(len(seeds), axis=0), config)
+    for seed, image in zip(seeds, images, strict=True):
+        store.write_bytes(f"seed{seed:010d}.png", encode_png(tile(image[None], 1)))
+    archive = io.BytesIO()
+    np.savez_compressed(archive, images=images, seeds=np.array(seeds), label=theta[0])
+    store.write_bytes("images.npz", archive.getvalue())
+    columns = max(c for c in range(1, 9) if len(seeds) % c == 0)
+    store.write_bytes(GRID, encode_png(tile(images, columns)))
+    return images
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds such as ``0-7`` or ``1,5,9-11``.
+
+    Raises:
+        ConfigError: for anything else, or seeds outside 0 to 2**32 - 1.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not match:
+            raise ConfigError(f"--seeds {text}: write them as 0-7 or 1,5,9")
+        low, high = int(match[1]), int(match[2] or match[1])
+        seeds += range(low, high + 1)
+    if not seeds or max(seeds) >= 2**32:
+        raise ConfigError(f"--seeds {text}: give one or more seeds from 0 to {2**32 - 1}")
+    return seeds
+
+
+def _parse_label(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--label {text}: write one weight a class, as 0.7,0.2,0.1") from error
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seeds", default="0-7", help="as 0-7 or 1,5,9 (default: %(default)s)")
+    parser.add_argument(
+        "--label", required=True, help="one weight a class, summing to 1, as 0.7,0.2,0.1"
+    )
+    parser.add_argument("--truncation", type=float, default=1.0, help="psi, 0 to 1 (default: 1)")
+    parser.add_argument(
+        "--noise", default="const", help="random, const or none (default: %(default)s)"
+    )
+    parser.add_argument("--gan", help="directory of the generator (default: <workdir>/gan)")
+    parser.add_argument("--out", help="where to write (default: <workdir>/samples)")
+
+
+def _run(request: Request) -> None:
+    options, layout = request.options, request.layout
+    out = options.out or f"{layout.workdir}/samples"
+    images = sample(
+        options.gan or layout.gan,
+        out,
+        seeds=parse_seeds(options.seeds),
+        label=_parse_label(options.label),
+        config=SamplingConfig(truncation_psi=options.truncation, noise_mode=options.noise),
+        overwrite=request.overwrite,
+    )
+    print(f"sample: {len(images)} images in {out}")
+
+
+COMMAND = Command(
+    name="sample",
+    summary="Makes images of given seeds and one soft label; seeds mean what they mean in the "
+    "public StyleGAN2-ADA.",
+    reads="<workdir>/gan",
+    writes="<workdir>/samples: a PNG a seed, grid.png, images.npz",
+    costs="seconds",
+    run=_run,
+    add_options=_add_options,
+)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.main())
