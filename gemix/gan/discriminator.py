@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gemix.gan import ops
 from gemix.gan.generator import Architecture, MappingNetwork
 from gemix.gan.layers import Conv2dLayer, FullyConnectedLayer, MinibatchStdLayer
 
@@ -28,7 +27,6 @@ class DiscriminatorBlock(nn.Module):
         self.conv0 = Conv2dLayer(in_channels, in_channels, 3)
         self.conv1 = Conv2dLayer(in_channels, out_channels, 3, down=True)
         self.skip = Conv2dLayer(in_channels, out_channels, 1, activate=False, bias=False, down=True)
-        self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] to [N, out, H/2, W/2]."""

@@ -108,7 +108,6 @@ class SynthesisBlock(nn.Module):
             self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, up=True)
         self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution)
         self.torgb = ToRGBLayer(out_channels, architecture.img_channels, w_dim)
-        self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
 
     @property
     def convs(self) -> list[SynthesisLayer]:
@@ -159,7 +158,7 @@ class SynthesisNetwork(nn.Module):
                 style = next(styles)
             # the style of the image is also that of the next block's first convolution
             rgb = block.torgb(x, style)
-            image = rgb if image is None else ops.upsample2d(image, block.resample_filter) + rgb
+            image = rgb if image is None else ops.upsample2d(image) + rgb
         return image
 
 

@@ -73,7 +73,8 @@ class Conv2dLayer(nn.Module):
         self.weight = nn.Parameter(torch.randn(shape))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
-        self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
+        if down:
+            self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """[N, in, H, W] to [N, out, H, W] (or half of it); `gain` scales the result."""
@@ -131,7 +132,8 @@ class SynthesisLayer(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
-        self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
+        if up:
+            self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """[N, in, H, W] and w [N, w_dim] to [N, out, H, W] (or twice that).
