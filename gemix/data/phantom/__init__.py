@@ -1,0 +1,6 @@
+"""A seeded digital chest phantom: axial CT slices in Hounsfield units, no patient data needed."""
+
+from gemix.data.phantom.lesions import CLASSES
+from gemix.data.phantom.render import render_slice
+
+__all__ = ["CLASSES", "render_slice"]

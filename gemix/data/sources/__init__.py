@@ -1,0 +1,20 @@
+"""Where scans come from. Each source lists its scans and loads them one at a time."""
+
+from gemix.data.config import DataConfig
+from gemix.data.sources.base import Item, Listing, Source
+from gemix.data.sources.covidx import CovidxSource
+from gemix.data.sources.folder import FolderSource
+from gemix.data.sources.phantom import PhantomSource
+
+__all__ = ["Item", "Listing", "Source", "open_source"]
+
+
+def open_source(config: DataConfig) -> Source:
+    """The source that the settings name; cheap, so any process can open it anew.
+
+    Raises:
+        DataError: for a path of an unknown scheme.
+    """
+    if config.source == "phantom":
+        return PhantomSource(config)
+    return {"folder": FolderSource, "covidx": CovidxSource}[config.source](config.path)

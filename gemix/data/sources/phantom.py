@@ -1,0 +1,46 @@
+"""The built-in digital phantom as a source: no files, no patients, the same on every machine."""
+
+from __future__ import annotations
+
+from gemix.data.config import DataConfig
+from gemix.data.phantom import CLASSES, render_slice
+from gemix.data.scan import Scan
+from gemix.data.sources.base import Item, Listing
+
+_SMALLEST, _LARGEST = 96, 256  # pixels a side of a rendered slice
+
+
+class PhantomSource:
+    """`patients_per_class` patients of each class, `slices_per_patient` slices of each patient.
+
+    Slices are rendered at twice the resolution that is wanted, so that crop and resize have
+    something to do, but never larger than 256 pixels: the phantom has no finer detail.
+    """
+
+    def __init__(self, config: DataConfig):
+        self.config = config.phantom
+        self.size = min(_LARGEST, max(_SMALLEST, 2 * config.resolution))
+
+    def list(self) -> Listing:
+        """See :class:`gemix.data.sources.base.Source`."""
+        per_class, slices = self.config.patients_per_class, self.config.slices_per_patient
+        items = tuple(
+            Item(
+                key=f"{name}/patient-{patient:05d}/slice-{index:03d}",
+                class_index=class_index,
+                group=f"patient-{patient:05d}",
+            )
+            for class_index, name in enumerate(CLASSES)
+            for patient in range(class_index * per_class, (class_index + 1) * per_class)
+            for index in range(slices)
+        )
+        note = f"{len(items)} phantom slices of {per_class * len(CLASSES)} patients"
+        return Listing(classes=CLASSES, items=items, listed=len(items), notes=(note,))
+
+    def load(self, item: Item) -> Scan:
+        """See :class:`gemix.data.sources.base.Source`."""
+        name, patient, index = item.key.split("/")
+        number = int(patient.removeprefix("patient-"))
+        place = int(index.removeprefix("slice-"))
+        pixels = render_slice(self.config, name, number, place, self.size)
+        return Scan(pixels=pixels, is_hounsfield=True)

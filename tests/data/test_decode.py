@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gemix.data.decode import MAX_SIDE, decode_image
+from gemix.data.scan import BadImage
+
+GREY = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def smooth() -> np.ndarray:
+    rows, columns = np.mgrid[:40, :50]
+    return (rows * 3 + columns * 2).astype(np.uint8)
+
+
+def colour() -> Image.Image:
+    return Image.fromarray(np.stack([GREY, GREY // 2, 255 - GREY], axis=2))
+
+
+def png(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
+    """A PNG file by hand, for what Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def deep_colour_png() -> bytes:
+    return png(20, 20, 16, 2, (b"\x00" + bytes(range(120))) * 20)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_grey_files_keep_every_pixel(kind):
+    np.testing.assert_array_equal(decode_image(encode(Image.fromarray(GREY), kind)), GREY)
+
+
+def test_grey_in_disguise_is_grey():
+    image = Image.fromarray(GREY)
+    for mode in ("RGB", "RGBA", "LA", "P"):
+        np.testing.assert_array_equal(decode_image(encode(image.convert(mode))), GREY)
+    jpeg = decode_image(encode(Image.fromarray(smooth()).convert("RGB"), "JPEG", quality=95))
+    assert np.abs(jpeg.astype(int) - smooth()).max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"P5 2 2 255 \x00\x00\x00\x00", "no PNG, JPEG, BMP or TIFF"),
+        (b"<html>not found</html>", "no PNG, JPEG, BMP or TIFF"),
+        (encode(Image.fromarray(GREY))[:-400], "truncated"),
+        (encode(Image.fromarray(GREY), "JPEG")[:-300], "truncated"),
+        (encode(Image.fromarray(GREY))[:20], "header is damaged|truncated"),
+        (encode(Image.fromarray(GREY.astype(np.uint16) * 256)), "more than 8 bits"),
+        (encode(Image.fromarray(GREY.astype(np.int32)), "TIFF"), "more than 8 bits"),
+        (encode(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "more than 8 bits"),
+        (deep_colour_png(), "16-bit"),
+        (encode(colour()), "colour image"),
+        (encode(colour().convert("P")), "colour image"),
+        (encode(colour().convert("CMYK"), "JPEG"), "CMYK"),
+        (encode(Image.fromarray(GREY > 99)), "1 bit"),
+        (encode(Image.merge("LA", [Image.fromarray(GREY)] * 2)), "transparent"),
+        (encode(Image.fromarray(GREY[:3])), "50 x 3 pixels"),
+        (encode(Image.new("L", (MAX_SIDE + 1, 20))), f"{MAX_SIDE + 1} x 20"),
+        (
+            encode(Image.fromarray(GREY), "TIFF", save_all=True, append_images=[colour()]),
+            "2 frames",
+        ),
+    ],
+)
+def test_unusable_files_are_refused_with_the_reason(data, reason):
+    with pytest.raises(BadImage, match=reason):
+        decode_image(data)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded():
+    with pytest.raises(BadImage, match="pixels"):
+        decode_image(png(60000, 60000, 8, 0, b""))

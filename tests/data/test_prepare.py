@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+
+import boto3
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+from PIL import Image
+
+from gemix.data.config import DataConfig, PhantomConfig
+from gemix.data.manifest import MANIFEST, Manifest
+from gemix.data.prepare import CONTACT_SHEET, QUARANTINE, plan, prepare_here
+from gemix.data.shards import read_images
+from gemix.data.sources import open_source
+from gemix.errors import DataError
+from gemix.storage import Store
+
+
+def prepared(config, path):
+    store = Store(path)
+    return prepare_here(open_source(config), config, store), store
+
+
+def folder_config(root, **changes):
+    return DataConfig(source="folder", path=str(root), resolution=32, **changes)
+
+
+@pytest.fixture(scope="module")
+def phantom_set(tmp_path_factory):
+    config = DataConfig(
+        resolution=32, phantom=PhantomConfig(patients_per_class=4, slices_per_patient=2)
+    )
+    return config, *prepared(config, tmp_path_factory.mktemp("phantom"))
+
+
+def test_a_finished_set_reads_back_by_split(phantom_set):
+    _, manifest, store = phantom_set
+    sets = {split: read_images([store.url], split) for split in ("train", "val", "test")}
+    assert sum(map(len, sets.values())) == 24
+    for split, images in sets.items():
+        assert images.images.shape[1:] == (1, 32, 32)
+        np.testing.assert_array_equal(images.soft_labels, np.eye(3)[images.labels])
+        counts = np.bincount(images.labels, minlength=3)
+        assert dict(zip(images.classes, counts, strict=True)) == manifest.counts[split]
+    groups = [set(images.groups) for images in sets.values()]
+    assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
+
+
+def test_the_manifest_says_how_it_came_to_be(phantom_set):
+    config, manifest, store = phantom_set
+    assert Manifest.load(store) == manifest
+    assert manifest.kind == "real"
+    assert manifest.preprocessing["resolution"] == 32
+    assert manifest.preprocessing["window_level"] == config.window_level
+    assert manifest.origin["found"] == 24
+    assert manifest.origin["quarantined"] == 0
+    assert store.read_json(QUARANTINE) == []
+
+
+def test_the_contact_sheet_shows_every_class(phantom_set):
+    _, _, store = phantom_set
+    with Image.open(io.BytesIO(store.read_bytes(CONTACT_SHEET))) as sheet:
+        pixels = np.asarray(sheet)
+    rows = np.split(pixels, 3)
+    assert all(row[20:, :128].std() > 20 for row in rows)
+
+
+def test_the_result_depends_on_scans_and_settings_alone(phantom_set, tmp_path):
+    config, manifest, _ = phantom_set
+    again, _ = prepared(config, tmp_path / "again")
+    assert again == manifest
+    assert plan(open_source(config), config) == plan(open_source(config), config)
+    other = DataConfig(**{**vars(config), "split_seed": 5})
+    assert prepared(other, tmp_path / "other")[0].digest != manifest.digest
+
+
+def test_shards_are_no_longer_than_asked(make_folder, tmp_path):
+    root = make_folder(a=40, b=9)
+    manifest, _ = prepared(folder_config(root, shard_rows=5), tmp_path / "out")
+    assert max(shard.rows for shard in manifest.shards) <= 5
+    assert manifest.images() == 49
+
+
+def test_bad_files_are_set_aside_with_their_reasons(make_folder, tmp_path):
+    root = make_folder(a=20, b=20)
+    (root / "a" / "slice 3.png").write_bytes(b"")
+    cut = (root / "b" / "slice 4.png").read_bytes()[:-100]
+    (root / "b" / "slice 4.png").write_bytes(cut)
+    Image.fromarray(np.full((64, 64), 9, np.uint16)).save(root / "b" / "slice 7.png")
+
+    manifest, store = prepared(folder_config(root, max_bad_fraction=0.1), tmp_path / "out")
+
+    bad = {entry["source"]: entry["reason"] for entry in store.read_json(QUARANTINE)}
+    assert set(bad) == {"a/slice 3.png", "b/slice 4.png", "b/slice 7.png"}
+    assert "empty" in bad["a/slice 3.png"]
+    assert "truncated" in bad["b/slice 4.png"]
+    assert "8 bits" in bad["b/slice 7.png"]
+    assert manifest.origin["quarantined"] == 3
+    assert manifest.images() == 37
+
+
+def test_too_many_bad_files_stop_it_unfinished(make_folder, tmp_path):
+    root = make_folder(a=10, b=10)
+    for i in (1, 2, 3):
+        (root / "a" / f"slice {i}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"3 of 20 files are bad.*0\.05.*\n  a/slice 1\.png: empty"):
+        prepared(folder_config(root), tmp_path / "out")
+    store = Store(tmp_path / "out")
+    assert not store.exists(MANIFEST)
+    assert len(store.read_json(QUARANTINE)) == 3
+
+
+def test_a_class_that_is_all_bad_is_named(make_folder, tmp_path):
+    root = make_folder(a=30, b=4)
+    for file in (root / "b").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="class 'b' has no training image left"):
+        prepared(folder_config(root, max_bad_fraction=0.5), tmp_path / "out")
+
+
+def test_a_box_outside_the_image_sets_that_file_aside(make_covidx, tmp_path):
+    root = make_covidx(patients=6)
+    file = root / "train_COVIDx_CT-3A.txt"
+    lines = file.read_text().splitlines()
+    name = lines[0].split()[0]
+    lines[0] = f"{name} 0 0 0 97 96"
+    file.write_text("\n".join(lines))
+    config = DataConfig(source="covidx", path=str(root), resolution=32)
+    _, store = prepared(config, tmp_path / "out")
+    (bad,) = store.read_json(QUARANTINE)
+    assert bad["source"] == f"3A_images/{name}"
+    assert "(0, 0, 97, 96)" in bad["reason"] and "96 x 96" in bad["reason"]
+
+
+def test_exact_duplicates_are_counted(make_folder, tmp_path):
+    root = make_folder(a=10, b=10)
+    (root / "a" / "zz.png").write_bytes((root / "a" / "slice 1.png").read_bytes())
+    manifest, _ = prepared(folder_config(root), tmp_path / "out")
+    assert any("exact duplicates" in note for note in manifest.origin["notes"])
+
+
+def test_shards_of_an_interrupted_run_do_not_stay(make_folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "train-00099.parquet").write_bytes(b"old")
+    prepared(folder_config(make_folder()), tmp_path / "out")
+    assert not (tmp_path / "out" / "train-00099.parquet").exists()
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="scans")
+    yield client
+    server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["folder", "covidx"])
+def test_a_bucket_is_the_same_as_a_disk(source, bucket, make_folder, make_covidx, tmp_path):
+    root = make_folder() if source == "folder" else make_covidx()
+    for path in root.rglob("*"):
+        if path.is_file():
+            bucket.upload_file(str(path), "scans", f"in/{path.relative_to(root).as_posix()}")
+    local = DataConfig(source=source, path=str(root), resolution=32)
+    remote = DataConfig(source=source, path="s3://scans/in", resolution=32)
+
+    on_disk, disk = prepared(local, tmp_path / "out")
+    in_bucket, store = prepared(remote, "s3://scans/out")
+
+    assert in_bucket.digest == on_disk.digest
+    assert in_bucket.shards == on_disk.shards
+    np.testing.assert_array_equal(
+        read_images([store.url], "train").images, read_images([disk.url], "train").images
+    )

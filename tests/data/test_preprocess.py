@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gemix.data.body import body_mask, bounding_box
+from gemix.data.config import DataConfig, PhantomConfig
+from gemix.data.decode import decode_image
+from gemix.data.phantom import CLASSES, render_slice
+from gemix.data.preprocess import apply_window, preprocess
+from gemix.data.scan import BadImage, Scan
+
+CONFIG = DataConfig(resolution=64)
+
+
+def grey(pixels, box=None):
+    return Scan(pixels=pixels.astype(np.uint8), is_hounsfield=False, box=box)
+
+
+@pytest.fixture(scope="module")
+def phantom_slices():
+    config = PhantomConfig()
+    return [render_slice(config, CLASSES[i % 3], i, i % 6, 192) for i in range(18)]
+
+
+def test_the_window_maps_its_ends_to_black_and_white():
+    hounsfield = np.array([[-2000, -1200, -500, 200, 3000]], dtype=np.float32)
+    assert apply_window(hounsfield, -500, 1400).tolist() == [[0, 0, 128, 255, 255]]
+
+
+@pytest.mark.parametrize("resolution", [16, 64, 256])
+def test_the_result_is_a_grey_square(phantom_slices, resolution):
+    scan = Scan(pixels=phantom_slices[0], is_hounsfield=True)
+    image = preprocess(scan, DataConfig(resolution=resolution))
+    assert image.shape == (1, resolution, resolution)
+    assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("as_grey", [False, True])
+def test_the_phantoms_table_goes_and_the_body_stays(phantom_slices, as_grey):
+    for pixels in phantom_slices:
+        if as_grey:
+            pixels = apply_window(pixels, -500, 1400)
+            threshold, body_value = None, 130
+        else:
+            threshold, body_value = -400.0, -300
+        left, top, right, bottom = bounding_box(body_mask(pixels, threshold))
+        # the rows of the box that are mostly body reach its ends; the table's two boards do not
+        filled = (pixels[top:bottom, left:right] > body_value).mean(axis=1)
+        assert filled[2:-5].min() > 0.05
+        assert (pixels[bottom + 3 :] > body_value).mean() < 0.08
+        assert 0.6 < (right - left) / 192 <= 1.0
+        assert (bottom - top) / (right - left) > 0.55
+
+
+def test_what_is_outside_the_body_is_background(phantom_slices):
+    image = preprocess(Scan(pixels=phantom_slices[0], is_hounsfield=True), CONFIG)[0]
+    corners = np.stack([image[:5, :5], image[:5, -5:], image[-5:, :5], image[-5:, -5:]])
+    assert np.ptp(corners.astype(int)) <= 12
+    assert abs(np.median(corners.astype(int)) - 36) <= 4  # air in this window
+
+
+def test_a_given_box_is_kept_in_shape():
+    pixels = np.zeros((100, 120))
+    pixels[20:60, 10:90] = 200  # the box itself: 80 wide, 40 high
+    image = preprocess(grey(pixels, (10, 20, 90, 60)), CONFIG)[0]
+    assert (image[18:46] > 150).all()
+    assert (image[:14] < 50).all()
+    assert (image[-14:] < 50).all()
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 121, 50), (0, 0, 50, 101), (-1, 0, 50, 50), (50, 0, 50, 50), (60, 0, 50, 50)]
+)
+def test_a_box_outside_the_image_is_refused(box):
+    pixels = np.arange(12000).reshape(100, 120) % 256
+    with pytest.raises(BadImage, match=r"does not fit the image of 120 x 100 pixels"):
+        preprocess(grey(pixels, box), CONFIG)
+
+
+def test_a_blank_image_is_refused():
+    with pytest.raises(BadImage, match="blank: every pixel has the value 7"):
+        preprocess(grey(np.full((64, 64), 7)), CONFIG)
+
+
+def test_where_there_is_no_body_the_whole_frame_is_kept():
+    pixels = np.random.default_rng(0).integers(0, 20, (128, 128))
+    pixels[60:66, 60:66] = 255
+    assert body_mask(pixels.astype(np.uint8)).all()
+
+
+def test_fine_stripes_do_not_alias():
+    """Stripes one pixel wide average to grey; a resize that drops pixels shows bands."""
+    pixels = np.zeros((512, 512))
+    pixels[:, ::2] = 255
+    image = preprocess(grey(pixels, (0, 0, 512, 512)), CONFIG)[0]
+    assert np.ptp(image[:, 4:-4].astype(int)) <= 4
+
+
+def test_real_scans_lose_their_table(shared):
+    """The table is the lowest thing in these scans; cropped, the lowest fifth is body."""
+    folder = shared("data/iq-oth-nccd")
+    bottoms, kept = [], []
+    for path in sorted(folder.glob("*/*.jpg"))[::40]:
+        pixels = decode_image(path.read_bytes())
+        if pixels.shape != (512, 512):
+            continue
+        left, top, right, bottom = bounding_box(body_mask(pixels))
+        bright = np.flatnonzero((pixels > 60).sum(axis=1) > 3)
+        bottoms.append(bright[-1] - bottom)
+        kept.append((right - left) * (bottom - top) / pixels.size)
+    assert len(bottoms) >= 10
+    assert np.median(bottoms) > 20  # the cut is well above the table's lower edge
+    assert min(kept) > 0.15
+    assert np.mean(kept) < 0.75
+
+
+def test_real_scans_of_every_size_become_squares(shared):
+    folder = shared("data/iq-oth-nccd")
+    by_size = {}
+    for path in folder.glob("*/*.jpg"):
+        with Image.open(path) as image:
+            by_size.setdefault(image.size, path)
+    assert len(by_size) > 1
+    for path in by_size.values():
+        image = preprocess(grey(decode_image(path.read_bytes())), CONFIG)
+        assert image.shape == (1, 64, 64)
+        assert image.std() > 10

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+from mlflow import MlflowClient
+
+from gemix.config import load
+from gemix.data.manifest import Manifest
+from gemix.data.prepare import prepare_here
+from gemix.data.sources import open_source
+from gemix.errors import AlreadyFinishedError, DataError
+from gemix.storage import Store
+from jobs.layout import Layout
+from jobs.prepare import COMMAND, prepare
+
+SMALL = (
+    "data.resolution=32",
+    "data.phantom.patients_per_class=4",
+    "data.phantom.slices_per_patient=2",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    config, layout = load("demo", SMALL), Layout.at(tmp_path_factory.mktemp("work"))
+    return config, layout, prepare(config, layout)
+
+
+def files(layout):
+    store = Store(layout.data)
+    return {name: store.read_bytes(name) for name in store.list(recursive=True)}
+
+
+@pytest.mark.slow
+def test_ray_gives_what_one_process_gives(finished, tmp_path):
+    config, layout, manifest = finished
+    here = prepare_here(open_source(config.data), config.data, Store(tmp_path))
+    assert manifest == here == Manifest.load(Store(layout.data))
+
+
+@pytest.mark.slow
+def test_a_finished_result_is_kept_without_overwrite(finished):
+    config, layout, _ = finished
+    before = files(layout)
+    with pytest.raises(AlreadyFinishedError, match=r"data.*--overwrite"):
+        prepare(config, layout)
+    assert files(layout) == before
+
+
+@pytest.mark.slow
+def test_a_wrong_path_does_not_cost_the_old_result(finished):
+    _, layout, _ = finished
+    before = files(layout)
+    wrong = load("demo", [*SMALL, "data.source=folder", "data.path=no/such/folder"])
+    with pytest.raises(DataError, match="no such folder"):
+        prepare(wrong, layout, overwrite=True)
+    assert files(layout) == before
+
+
+@pytest.mark.slow
+def test_overwrite_replaces_the_result_and_the_run_is_logged(finished):
+    _, layout, old = finished
+    other = load("demo", [*SMALL, "data.phantom.seed=9"])
+    new = prepare(other, layout, overwrite=True)
+    assert new.digest != old.digest
+    assert Manifest.load(Store(layout.data)) == new
+
+    client = MlflowClient(f"sqlite:///{layout.workdir}/mlflow.db")
+    experiment = client.get_experiment_by_name(other.tracking.experiment)
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+    assert runs[0].info.status == "FINISHED"
+    assert runs[0].data.metrics["images_train"] == new.images("train")
+    logged = {artifact.path for artifact in client.list_artifacts(runs[0].info.run_id)}
+    assert {"manifest.json", "quarantine.json", "contact_sheet.png", "config.yaml"} <= logged
+
+
+def test_the_command_line_names_a_missing_folder_without_a_traceback(tmp_path, capsys):
+    arguments = ["-w", str(tmp_path), "data.source=folder", "data.path=no/such/folder"]
+    assert COMMAND.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "no/such/folder: no such folder" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "data").exists()
+
+
+def test_help_says_what_it_reads_writes_and_costs(capsys):
+    with pytest.raises(SystemExit):
+        COMMAND.main(["--help"])
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("reads:", "writes:", "costs:", "manifest.json"))
