@@ -1,0 +1,42 @@
+# Everything a fresh machine needs, from Python 3.11, pip and make alone.
+#
+#   make demo    the whole path on a built-in phantom; the report lands in runs/demo/report/
+#   make test    the whole test suite, slow tests included
+#   make lint    style and formatting, as the continuous integration checks them
+#   make clean   removes the environment and the caches; runs/ stays
+#
+# Another interpreter: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+PIP_FLAGS := -q --disable-pip-version-check
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	$(VENV)/bin/gemix demo --workdir runs/demo --overwrite
+
+test: $(INSTALLED)
+	$(VENV)/bin/pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache
+	find gemix jobs tune tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: an installation that was cut short is done again. Some systems ship
+# Python without ensurepip; there the environment is made without pip, and theirs fills it.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "gemix needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	    "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing into $(VENV) (once; several minutes) ..."
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	@if [ -x $(VENV)/bin/pip ]; then $(VENV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev]"; \
+	else $(PYTHON) -m pip --python $(VENV)/bin/python install $(PIP_FLAGS) -c constraints.txt -e ".[dev]"; fi
+	@touch $@

@@ -1,0 +1,253 @@
+"""What the report says, gathered from a work directory as plain values.
+
+A step that has not run leaves its part out and is named in `ReportContent.missing`; a file that
+is there and cannot be read is an error.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import io
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gemix.config import PipelineConfig
+from gemix.data.manifest import MANIFEST, SPLITS, Manifest
+from gemix.errors import DataError
+from gemix.report import environment
+from gemix.report.examples import Example, examples, small_png
+from gemix.report.verdict import REAL, Verdict, decide
+from gemix.storage import Store
+from gemix.tracking import git_commit
+
+EXAMPLES_PER_CLASS = 8
+QUARANTINE_SHOWN = 12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the steps put their results: local paths or ``s3://`` URLs.
+
+    `synthetic` has a directory for each method.
+    """
+
+    workdir: str
+    data: str
+    gan: str
+    synthetic: Mapping[str, str]
+    classifiers: str
+    evaluation: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataPart:
+    """The real images, and what was set aside.
+
+    Attributes:
+        manifest: of the real set.
+        reasons: how many files were set aside for which reason, most frequent first.
+        quarantine: the first `QUARANTINE_SHOWN` of them, (source, reason).
+        quarantined: all of them.
+    """
+
+    manifest: Manifest
+    reasons: tuple[tuple[str, int], ...]
+    quarantine: tuple[tuple[str, str], ...]
+    quarantined: int
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Images of each split."""
+        return {split: self.manifest.images(split) for split in SPLITS}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What prepare had to say about the scans."""
+        return tuple(self.manifest.origin.get("notes", ()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelPath:
+    """One strip of images from the label of one class to that of another."""
+
+    start: str
+    end: str
+    png: bytes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """Everything on the page, before it is a page.
+
+    Attributes:
+        run: name of the work directory.
+        created: when it was gathered, UTC.
+        config: the resolved configuration.
+        verdict: the first sentences; None before the evaluation.
+        evaluation: ``evaluation.json``, results ordered: real, then as configured; None before.
+        data: None before prepare.
+        synthetic: images of each method's finished set.
+        examples: for each class name the rows to show, (training set, images).
+        label_paths: one strip for each pair of classes.
+        gan_log: one mapping a line of the GAN's log.
+        histories: for each method one list of epochs a seed.
+        steps: wall seconds of each finished step.
+        machine, versions, commit: what it ran on.
+        missing: what is left out, and which command makes it.
+    """
+
+    run: str
+    created: datetime.datetime
+    config: PipelineConfig
+    verdict: Verdict | None
+    evaluation: Mapping[str, Any] | None
+    data: DataPart | None
+    synthetic: Mapping[str, int]
+    examples: Mapping[str, tuple[tuple[str, tuple[Example, ...]], ...]]
+    label_paths: tuple[LabelPath, ...]
+    gan_log: tuple[Mapping[str, float | None], ...]
+    histories: Mapping[str, tuple[tuple[Mapping[str, float], ...], ...]]
+    steps: Mapping[str, float]
+    machine: Mapping[str, str]
+    versions: Mapping[str, str]
+    commit: str | None
+    missing: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, or numbers where the real images are gone."""
+        if self.data:
+            return self.data.manifest.classes
+        confusion = self.evaluation["results"][0]["confusion"] if self.evaluation else []
+        return tuple(f"class {index}" for index in range(len(confusion)))
+
+
+def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
+    """Reads what the steps have written so far.
+
+    Raises:
+        DataError: for a file that is there and cannot be read, or if no step has run at all.
+    """
+    missing: list[str] = []
+    methods = config.synthesis.methods
+    data = _data(Store(sources.data))
+    if data is None:
+        missing.append("the real images (gemix prepare)")
+    sets = {name: url for name, url in sources.synthetic.items() if Store(url).exists(MANIFEST)}
+    missing += [f"{name} images (gemix synthesize)" for name in methods if name not in sets]
+    gan_log = _gan_log(Store(sources.gan))
+    if not gan_log:
+        missing.append("the GAN's training curves (gemix train-gan)")
+    histories = _histories(Store(sources.classifiers), (REAL, *methods))
+    if not histories:
+        missing.append("the classifiers' training curves (gemix train-classifier)")
+    evaluation = _evaluation(Store(sources.evaluation), (REAL, *methods))
+    if evaluation is None:
+        missing.append("the verdict and the results (gemix evaluate)")
+    workdir = Store(sources.workdir)
+    if data is None and not gan_log and evaluation is None:
+        raise DataError(
+            f"{workdir.url}: no step has left a result here; run gemix pipeline first, or name "
+            "another directory with --workdir"
+        )
+    return ReportContent(
+        run=workdir.url.rsplit("/", 1)[-1],
+        created=datetime.datetime.now(datetime.UTC),
+        config=config,
+        verdict=decide(evaluation["results"], methods) if evaluation else None,
+        evaluation=evaluation,
+        data=data,
+        synthetic={name: Manifest.load(Store(url)).images() for name, url in sets.items()},
+        examples=_examples(sources.data, sets, data.manifest.classes) if data else {},
+        label_paths=_label_paths(Store(sources.gan), data.manifest.classes) if data else (),
+        gan_log=gan_log,
+        histories=histories,
+        steps=workdir.read_json("steps.json") if workdir.exists("steps.json") else {},
+        machine=environment.machine(),
+        versions=environment.versions(),
+        commit=git_commit(),
+        missing=tuple(missing),
+    )
+
+
+def _data(store: Store) -> DataPart | None:
+    if not store.exists(MANIFEST):
+        return None
+    name = "quarantine.json"
+    bad = store.read_json(name) if store.exists(name) else []
+    reasons = collections.Counter(entry["reason"] for entry in bad)
+    return DataPart(
+        manifest=Manifest.load(store),
+        reasons=tuple(reasons.most_common()),
+        quarantine=tuple((e["source"], e["reason"]) for e in bad[:QUARANTINE_SHOWN]),
+        quarantined=len(bad),
+    )
+
+
+def _examples(
+    real: str, synthetic: Mapping[str, str], classes: Sequence[str]
+) -> dict[str, tuple[tuple[str, tuple[Example, ...]], ...]]:
+    """Rows of images for each class: real ones of the training split, then each method's."""
+    rows = {
+        name: examples(url, "train", EXAMPLES_PER_CLASS)
+        for name, url in {REAL: real, **synthetic}.items()
+    }
+    return {
+        class_name: tuple((name, by_class[index]) for name, by_class in rows.items())
+        for index, class_name in enumerate(classes)
+    }
+
+
+def _label_paths(store: Store, classes: Sequence[str]) -> tuple[LabelPath, ...]:
+    """The strips of ``label_path.png``: one row a pair of classes, in lexicographic order."""
+    name = "label_path.png"
+    if not store.exists(name):
+        return ()
+    pairs = list(itertools.combinations(classes, 2))
+    with Image.open(io.BytesIO(store.read_bytes(name))) as image:
+        strips = np.array_split(np.asarray(image.convert("L")), len(pairs))
+    return tuple(
+        LabelPath(start=start, end=end, png=small_png(strip[None], largest=1600))
+        for (start, end), strip in zip(pairs, strips, strict=True)
+    )
+
+
+def _gan_log(store: Store) -> tuple[Mapping[str, float | None], ...]:
+    name = "log.jsonl"
+    if not store.exists(name):
+        return ()
+    lines = store.read_bytes(name).decode().splitlines()
+    return tuple(json.loads(line) for line in lines if line.strip())
+
+
+def _histories(
+    store: Store, order: Sequence[str]
+) -> dict[str, tuple[tuple[Mapping[str, float], ...], ...]]:
+    """Histories out of ``<method>-seed<k>/model.json``, in the order given."""
+    found: dict[str, list[tuple[Mapping[str, float], ...]]] = {}
+    for name in store.list(recursive=True):
+        folder, _, file = name.rpartition("/")
+        if file == "model.json" and "-seed" in folder:
+            method = folder.rsplit("-seed", 1)[0]
+            found.setdefault(method, []).append(tuple(store.read_json(name)["history"]))
+    return {method: tuple(found[method]) for method in _ordered(found, order)}
+
+
+def _evaluation(store: Store, order: Sequence[str]) -> dict[str, Any] | None:
+    name = "evaluation.json"
+    if not store.exists(name):
+        return None
+    tree = store.read_json(name)
+    by_method = {result["method"]: result for result in tree["results"]}
+    return tree | {"results": [by_method[method] for method in _ordered(by_method, order)]}
+
+
+def _ordered(found: Mapping[str, Any], order: Sequence[str]) -> list[str]:
+    return sorted(found, key=lambda name: order.index(name) if name in order else len(order))

@@ -1,0 +1,30 @@
+"""What a run ran on: machine and versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+
+import torch
+
+import gemix
+
+_PACKAGES = {"torch": "PyTorch", "timm": "timm", "ray": "Ray", "mlflow": "MLflow"}
+
+
+def machine() -> dict[str, str]:
+    """This machine in words: platform, processors, graphics cards."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    on_linux = hasattr(os, "sched_getaffinity")
+    return {
+        "Platform": f"{platform.system()} {platform.machine()}",
+        "CPU cores": str(len(os.sched_getaffinity(0)) if on_linux else os.cpu_count()),
+        "GPU": ", ".join(gpus) if gpus else "none",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of gemix, Python and the packages that results depend on."""
+    found = {"gemix": gemix.__version__, "Python": platform.python_version()}
+    return found | {name: importlib.metadata.version(key) for key, name in _PACKAGES.items()}

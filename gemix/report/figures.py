@@ -1,0 +1,186 @@
+"""The charts of the page, as inline SVG that takes its colours and its font from the page.
+
+matplotlib writes fixed colours; the sentinel colours below are replaced by CSS variables, so that
+one chart reads well on light and on dark paper. Every chart is one panel of about 360 pixels:
+the page sets them side by side where there is room, and below each other on a phone.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from gemix.report.verdict import Metric, method_name
+
+SERIES = 6  # colours that the page defines; more methods than that begin again
+_VARIABLES = {"#010101": "--ink", "#020202": "--muted", "#030303": "--rule"} | {
+    f"#0a0a{index:02x}": f"--series-{index}" for index in range(SERIES)
+}
+_INK, _MUTED, _RULE = list(_VARIABLES)[:3]
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gemix",
+    "font.size": 9,
+    "axes.edgecolor": _RULE,
+    "axes.labelcolor": _MUTED,
+    "axes.titlecolor": _INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.6,
+    "text.color": _INK,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.solid_capstyle": "round",
+}
+_SIZE = (3.8, 2.6)  # inches, at 72 points
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def color(index: int) -> str:
+    """The sentinel of series `index`."""
+    return f"#0a0a{index % SERIES:02x}"
+
+
+def difference_chart(metric: Metric, differences: Mapping[str, Mapping[str, float]]) -> str:
+    """Differences to real images only, with their intervals.
+
+    Args:
+        metric: what is compared.
+        differences: `delta`, `low`, `high` for each method.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _panel(f"{metric.name}: difference to real only", 0.9, len(differences))
+        for row, difference in enumerate(differences.values()):
+            low, high = difference["low"], difference["high"]
+            axes.plot([low, high], [row, row], color=color(row + 1), linewidth=2.2)
+            axes.plot(difference["delta"], row, "o", color=color(row + 1), markersize=6)
+        axes.axvline(0, color=_MUTED, linewidth=1)
+        axes.set_yticks(range(len(differences)), [f"+ {name}" for name in differences])
+        axes.set_ylim(len(differences) - 0.4, -0.6)
+        reach = 1.15 * max(
+            abs(d[key]) for d in differences.values() for key in ("delta", "low", "high")
+        )
+        axes.set_xlim(-max(reach, 0.01), max(reach, 0.01))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        better = "better  →" if metric.higher_is_better else "←  better"
+        axes.set_xlabel(better, loc="right" if metric.higher_is_better else "left")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        return _svg(figure, f"difference-{metric.key}")
+
+
+def curves_chart(
+    title: str,
+    curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
+    *,
+    xlabel: str,
+    unit_range: bool = False,
+) -> str:
+    """Lines over time, one colour a name: each run thin and, of several, their mean bold.
+
+    Args:
+        title: of the panel.
+        curves: for each name one (x, y) pair of equally long arrays a run.
+        xlabel: what x counts.
+        unit_range: fixes the y axis to 0 .. 1.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _panel(title)
+        axes.grid(axis="y")
+        for index, (name, runs) in enumerate(curves.items()):
+            alone = len(runs) == 1
+            for x, y in runs:
+                width, alpha = (1.8, 1.0) if alone else (0.8, 0.45)
+                label = name if alone else None
+                axes.plot(x, y, color=color(index), linewidth=width, alpha=alpha, label=label)
+            if not alone:
+                x, y = _mean(runs)
+                axes.plot(x, y, color=color(index), linewidth=2, label=name)
+        if unit_range:
+            axes.set_ylim(0, 1)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=xlabel == "epoch"))
+        axes.set_xlabel(xlabel)
+        if len(curves) > 1:
+            axes.legend(ncols=2, loc="upper left", bbox_to_anchor=(-0.02, -0.22))
+        return _svg(figure, re.sub(r"[^a-z0-9]+", "-", title.lower()))
+
+
+def validation_curves(
+    histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], key: str
+) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """One (epoch, value) curve a seed for each method, out of the classifiers' histories."""
+    curves: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for method, runs in histories.items():
+        found = [curve for run in runs if (curve := log_curve(run, "epoch", key)) is not None]
+        if found:
+            curves[method_name(method)] = found
+    return curves
+
+
+def log_curve(
+    log: Sequence[Mapping[str, float | None]], x: str, y: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Columns `x` and `y` of the lines that have both; None where no line has."""
+    pairs = [
+        (line[x], line[y]) for line in log if line.get(x) is not None and line.get(y) is not None
+    ]
+    if not pairs:
+        return None
+    xs, ys = np.array(pairs, dtype=np.float64).T
+    return xs, ys
+
+
+def _mean(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of runs, as far as the shortest of them goes."""
+    length = min(len(x) for x, _ in runs)
+    return runs[0][0][:length], np.mean([y[:length] for _, y in runs], axis=0)
+
+
+def _panel(title: str, base: float | None = None, rows: int = 0) -> tuple[Figure, Axes]:
+    width, height = _SIZE
+    if base is not None:
+        height = base + 0.32 * rows
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, pad=8)
+    return figure, axes
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an SVG element that can stand beside others in one page."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata=_NO_METADATA)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    title = html.escape(figure.axes[0].get_title(loc="left"))
+    text = re.sub(
+        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
+        rf'<svg viewBox="\1" role="img" aria-label="{title}">',
+        text,
+        count=1,
+        flags=re.DOTALL,
+    )
+    # matplotlib's style rule would reach the whole page, and its ids are unique in one chart only
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    text = text.replace("url(#", f"url(#{name}-")
+    text = re.sub(r" font-family: [^;\"]+;", "", text)
+    for sentinel, variable in _VARIABLES.items():
+        text = text.replace(sentinel, f"var({variable})")
+    return text

@@ -1,0 +1,135 @@
+"""The report as one HTML page that needs no other file: no script, no font, no link out."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from gemix.report.content import ReportContent
+from gemix.report.figures import (
+    SERIES,
+    curves_chart,
+    difference_chart,
+    log_curve,
+    validation_curves,
+)
+from gemix.report.verdict import (
+    ACCURACY,
+    FNR,
+    MACRO_F2,
+    METRICS,
+    MISSED,
+    effect,
+    method_name,
+    signed,
+)
+
+# what the settings table shows, in the reader's words; the rest is in the full configuration
+_SETTINGS = (
+    ("Scans", "data", "{source}, {resolution} × {resolution} pixels"),
+    ("GAN", "gan", "{kimg:g} kimg, batch {batch}, augmentation {augment}, seed {seed}"),
+    ("Softmax labels", "labels", "T = {temperature:g}, b = {bias:g}, σ = {noise_std:g}"),
+    ("Dirichlet labels", "labels", "α = {dirichlet_dominant:g}, others {dirichlet_other:g}"),
+    ("Synthesis", "synthesis", "truncation ψ = {truncation_psi:g}, seed {seed}"),
+    ("Classifier", "classifier", "{model}, {epochs} epochs, {seeds} seed(s)"),
+    ("Ray Train", "compute", "{workers} worker(s), {gpus_per_worker:g} GPU each"),
+)
+_GAN_CHARTS = (
+    ("GAN: losses", {"generator": "loss_g", "discriminator": "loss_d"}, False),
+    ("GAN: augmentation p and overfitting sign r_t", {"p": "augment_p", "r_t": "r_t"}, False),
+    ("GAN: R1 penalty and path length", {"R1": "r1_penalty", "path length": "path_length"}, False),
+)
+
+
+def render(content: ReportContent) -> str:
+    """The page.
+
+    Returns:
+        A whole HTML document, text escaped, images and charts inline.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gemix", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "method": method_name,
+        "rate": rate,
+        "signed": signed,
+        "duration": duration,
+        "png": lambda data: f"data:image/png;base64,{base64.b64encode(data).decode()}",
+        "shares": lambda row: [value / max(sum(row), 1) for value in row],
+    }
+    results = content.evaluation["results"] if content.evaluation else []
+    return environment.get_template("page.html").render(
+        content=content,
+        results=results,
+        classes=content.classes,
+        metrics=[m for m in METRICS if any(r.get(m.key) is not None for r in results)],
+        effect=effect,
+        difference_charts=_difference_charts(results),
+        training_charts=[*_classifier_charts(content), *_gan_charts(content)],
+        settings=_settings(content.config.to_mapping()),
+        configuration=content.config.to_yaml(),
+        series=SERIES,
+    )
+
+
+def rate(value: float | None) -> str:
+    """Three decimals, or a dash where the metric does not exist (no class of the healthy)."""
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Wall time in the two units that matter."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _difference_charts(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    charts = []
+    for metric in (MACRO_F2, FNR, MISSED, ACCURACY):
+        differences = {
+            result["method"]: result["difference_to_real"][metric.key]
+            for result in results
+            if (result.get("difference_to_real") or {}).get(metric.key)
+        }
+        if differences:
+            charts.append(difference_chart(metric, differences))
+    return charts
+
+
+def _classifier_charts(content: ReportContent) -> list[str]:
+    charts = (
+        ("Classifiers: validation macro-F2", "val_macro_f2", True),
+        ("Classifiers: validation loss", "val_loss", False),
+    )
+    return [
+        curves_chart(title, curves, xlabel="epoch", unit_range=unit_range)
+        for title, key, unit_range in charts
+        if (curves := validation_curves(content.histories, key))
+    ]
+
+
+def _gan_charts(content: ReportContent) -> list[str]:
+    charts = []
+    for title, keys, unit_range in _GAN_CHARTS:
+        found = {name: log_curve(content.gan_log, "kimg", key) for name, key in keys.items()}
+        curves: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {
+            name: [curve] for name, curve in found.items() if curve is not None
+        }
+        if curves:
+            charts.append(curves_chart(title, curves, xlabel="kimg", unit_range=unit_range))
+    return charts
+
+
+def _settings(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, words.format(**tree[section])) for name, section, words in _SETTINGS]

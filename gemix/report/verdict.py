@@ -1,0 +1,206 @@
+"""The report's first sentences: whether the synthetic images helped, read off the statistics.
+
+The comparison that decides is the *first* method of ``synthesis.methods``, named before the run.
+Taking whichever method came out best on the test set would turn luck into a finding; the others
+are reported beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+REAL = "real"
+SIMPLER = (REAL, "onehot")
+
+Effect = Literal["better", "worse", "open"]
+Status = Literal["shown", "partly shown", "not shown", "mixed", "harmful", "not tested"]
+
+_ANSWERS: Mapping[Status, str] = {
+    "shown": "Yes, on this test set.",
+    "partly shown": "In part.",
+    "not shown": "Not shown.",
+    "mixed": "Mixed.",
+    "harmful": "No: it made things worse.",
+    "not tested": "Not tested.",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric that the report shows: its key in the evaluation, its name, its good direction."""
+
+    key: str
+    name: str
+    higher_is_better: bool
+
+
+MACRO_F2 = Metric(key="macro_f2", name="macro-F2", higher_is_better=True)
+FNR = Metric(key="fnr", name="false-negative rate", higher_is_better=False)
+MISSED = Metric(key="missed_disease_rate", name="missed-disease rate", higher_is_better=False)
+ACCURACY = Metric(key="accuracy", name="accuracy", higher_is_better=True)
+METRICS = (
+    MACRO_F2,
+    FNR,
+    MISSED,
+    Metric(key="macro_f1", name="macro-F1", higher_is_better=True),
+    Metric(key="macro_precision", name="macro precision", higher_is_better=True),
+    ACCURACY,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the report says first.
+
+    Attributes:
+        status: the finding in one word or two.
+        answer: the answer to "does it help?", a short sentence.
+        summary: the numbers behind it, macro-F2 and the false-negative rate before accuracy.
+        remarks: one sentence each on the other methods and on what limits the finding.
+    """
+
+    status: Status
+    answer: str
+    summary: str
+    remarks: tuple[str, ...] = ()
+
+
+def method_name(method: str) -> str:
+    """How the page calls a training set: "real only", "real + softmax"."""
+    return "real only" if method == REAL else f"real + {method}"
+
+
+def signed(value: float) -> str:
+    """Three decimals with a sign, and a true minus."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """A p-value, not more precisely than it is known."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.{3 if value < 0.01 else 2}f}"
+
+
+def effect(metric: Metric, difference: Mapping[str, float]) -> Effect:
+    """Which side of zero the whole interval lies on.
+
+    Args:
+        metric: tells which side is the good one.
+        difference: `delta`, `low` and `high` of (method - real).
+    """
+    good, bad = difference["low"] > 0, difference["high"] < 0
+    if not metric.higher_is_better:
+        good, bad = bad, good
+    return "better" if good else "worse" if bad else "open"
+
+
+def judge(macro_f2: Effect, fnr: Effect) -> Status:
+    """One finding out of the two effects that count."""
+    effects = {macro_f2, fnr}
+    if effects == {"better", "worse"}:
+        return "mixed"
+    if "worse" in effects:
+        return "harmful"
+    if effects == {"better"}:
+        return "shown"
+    return "partly shown" if "better" in effects else "not shown"
+
+
+def decide(results: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Verdict:
+    """The verdict on an evaluation.
+
+    Args:
+        results: one mapping a method, as ``evaluation.json`` has them.
+        methods: the methods in the order of the configuration; the first one decides.
+    """
+    by_method = {result["method"]: result for result in results}
+    tested = [name for name in methods if _differences(by_method.get(name))]
+    if REAL not in by_method or not tested:
+        missing = "real images only" if REAL not in by_method else "real and synthetic images"
+        return Verdict(
+            status="not tested",
+            answer=_ANSWERS["not tested"],
+            summary=f"There is no evaluated classifier trained on {missing}, so there is nothing "
+            "to compare.",
+        )
+    ours = tested[0]
+    differences = _differences(by_method[ours])
+    effects = (effect(MACRO_F2, differences["macro_f2"]), effect(FNR, differences["fnr"]))
+    status = judge(*effects)
+    real = by_method[REAL]
+    remarks = [_compare(name, by_method[name]) for name in tested[1:]]
+    remarks += _simpler_wins(ours, by_method)
+    return Verdict(
+        status=status,
+        answer=_ANSWERS[status],
+        summary=f"{_numbers(ours, by_method[ours], real)} {_reading(effects)}",
+        remarks=tuple(remarks),
+    )
+
+
+def _differences(result: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, float]]:
+    """The differences to real, or nothing where the two that decide are not there."""
+    differences = (result or {}).get("difference_to_real") or {}
+    return differences if {"macro_f2", "fnr"} <= differences.keys() else {}
+
+
+def _change(metric: Metric, result: Mapping[str, Any], real: Mapping[str, Any]) -> str:
+    difference = result["difference_to_real"][metric.key]
+    p = difference.get("p")
+    return (
+        f"{real[metric.key]:.3f} to {result[metric.key]:.3f}, a difference of "
+        f"{signed(difference['delta'])} (95% interval {signed(difference['low'])} to "
+        f"{signed(difference['high'])}{'' if p is None else f', {p_value(p)}'})"
+    )
+
+
+def _numbers(name: str, result: Mapping[str, Any], real: Mapping[str, Any]) -> str:
+    text = (
+        f"With {name} images added to the real ones, macro-F2 goes from "
+        f"{_change(MACRO_F2, result, real)}, and the false-negative rate from "
+        f"{_change(FNR, result, real)}."
+    )
+    if ACCURACY.key in result["difference_to_real"]:
+        text += f" Accuracy goes from {_change(ACCURACY, result, real)}."
+    return text
+
+
+def _reading(effects: tuple[Effect, Effect]) -> str:
+    words = {
+        "better": "better beyond its interval",
+        "worse": "worse beyond its interval",
+        "open": "undecided, since its interval includes zero",
+    }
+    if effects == ("open", "open"):
+        return (
+            "Both deciding intervals include zero: this run shows neither a benefit nor a harm, "
+            "and does not show that there is none."
+        )
+    if effects[0] == effects[1]:
+        return f"Macro-F2 and the false-negative rate are both {words[effects[0]]}."
+    return f"Macro-F2 is {words[effects[0]]}; the false-negative rate is {words[effects[1]]}."
+
+
+def _compare(name: str, result: Mapping[str, Any]) -> str:
+    differences = result["difference_to_real"]
+    parts = [
+        f"{metric.name} {signed(difference['delta'])}, "
+        f"{signed(difference['low'])} to {signed(difference['high'])}"
+        for metric in (MACRO_F2, FNR)
+        for difference in [differences[metric.key]]
+    ]
+    status = judge(effect(MACRO_F2, differences["macro_f2"]), effect(FNR, differences["fnr"]))
+    return f"{method_name(name).capitalize()}: {status} ({'; '.join(parts)})."
+
+
+def _simpler_wins(ours: str, by_method: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Says so where a simpler way reached more than the method under test."""
+    reached = by_method[ours]["macro_f2"]
+    return [
+        f"The simpler way reached more: {method_name(name)} has macro-F2 "
+        f"{by_method[name]['macro_f2']:.3f}, {method_name(ours)} {reached:.3f}"
+        + ("." if name == REAL else " (no interval is computed for this difference).")
+        for name in SIMPLER
+        if name != ours and name in by_method and by_method[name]["macro_f2"] > reached
+    ]

@@ -1,0 +1,139 @@
+"""The cluster files, held offline against the schemas and the commands that they speak to."""
+
+from __future__ import annotations
+
+import configparser
+import fnmatch
+import json
+import re
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow.cli
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.runtime_env import RuntimeEnv
+
+from jobs.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+INFRA = ROOT / "infra"
+
+
+@pytest.fixture
+def cluster() -> dict:
+    return yaml.safe_load((ROOT / "cluster.yaml").read_text())
+
+
+@pytest.fixture
+def rayjob() -> dict:
+    return yaml.safe_load((INFRA / "kuberay/rayjob.yaml").read_text())
+
+
+def check_pipeline_command(command: str) -> None:
+    """A submitted command is a job of this project, with arguments that its parser takes."""
+    words = shlex.split(command)
+    start = words.index("-m")
+    assert words[start - 1] == "python"
+    package, _, module = words[start + 1].partition(".")
+    assert package == "jobs" and module.replace("_", "-") in COMMANDS
+    overrides = [word for word in words[start + 2 :] if "=" in word]
+    assert all(re.fullmatch(r"[a-z_]+(\.[a-z_]+)+=\S+", word) for word in overrides)
+
+
+def test_the_launcher_accepts_the_cluster(cluster):
+    validate_config(prepare_config(cluster))
+
+
+def test_the_launcher_check_can_fail(cluster):
+    cluster["head_node_typ"] = cluster.pop("head_node_type")
+    with pytest.raises(Exception, match="head_node_typ"):
+        validate_config(prepare_config(cluster))
+
+
+def test_every_node_of_the_cluster_authenticates_and_reads_s3_by_its_role(cluster):
+    starts = cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"]
+    starts = [command for command in starts if "ray start" in command]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token ray start" in command for command in starts)
+    assert "~/.ray/auth_token" in cluster["file_mounts"]
+    for kind in cluster["available_node_types"].values():
+        assert kind["node_config"]["IamInstanceProfile"] == {"Name": "gemix-node"}
+    assert "aws_access_key_id" not in json.dumps(cluster).lower()
+
+
+def test_images_have_the_ray_of_the_constraints(cluster, rayjob):
+    pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)[1]
+    assert pinned == version("ray")
+    dockerfile = (INFRA / "kuberay/Dockerfile").read_text()
+    images = [*cluster["docker"].values(), *dockerfile.split()]
+    found = [image for image in images if str(image).startswith("rayproject/ray:")]
+    assert len(found) == 3
+    assert all(image.startswith(f"rayproject/ray:{pinned}-py311") for image in found)
+    assert rayjob["spec"]["rayClusterSpec"]["rayVersion"] == pinned
+
+
+def test_the_rayjob_runs_the_pipeline_with_as_many_gpus_as_it_has(rayjob):
+    spec = rayjob["spec"]
+    check_pipeline_command(spec["entrypoint"])
+    RuntimeEnv(**yaml.safe_load(spec["runtimeEnvYAML"]))
+    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    (group,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    assert f"compute.workers={group['replicas']}" in spec["entrypoint"]
+    (container,) = group["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_the_runtime_environment_is_one(rayjob):
+    tree = yaml.safe_load((INFRA / "runtime_env.yaml").read_text())
+    RuntimeEnv(**tree)
+    assert (
+        tree["env_vars"].keys()
+        == yaml.safe_load(rayjob["spec"]["runtimeEnvYAML"])["env_vars"].keys()
+    )
+
+
+def allowed(policy: dict, action: str, resource: str) -> bool:
+    """Whether some statement allows it (conditions are not looked at)."""
+    as_list = lambda value: value if isinstance(value, list) else [value]  # noqa: E731
+    return any(
+        statement["Effect"] == "Allow"
+        and action in as_list(statement["Action"])
+        and any(fnmatch.fnmatchcase(resource, r) for r in as_list(statement["Resource"]))
+        for statement in policy["Statement"]
+    )
+
+
+def test_the_policy_gives_what_the_jobs_need_and_no_more():
+    policy = json.loads((INFRA / "aws/s3-policy.json").read_text())
+    bucket = "arn:aws:s3:::gemix-example"
+    for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+        assert allowed(policy, action, f"{bucket}/runs/a/data/manifest.json")
+        assert not allowed(policy, action, f"{bucket}/elsewhere/file")
+    assert allowed(policy, "s3:ListBucket", bucket)
+    assert allowed(policy, "s3:GetObject", f"{bucket}/covidx-ct/3A_images/a.png")
+    assert not allowed(policy, "s3:PutObject", f"{bucket}/covidx-ct/3A_images/a.png")
+    actions = json.dumps([s["Action"] for s in policy["Statement"] if s["Effect"] == "Allow"])
+    assert "*" not in actions
+
+
+def test_the_mlflow_unit_calls_the_server_with_options_that_it_has():
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read(INFRA / "mlflow/mlflow.service")
+    words = shlex.split(unit["Service"]["ExecStart"].replace("\\\n", " "))
+    assert words[0].endswith("/mlflow") and words[1] == "server"
+    known = {name for option in mlflow.cli.server.params for name in option.opts}
+    given = {word for word in words if word.startswith("--")}
+    assert given <= known
+    assert {"--allowed-hosts", "--app-name", "--workers"} <= given
+
+
+def test_commands_in_the_readme_are_jobs_of_this_project():
+    text = (INFRA / "README.md").read_text().replace("\\\n", " ")
+    lines = re.findall(r"^.*-- +python -m jobs\.pipeline.*$", text, re.M)
+    assert lines
+    for line in lines:
+        check_pipeline_command(line)

@@ -1,0 +1,43 @@
+"""A work directory with tiny prepared data, for the jobs that come after."""
+
+from __future__ import annotations
+
+import pytest
+
+from gemix.config import PipelineConfig, load
+from gemix.data.prepare import prepare_here
+from gemix.data.sources import open_source
+from gemix.storage import Store
+from jobs.layout import Layout
+
+TINY = (
+    "data.resolution=16",
+    "data.phantom.patients_per_class=6",
+    "data.phantom.slices_per_patient=2",
+    "gan.kimg=0.064",
+    "gan.batch=8",
+    "gan.z_dim=16",
+    "gan.w_dim=16",
+    "gan.mapping_layers=2",
+    "gan.channel_base=128",
+    "gan.channel_max=16",
+    "gan.precision=float32",
+    "synthesis.methods=[softmax,onehot]",
+    "synthesis.count=70",
+    "classifier.model=test_resnet",
+    "classifier.epochs=1",
+    "classifier.seeds=1",
+    "compute.cpus_per_worker=1",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> PipelineConfig:
+    return load("demo", TINY)
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_config, tmp_path_factory) -> Layout:
+    layout = Layout.at(tmp_path_factory.mktemp("work"))
+    prepare_here(open_source(tiny_config.data), tiny_config.data, Store(layout.data))
+    return layout
