@@ -38,17 +38,16 @@ class TrackingConfig(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig(Config):
-    """What the Ray jobs may use. `workers` are the processes of a Ray Train job."""
+    """What the Ray jobs may use. `workers` are the processes of a Ray Train job.
+
+    `gpus_per_worker` null means one where the cluster has GPUs, else none. `max_failures` is how
+    often a training is taken up again after a worker died; -1 for ever.
+    """
 
     workers: Positive = 1
     cpus_per_worker: Positive = 2
-    gpus_per_worker: NonNegative = 0.0
+    gpus_per_worker: NonNegative | None = None
     max_failures: Annotated[int, Range(low=-1)] = 2
-
-    def resources(self) -> dict[str, float]:
-        """What each worker asks Ray for."""
-        gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
-        return {"CPU": self.cpus_per_worker} | gpus
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

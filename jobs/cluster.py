@@ -6,6 +6,22 @@ import logging
 import os
 
 import ray
+from ray.exceptions import RayTaskError
+from ray.train import TrainingFailedError
+
+from gemix.config import ComputeConfig
+from gemix.errors import ConfigError, GemixError
+
+# What the processes of a job need of the environment of whoever started it.
+FORWARDED = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "AWS_ENDPOINT_URL",
+    "AWS_PROFILE",
+    "AWS_REGION",
+)
 
 
 def connect() -> None:
@@ -15,13 +31,43 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
-    forwarded = {
-        name: os.environ[name]
-        for name in ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_REGION")
-        if name in os.environ
-    }
+    forwarded = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     ray.init(
         log_to_driver=True,
         logging_level=logging.WARNING,
         runtime_env={"env_vars": forwarded} if forwarded else None,
     )
+
+
+def worker_resources(compute: ComputeConfig) -> dict[str, float]:
+    """What one worker asks Ray for: ``CPU`` and, where there are any, ``GPU``.
+
+    Raises:
+        ConfigError: if this machine alone is used and has not that much; Ray would wait for ever.
+    """
+    has = ray.cluster_resources()
+    gpus = compute.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if has.get("GPU") else 0.0
+    wants = {"CPU": float(compute.cpus_per_worker)} | ({"GPU": gpus} if gpus else {})
+    for name, each in wants.items():
+        if "RAY_ADDRESS" not in os.environ and each * compute.workers > has.get(name, 0):
+            raise ConfigError(
+                f"compute.workers={compute.workers} with {each:g} {name} each: this machine has "
+                f"{has.get(name, 0):g}; lower compute.workers or compute.{name.lower()}s_per_worker"
+            )
+    return wants
+
+
+def mendable(error: BaseException | None) -> GemixError | None:
+    """The error of gemix, if there is one, inside what Ray wraps around those of its processes."""
+    if error is None or isinstance(error, GemixError):
+        return error
+    inner = [error.__cause__]
+    if isinstance(error, RayTaskError):
+        inner.append(error.cause)
+    if isinstance(error, TrainingFailedError):
+        # Ray keeps the original beside its traceback, in a wrapper without a public name
+        failures = getattr(error, "worker_failures", {}).values()
+        inner += [getattr(failure, "_base_exc", failure) for failure in failures]
+    return next((found for found in map(mendable, inner) if found), None)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gemix.config import PipelineConfig, load, preset_names
-from gemix.errors import GemixError
+from jobs.cluster import mendable
 from jobs.layout import Layout
 
 
@@ -77,7 +77,10 @@ class Command:
                 options=args,
             )
             self.run(request)
-        except GemixError as error:
-            print(f"gemix {self.name}: {error}", file=sys.stderr)
-            return error.exit_code
+        except Exception as error:
+            known = mendable(error)
+            if known is None:
+                raise
+            print(f"gemix {self.name}: {known}", file=sys.stderr)
+            return known.exit_code
         return 0

@@ -21,7 +21,7 @@ from gemix.synthesis import (
     synthetic_manifest,
     write_synthetic_shard,
 )
-from jobs.cluster import connect
+from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
 from jobs.layout import Layout
 from jobs.outputs import open_step
@@ -68,12 +68,13 @@ def _make_set(
         {"name": f"{index:05d}.parquet", "start": start, "count": size}
         for index, (start, size) in enumerate(ranges)
     ]
+    resources = worker_resources(config.compute)
     made = ray.data.from_items(plans).map(
         ShardMaker,
         fn_constructor_args=(config.to_mapping(), layout.gan, method, store.url),
         compute=ActorPoolStrategy(size=min(config.compute.workers, len(plans))),
-        num_cpus=config.compute.cpus_per_worker,
-        num_gpus=config.compute.gpus_per_worker or None,
+        num_cpus=resources["CPU"],
+        num_gpus=resources.get("GPU"),
     )
     shards = []
     with Progress(f"synthesize {method}", count, "images") as progress:

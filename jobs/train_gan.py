@@ -13,10 +13,9 @@ from ray.train.torch import TorchTrainer
 
 from gemix import tracking
 from gemix.config import PipelineConfig
-from gemix.data.imageset import ImageSet
 from gemix.data.manifest import Manifest
 from gemix.data.shards import read_images
-from gemix.gan.checkpoint import Origin, resume_or_start, save_checkpoint
+from gemix.gan.checkpoint import Origin, check_resumable, resume_or_start, save_checkpoint
 from gemix.gan.dataset import TrainingImages
 from gemix.gan.device import default_device
 from gemix.gan.distributed import Workers
@@ -24,7 +23,7 @@ from gemix.gan.generator import Architecture
 from gemix.gan.trained import MARKER, load_generator, save_generator
 from gemix.gan.training import train
 from gemix.storage import Store
-from jobs.cluster import connect
+from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
 from jobs.gan_progress import TrainingLog
 from jobs.layout import Layout
@@ -40,9 +39,12 @@ def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False
         ``kimg``, ``images_per_s`` and the generator's ``checksum``.
     """
     connect()
+    resources = worker_resources(config.compute)
     data = Manifest.load(Store(layout.data))
+    # what can be told without starting workers is told here, once and without a traceback
     Workers(0, config.compute.workers).positions(config.gan.batch, config.gan.mbstd_group_size)
     store = open_step(layout.gan, MARKER, config, overwrite)
+    check_resumable(store, origin_of(config, data))
     with tracking.start_run(config, layout.workdir, "train-gan") as run:
         run.log_dataset(data.digest, "data", "training")
         TorchTrainer(
@@ -50,8 +52,8 @@ def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False
             train_loop_config={"config": config.to_mapping(), "layout": layout.workdir, "run": run},
             scaling_config=ScalingConfig(
                 num_workers=config.compute.workers,
-                use_gpu=config.compute.gpus_per_worker > 0,
-                resources_per_worker=config.compute.resources(),
+                use_gpu="GPU" in resources,
+                resources_per_worker=resources,
             ),
             run_config=RunConfig(
                 # a finished name would return its old result without training
@@ -72,7 +74,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
     store = Store(layout.gan)
     torch.set_num_threads(config.compute.cpus_per_worker)
     real = read_images([layout.data], "train")
-    origin = origin_of(config, real)
+    origin = origin_of(config, Manifest.load(Store(layout.data)))
     device, workers = default_device(), Workers.current()
     state = resume_or_start(store, origin, device)
     data = TrainingImages(real.images, real.soft_labels, config.gan.seed, device)
@@ -95,14 +97,14 @@ def _train_worker(settings: dict[str, Any]) -> None:
     ray.train.report({"kimg": state.step * config.gan.batch / 1000})
 
 
-def origin_of(config: PipelineConfig, real: ImageSet) -> Origin:
-    """What a training on these images is made of."""
+def origin_of(config: PipelineConfig, data: Manifest) -> Origin:
+    """What a training on the train split of these data is made of."""
     gan = config.gan
     return Origin(
         architecture=Architecture(
-            resolution=real.images.shape[-1],
-            img_channels=real.images.shape[1],
-            label_dim=len(real.classes),
+            resolution=data.resolution,
+            img_channels=data.channels,
+            label_dim=len(data.classes),
             z_dim=gan.z_dim,
             w_dim=gan.w_dim,
             mapping_layers=gan.mapping_layers,
@@ -112,8 +114,8 @@ def origin_of(config: PipelineConfig, real: ImageSet) -> Origin:
             mbstd_group_size=gan.mbstd_group_size,
         ),
         config=gan,
-        classes=real.classes,
-        data_digest=real.digest,
+        classes=data.classes,
+        data_digest=data.content_digest("train"),
     )
 
 

@@ -112,6 +112,10 @@ class Manifest:
         """Number of images of a split, or of all splits."""
         return sum(shard.rows for shard in self.shards if split in (None, shard.split))
 
+    def content_digest(self, split: str) -> str:
+        """The digest of one split; :func:`gemix.data.shards.read_images` gives the same."""
+        return combine_content(shard.content for shard in self.shards if shard.split == split)
+
     def save(self, store: Store) -> None:
         """Writes ``manifest.json``; call it last, since it marks the set as finished."""
         store.write_json(MANIFEST, dataclasses.asdict(self))

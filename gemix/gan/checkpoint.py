@@ -93,6 +93,17 @@ def load_checkpoint(store: Store, name: str, origin: Origin, device: torch.devic
     return state
 
 
+def check_resumable(store: Store, origin: Origin) -> None:
+    """Makes sure, from its JSON alone, that the newest checkpoint is of this training.
+
+    Raises:
+        CheckpointError: if it is of another one. No checkpoint at all is fine.
+    """
+    for name in checkpoints(store)[-1:]:
+        values = store.read_json(f"{name}.json")
+        _check_origin(f"{store.url}/{name}", values, origin.to_json())
+
+
 def resume_or_start(store: Store, origin: Origin, device: torch.device) -> TrainingState:
     """The state of the newest checkpoint, or a new one where there is none."""
     names = checkpoints(store)
