@@ -46,6 +46,9 @@ _BATCH = 100  # params or tags in one request
 _DIGEST_CHARACTERS = 36  # of a dataset; longer digests are cut, the tag has all of it
 _SERVER_SECONDS = 10
 
+# a new database is no news to the reader of a job's output
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -71,19 +74,19 @@ class Run:
             for name, value in metrics.items()
             if value is not None and not math.isnan(value)
         ]
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             self.client.log_batch(self.run_id, metrics=entities)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Logs settings, nested mappings as dotted names; long values are cut."""
         entities = [Param(name, value) for name, value in _flatten(params).items()]
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             for start in range(0, len(entities), _BATCH):
                 self.client.log_batch(self.run_id, params=entities[start : start + _BATCH])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, replacing those of the same name."""
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             entities = [RunTag(name, str(value)) for name, value in tags.items()]
             self.client.log_batch(self.run_id, tags=entities)
 
@@ -93,7 +96,7 @@ class Run:
 
     def log_bytes(self, data: bytes, name: str) -> None:
         """Writes an artifact; `name` may have folders: ``samples/000012.png``."""
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             self.client.log_stream(self.run_id, io.BytesIO(data), name)
 
     def log_dataset(self, digest: str, name: str, context: str) -> None:
@@ -108,7 +111,7 @@ class Run:
             name, digest[:_DIGEST_CHARACTERS], "gemix", json.dumps({"digest": digest})
         )
         inputs = [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])]
-        with _reaching(self.tracking_uri):
+        with reaching(self.tracking_uri):
             self.client.log_inputs(self.run_id, inputs)
         self.set_tags({f"digest.{name}.{context}": digest})
 
@@ -129,13 +132,13 @@ def start_run(config: PipelineConfig, workdir: str, job: str) -> Iterator[Run]:
         GemixError: if the store cannot be reached, or there is no place for one.
     """
     uri = tracking_uri(workdir)
-    with _reaching(uri):
+    _knock(uri)
+    with reaching(uri):
         # also brings a new database to its schema, before several processes open it at once
         client = MlflowClient(uri)
         experiment = _experiment(client, config.tracking.experiment, workdir)
         created = client.create_run(experiment, run_name=job, tags={MLFLOW_RUN_NAME: job})
     run = Run(uri, created.info.run_id, config.tracking.experiment)
-    status = RunStatus.FAILED
     try:
         tags = {"job": job, "workdir": workdir, "gemix.version": gemix.__version__}
         commit = git_commit()
@@ -145,13 +148,13 @@ def start_run(config: PipelineConfig, workdir: str, job: str) -> Iterator[Run]:
         run.log_params(settings)
         run.log_text(config.to_yaml(), "config.yaml")
         yield run
-        status = RunStatus.FINISHED
-    except KeyboardInterrupt:
-        status = RunStatus.KILLED
-        raise
-    finally:
-        with _reaching(uri):
+    except BaseException as error:
+        status = RunStatus.KILLED if isinstance(error, KeyboardInterrupt) else RunStatus.FAILED
+        with contextlib.suppress(MlflowException):  # the first error is the one to tell
             client.set_terminated(run.run_id, RunStatus.to_string(status))
+        raise
+    with reaching(uri):
+        client.set_terminated(run.run_id, RunStatus.to_string(RunStatus.FINISHED))
 
 
 def tracking_uri(workdir: str) -> str:
@@ -162,14 +165,14 @@ def tracking_uri(workdir: str) -> str:
     """
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
-    store = Store(workdir)
-    if not store.is_local:
+    if workdir.startswith("s3://"):
         raise GemixError(
             f"{workdir}: an MLflow database cannot lie in S3; set MLFLOW_TRACKING_URI to a "
             "tracking server (http://...) or to a local database (sqlite:////...)"
         )
-    Path(store.url).mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{store.url}/mlflow.db"
+    folder = Path(workdir).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder}/mlflow.db"
 
 
 def git_commit() -> str | None:
@@ -216,14 +219,30 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def _knock(uri: str) -> None:
+    """Asks a server once: MLflow itself would ask for minutes before it gives up."""
+    if not uri.startswith("http"):
+        return
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SERVER_SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # somebody answers
+    except (OSError, ValueError) as error:
+        raise _unreachable(uri, error) from error
+
+
 @contextlib.contextmanager
-def _reaching(uri: str) -> Iterator[None]:
+def reaching(uri: str) -> Iterator[None]:
     """Turns MLflow's errors into one that says what to do."""
     try:
         yield
     except MlflowException as error:
-        raise GemixError(
-            f"MLflow store {uri}: {str(error).splitlines()[0]}; check MLFLOW_TRACKING_URI, the "
-            "server and its --allowed-hosts, or unset it to use an SQLite file in the work "
-            "directory"
-        ) from error
+        raise _unreachable(uri, error) from error
+
+
+def _unreachable(uri: str, error: Exception) -> GemixError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return GemixError(
+        f"MLflow store {uri}: {reason}; check MLFLOW_TRACKING_URI, the server and its "
+        "--allowed-hosts, or unset it to use an SQLite file in the work directory"
+    )

@@ -21,6 +21,7 @@ FORWARDED = (
     "AWS_ENDPOINT_URL",
     "AWS_PROFILE",
     "AWS_REGION",
+    "OMP_WAIT_POLICY",
 )
 
 
@@ -31,11 +32,16 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
-    forwarded = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    # OpenMP threads that spin while they wait bring a training on a machine with anything else to
+    # do to a twentieth of its speed
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # a submitted job brings an environment of its own (infra/runtime_env.yaml), and Ray refuses a
+    # second one that names the same variables
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     ray.init(
-        log_to_driver=True,
         logging_level=logging.WARNING,
-        runtime_env={"env_vars": forwarded} if forwarded else None,
+        runtime_env=None if submitted else {"env_vars": environment},
     )
 
 

@@ -26,12 +26,11 @@ from gemix.metrics.classification import RATES, class_rates, normal_class
 from gemix.metrics.figures import confusion_png
 from gemix.storage import Store
 from gemix.tracking import Run
-from jobs.cluster import connect
+from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
 from jobs.layout import Layout
 from jobs.outputs import open_step
 from jobs.progress import Progress
-from jobs.ray_errors import unwrapped
 from jobs.train_classifier import CLASSIFIERS
 
 EVALUATION = "evaluation.json"
@@ -54,8 +53,8 @@ def evaluate(config: PipelineConfig, layout: Layout, *, overwrite: bool = False)
     listing = _listing(layout)
     test = read_images([layout.data], "test")
     normal = normal_class(test.classes, config.data.normal_class)
-    store = open_step(layout.evaluation, EVALUATION, config, overwrite)
     connect()
+    store = open_step(layout.evaluation, EVALUATION, config, overwrite)
     with tracking.start_run(config, layout.workdir, "evaluate") as run:
         run.log_dataset(test.digest, "real", "test")
         predictions = _predict_all(config, layout, listing, test)
@@ -99,16 +98,15 @@ def _predict_all(
     config: PipelineConfig, layout: Layout, listing: Sequence[dict[str, Any]], test: ImageSet
 ) -> dict[str, np.ndarray]:
     """Predicted classes, int64 [seeds, N] of each method; one Ray task a classifier."""
-    task = ray.remote(_predict).options(
-        num_cpus=config.compute.cpus_per_worker, num_gpus=config.compute.gpus_per_worker or None
-    )
+    resources = worker_resources(config.compute)
+    task = ray.remote(_predict).options(num_cpus=resources["CPU"], num_gpus=resources.get("GPU"))
     shared = ray.put(test)
     pending = [
         task.remote(layout, row["name"], shared, config.compute.cpus_per_worker) for row in listing
     ]
     order = {reference: row for reference, row in zip(pending, listing, strict=True)}
     found: dict[str, dict[int, np.ndarray]] = {row["method"]: {} for row in listing}
-    with unwrapped(), Progress("evaluate", len(pending), "classifiers") as progress:
+    with Progress("evaluate", len(pending), "classifiers") as progress:
         while pending:
             (done,), pending = ray.wait(pending)
             row = order[done]

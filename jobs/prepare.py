@@ -20,6 +20,7 @@ from gemix.storage import Store, open_output
 from jobs.cluster import connect
 from jobs.command import Command
 from jobs.layout import Layout
+from jobs.outputs import open_step
 from jobs.progress import Progress
 
 
@@ -42,7 +43,7 @@ def prepare(config: PipelineConfig, layout: Layout, *, overwrite: bool = False) 
     with tracking.start_run(config, layout.workdir, "prepare") as run:
         for note in plan.notes:
             print(f"prepare: {note}", flush=True)
-        store = open_output(layout.data, MANIFEST, overwrite=overwrite)
+        store = open_step(layout.data, MANIFEST, config, overwrite)
         results = list(_build(source, plan, config.data, store))
         manifest = steps.finish(plan, results, config.data, store)
         _log(run, manifest, store)

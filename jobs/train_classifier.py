@@ -32,11 +32,10 @@ from gemix.errors import DataError
 from gemix.metrics.classification import normal_class, score
 from gemix.storage import Store
 from gemix.tracking import Run
-from jobs.cluster import connect
+from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
 from jobs.layout import Layout
 from jobs.outputs import open_step
-from jobs.ray_errors import unwrapped
 
 CLASSIFIERS = "classifiers.json"
 REAL = "real"
@@ -67,8 +66,9 @@ def train_classifiers(
     Workers(0, config.compute.workers).positions(config.classifier.batch)
     real = Manifest.load(Store(layout.data))
     arms = _training_sets(config, layout, methods)
-    store = open_step(layout.classifiers, CLASSIFIERS, config, overwrite)
     connect()
+    resources = worker_resources(config.compute)
+    store = open_step(layout.classifiers, CLASSIFIERS, config, overwrite)
     with tracking.start_run(config, layout.workdir, "train-classifier") as run:
         for method, urls in arms.items():
             run.log_dataset(Manifest.load(Store(urls[-1])).digest, method, "training")
@@ -84,8 +84,8 @@ def train_classifiers(
             train_loop_config=settings,
             scaling_config=ScalingConfig(
                 num_workers=config.compute.workers,
-                use_gpu=config.compute.gpus_per_worker > 0,
-                resources_per_worker=config.compute.resources(),
+                use_gpu="GPU" in resources,
+                resources_per_worker=resources,
             ),
             run_config=RunConfig(
                 # a finished name would return its old result without training
@@ -94,8 +94,7 @@ def train_classifiers(
                 failure_config=FailureConfig(max_failures=config.compute.max_failures),
             ),
         )
-        with unwrapped():
-            trainer.fit()
+        trainer.fit()
         names = [
             classifier_name(method, training.seed)
             for method in arms

@@ -36,7 +36,7 @@ _SETTINGS = (
     ("Dirichlet labels", "labels", "α = {dirichlet_dominant:g}, others {dirichlet_other:g}"),
     ("Synthesis", "synthesis", "truncation ψ = {truncation_psi:g}, seed {seed}"),
     ("Classifier", "classifier", "{model}, {epochs} epochs, {seeds} seed(s)"),
-    ("Ray Train", "compute", "{workers} worker(s), {gpus_per_worker:g} GPU each"),
+    ("Ray Train", "compute", "{workers} worker(s), {cpus_per_worker} CPU each"),
 )
 _GAN_CHARTS = (
     ("GAN: losses", {"generator": "loss_g", "discriminator": "loss_d"}, False),

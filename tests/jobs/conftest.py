@@ -32,6 +32,11 @@ TINY = (
 
 
 @pytest.fixture(scope="session")
+def tiny_overrides() -> tuple[str, ...]:
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_config() -> PipelineConfig:
     return load("demo", TINY)
 

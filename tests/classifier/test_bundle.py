@@ -1,0 +1,142 @@
+"""A saved classifier: what comes back, what is refused, what MLflow gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from gemix.classifier.bundle import MODEL, WEIGHTS, Classifier, is_finished
+from gemix.classifier.registry import ALIAS, register
+from gemix.classifier.training import train
+from gemix.config import PipelineConfig
+from gemix.errors import CheckpointError, DataError
+from gemix.storage import Store
+from gemix.tracking import start_run
+
+
+@pytest.fixture(scope="module")
+def classifier(image_set, quick) -> Classifier:
+    training = image_set("train", 60)
+    config = dataclasses.replace(quick, epochs=1)
+    found = train(training, image_set("val", 12, seed=1), config, lambda *_: {"macro_f2": 0.5})
+    return Classifier.of(
+        found,
+        classes=training.classes,
+        method="softmax",
+        config=config,
+        training_digest=training.digest,
+    )
+
+
+@pytest.fixture(scope="module")
+def images(image_set) -> np.ndarray:
+    return image_set("test", 70, seed=2).images
+
+
+def test_it_comes_back_as_it_was(classifier, images, tmp_path):
+    classifier.save(Store(tmp_path))
+    loaded = Classifier.load(Store(tmp_path))
+    np.testing.assert_array_equal(loaded.predict(images), classifier.predict(images))
+    for field in ("classes", "method", "config", "training_digest", "normalization", "validation"):
+        assert getattr(loaded, field) == getattr(classifier, field)
+    assert json.loads((tmp_path / MODEL).read_text())["history"] == list(classifier.history)
+
+
+def test_probabilities_are_probabilities_of_each_image_alone(classifier, images):
+    together = classifier.predict(images)
+    assert together.dtype == np.float32 and together.shape == (70, 3)
+    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(classifier.predict(images[5:6])[0], together[5], atol=1e-5)
+    assert classifier.predict(images[:0]).shape == (0, 3)
+
+
+def test_images_of_another_shape_are_refused(classifier, images):
+    with pytest.raises(DataError, match=r"takes \[N, 1, 32, 32\]"):
+        classifier.predict(images[..., :16])
+    with pytest.raises(DataError, match=r"shape \[1, 32, 32\]"):
+        classifier.predict(images[0])
+
+
+def test_finished_means_the_same_settings_and_images(classifier, tmp_path):
+    made_of = {
+        "method": "softmax",
+        "config": classifier.config,
+        "training_digest": classifier.training_digest,
+    }
+    store = Store(tmp_path)
+    assert not is_finished(store, **made_of)
+    classifier.save(store)
+    assert is_finished(store, **made_of)
+    other = dataclasses.replace(classifier.config, lr=1e-4)
+    assert not is_finished(store, **made_of | {"config": other})
+    assert not is_finished(store, **made_of | {"training_digest": "0"})
+
+
+def test_damage_is_named(classifier, tmp_path):
+    store = Store(tmp_path / "a")
+    with pytest.raises(CheckpointError, match="run gemix train-classifier"):
+        Classifier.load(store)
+    classifier.save(store)
+    store.write_bytes(WEIGHTS, store.read_bytes(WEIGHTS)[:-10])
+    with pytest.raises(CheckpointError, match="damaged"):
+        Classifier.load(store)
+    tree = store.read_json(MODEL)
+    tree["architecture"]["model"] = "test_resnet.r160_in1k"
+    tree["architecture"]["classes"] = 5
+    classifier.save(store)
+    store.write_json(MODEL, tree)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        Classifier.load(store).predict(np.zeros((1, 1, 32, 32), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def registered(classifier, images, tmp_path_factory) -> tuple[str, str, Path]:
+    """Tracking URI, version and folder of a registry with two versions."""
+    workdir = tmp_path_factory.mktemp("registry")
+    with start_run(PipelineConfig(), str(workdir), "evaluate") as run:
+        register(classifier, images[:2], run, "ct", {"method": "first"})
+        version = register(classifier, images[:2], run, "ct", {"method": "softmax"})
+    return run.tracking_uri, version, workdir
+
+
+def test_the_registered_model_gives_the_same_predictions(
+    registered, classifier, images, monkeypatch
+):
+    uri, version, _ = registered
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    model = mlflow.pyfunc.load_model(f"models:/ct/{version}")
+    by_alias = mlflow.pyfunc.load_model(f"models:/ct@{ALIAS}")
+    expected = classifier.predict(images)
+    np.testing.assert_array_equal(model.predict(images), expected)
+    np.testing.assert_array_equal(by_alias.predict(images[:1]), classifier.predict(images[:1]))
+    signature = model.metadata.signature
+    assert signature.inputs.inputs[0].shape == (-1, 1, 32, 32)
+    assert signature.outputs.inputs[0].shape == (-1, 3)
+    assert model.metadata.saved_input_example_info["type"] == "ndarray"
+
+
+def test_versions_count_up_and_carry_tags(registered):
+    uri, version, _ = registered
+    client = mlflow.MlflowClient(uri)
+    assert version == "2"
+    assert client.get_model_version("ct", version).tags == {"method": "softmax"}
+    assert str(client.get_model_version_by_alias("ct", ALIAS).version) == version
+
+
+def test_the_registered_model_holds_no_pickle_and_brings_its_code(registered):
+    _, _, workdir = registered
+    files = [path for path in (workdir / "mlartifacts").rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix in (".pkl", ".pt", ".pth", ".pickle")]
+    (code, _) = (path for path in (workdir / "mlartifacts").rglob("code") if path.is_dir())
+    program = "import gemix.classifier.bundle as b; print(b.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=code, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(str(code))

@@ -1,0 +1,144 @@
+"""Training: it learns, it repeats itself, it keeps the best epoch, workers agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from gemix.classifier.bundle import Classifier
+from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.distributed import Workers
+from gemix.classifier.training import Trained, train
+from gemix.data.imageset import ImageSet
+from gemix.errors import ConfigError, DataError, GemixError
+
+
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """A score in the place of macro-F2."""
+    return {"macro_f2": float((labels == predictions).mean())}
+
+
+@pytest.fixture(scope="module")
+def sets(image_set) -> tuple[ImageSet, ImageSet]:
+    return image_set("train", 60), image_set("val", 30, seed=1)
+
+
+@pytest.fixture(scope="module")
+def trained(sets, quick) -> Trained:
+    return train(*sets, quick, accuracy)
+
+
+def same(first: Trained, second: Trained) -> bool:
+    return all(torch.equal(value, second.state[name]) for name, value in first.state.items())
+
+
+def test_it_learns_to_tell_the_classes_apart(trained):
+    assert trained.best["val_macro_f2"] > 0.9
+    assert trained.history[-1]["train_loss"] < 0.5 * trained.history[0]["train_loss"]
+
+
+def test_the_best_epoch_is_kept_ties_by_loss(sets, quick):
+    scores = iter([0.5, 0.9, 0.9, 0.2])
+    rows: list[dict] = []
+    found = train(
+        *sets, quick, lambda labels, predictions: {"macro_f2": next(scores)}, on_epoch=rows.append
+    )
+    tied = min(rows[1:3], key=lambda row: row["val_loss"])
+    assert found.best == tied
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert found.history == rows
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch(sets, quick):
+    first_is_best = iter([0.9, 0.1, 0.1, 0.1])
+    found = train(*sets, quick, lambda labels, predictions: {"macro_f2": next(first_is_best)})
+    classifier = Classifier.of(
+        found, classes=sets[1].classes, method="real", config=quick, training_digest="x"
+    )
+    chosen = classifier.predict(sets[1].images)[np.arange(len(sets[1])), sets[1].labels]
+    assert found.best is found.history[0]
+    assert -np.log(chosen).mean() == pytest.approx(found.history[0]["val_loss"], rel=1e-5)
+    assert found.history[0]["val_loss"] != pytest.approx(found.history[-1]["val_loss"], rel=0.01)
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_went_before(sets, quick, trained):
+    torch.manual_seed(1234)
+    torch.rand(3)
+    before = torch.get_rng_state()
+    assert same(trained, train(*sets, quick, accuracy))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not same(trained, train(*sets, dataclasses.replace(quick, seed=1), accuracy))
+
+
+def test_epoch_images_fixes_the_steps_of_a_larger_set(sets, image_set, quick):
+    rates = []
+    for training in (sets[0], image_set("more", 120, seed=2)):
+        rows = train(training, sets[1], quick, accuracy).history
+        rates.append([row["lr"] for row in rows])
+    assert rates[0] == rates[1]
+    short = dataclasses.replace(quick, epoch_images=None, epochs=1)
+    assert len(train(sets[0], sets[1], short, accuracy).history) == 1
+
+
+def test_soft_labels_are_the_targets(sets, quick):
+    """Images labelled half and half leave the classifier undecided between the two."""
+    training, validation = sets
+    blurred = training.soft_labels.copy()
+    blurred[training.labels == 2] = [0, 0.5, 0.5]
+    blurred[training.labels == 1] = [0, 0.5, 0.5]
+    soft = dataclasses.replace(training, soft_labels=blurred)
+    found = train(soft, validation, dataclasses.replace(quick, epochs=6), accuracy)
+    assert found.history[-1]["train_loss"] == pytest.approx(2 / 3 * np.log(2), abs=0.12)
+
+
+def test_sets_that_cannot_judge_are_refused(sets, image_set, quick):
+    training, validation = sets
+    with pytest.raises(DataError, match="both in training and held out, 'train-0'"):
+        train(
+            training, dataclasses.replace(validation, groups=training.groups[:30]), quick, accuracy
+        )
+    with pytest.raises(DataError, match=r"1 x 32 x 32 pixels, held-out.*3 x 32 x 32"):
+        train(training, image_set("v", 9, channels=3), quick, accuracy)
+    with pytest.raises(DataError, match="classes"):
+        other = dataclasses.replace(validation, classes=("a", "b", "c"))
+        train(training, other, quick, accuracy)
+
+
+def test_a_loss_that_is_no_number_is_reported(sets, quick):
+    broken = dataclasses.replace(sets[0], soft_labels=np.full((60, 3), np.inf, np.float32))
+    with pytest.raises(GemixError, match=r"lower classifier\.lr"):
+        train(broken, sets[1], quick, accuracy)
+
+
+def worker(rank: int, meet: str, sets: tuple, config: ClassifierConfig) -> tuple[Trained, list]:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+    rows: list[dict] = []
+    try:
+        return train(*sets, config, accuracy, on_epoch=rows.append), rows
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_workers_return_the_same_and_learn_the_same(sets, quick, trained, tmp_path):
+    meet = str(tmp_path / "meet")
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, spawn) as pool:
+        futures = [pool.submit(worker, rank, meet, sets, quick) for rank in range(2)]
+        (first, rows), (second, other) = (future.result(timeout=120) for future in futures)
+    assert same(first, second)
+    assert rows == other == first.history
+    assert list(first.state) == list(trained.state)
+    assert first.best["val_macro_f2"] > 0.9
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ConfigError, match="multiple of 2 from 4 on"):
+        Workers(0, 2).positions(5)

@@ -1,0 +1,195 @@
+"""train-classifier and evaluate on tiny sets, through Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import mlflow
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+from ray.train import TrainingFailedError
+
+from gemix.classifier.bundle import Classifier
+from gemix.config import PipelineConfig
+from gemix.data.manifest import MANIFEST, Manifest
+from gemix.data.shards import read_images, to_columns, write_shard
+from gemix.errors import AlreadyFinishedError, ConfigError, DataError
+from gemix.metrics.classification import score
+from gemix.storage import Store
+from jobs.cluster import mendable
+from jobs.evaluate import EVALUATION, evaluate
+from jobs.layout import Layout
+from jobs.train_classifier import CLASSIFIERS, train_classifiers
+
+CLASSES = ("benign", "normal")
+
+
+def write_set(url: str, splits: dict[str, int], kind: str) -> None:
+    """A shard set of flat images, dark or bright by class."""
+    store, rng, entries = Store(url), np.random.default_rng(len(url)), []
+    for split, count in splits.items():
+        labels = np.arange(count) % 2
+        images = rng.normal(80 + 60 * labels[:, None, None, None], 15, size=(count, 1, 16, 16))
+        columns = to_columns(
+            images.clip(0, 255).astype(np.uint8),
+            np.eye(2)[labels],
+            class_index=labels,
+            patients=[f"{kind}-{split}-{index // 2}" for index in range(count)],
+            sources=[f"{split}/{index}.png" for index in range(count)],
+            seeds=range(count) if kind == "synthetic" else None,
+            generator="ab" * 16 if kind == "synthetic" else None,
+        )
+        entries.append(write_shard(store, f"{split}-00000.parquet", columns, split))
+    Manifest.of(entries, kind=kind, classes=CLASSES, resolution=16, channels=1).save(store)
+
+
+def written(layout: Layout) -> dict[str, int]:
+    """When each finished classifier was written, in nanoseconds."""
+    store = Store(layout.classifiers)
+    return {
+        name.split("/")[0]: store.filesystem.get_file_info(store.path(name)).mtime_ns
+        for name in store.list(recursive=True)
+        if name.endswith("model.json")
+    }
+
+
+@pytest.fixture(scope="module")
+def config() -> PipelineConfig:
+    return PipelineConfig.from_mapping(
+        {
+            "synthesis": {"methods": ["softmax", "onehot"]},
+            "classifier": {"model": "test_resnet", "epochs": 2, "batch": 8, "seeds": 2, "lr": 1e-3},
+            "compute": {"cpus_per_worker": 1, "max_failures": 0},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory) -> Layout:
+    layout = Layout.at(tmp_path_factory.mktemp("work"))
+    write_set(layout.data, {"train": 24, "val": 12, "test": 20}, "real")
+    write_set(layout.synthetic("softmax"), {"train": 30}, "synthetic")
+    return layout
+
+
+@pytest.fixture(scope="module")
+def stopped(config, layout) -> dict[str, int]:
+    """A run that met a damaged shard half way, which is then mended; when each file was written."""
+    store, name = Store(layout.synthetic("softmax")), "train-00000.parquet"
+    whole = store.read_bytes(name)
+    store.write_bytes(name, whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
+    with pytest.raises(TrainingFailedError) as caught:
+        train_classifiers(config, layout)
+    assert f"{name}: damaged" in str(mendable(caught.value))
+    store.write_bytes(name, whole)
+    return written(layout)
+
+
+@pytest.fixture(scope="module")
+def trained(config, layout, stopped) -> list[dict]:
+    return train_classifiers(config, layout)
+
+
+@pytest.fixture(scope="module")
+def evaluation(config, layout, trained) -> dict:
+    return evaluate(config, layout)
+
+
+@pytest.mark.slow
+def test_every_finished_set_is_trained_on_once_a_seed(trained, layout):
+    names = ["real-seed0", "real-seed1", "softmax-seed0", "softmax-seed1"]  # no onehot images
+    assert [row["name"] for row in trained] == names
+    assert Store(layout.classifiers).read_json(CLASSIFIERS) == trained
+    digests = {}
+    for row in trained:
+        found = Classifier.load(Store(layout.classifiers) / row["name"])
+        assert (found.method, found.config.seed) == (row["method"], row["seed"])
+        assert found.config.epoch_images == 24  # as many steps with more images
+        digests.setdefault(found.method, set()).add(found.training_digest)
+    assert digests["real"] == {read_images([layout.data], "train").digest}
+    assert digests["softmax"].isdisjoint(digests["real"])
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_with_what_is_missing(stopped, trained, config, layout):
+    assert sorted(stopped) == ["real-seed0", "real-seed1"]
+    assert stopped.items() < written(layout).items()
+    with pytest.raises(AlreadyFinishedError, match="--overwrite"):
+        train_classifiers(config, layout)
+
+
+@pytest.mark.slow
+def test_evaluation_agrees_with_its_predictions(evaluation, layout):
+    assert Store(layout.evaluation).read_json(EVALUATION) == evaluation
+    labels = read_images([layout.data], "test").labels
+    for result in evaluation["results"]:
+        scores = []
+        for seed in range(2):
+            name = f"predictions/{result['method']}-seed{seed}.parquet"
+            table = pq.read_table((Store(layout.evaluation)).path(name)).to_pydict()
+            assert table["label"] == labels.tolist()
+            predicted = np.argmax(table["probabilities"], axis=1)
+            scores.append(score(labels, predicted, 2, normal=1))
+        for name in ("accuracy", "macro_f2", "fnr", "missed_disease_rate"):
+            assert result[name] == pytest.approx(np.mean([s[name] for s in scores]))
+        assert np.sum(result["confusion"]) == 2 * len(labels)
+        low, high = result["intervals"]["macro_f2"]
+        assert low <= result["macro_f2"] <= high
+    real, softmax = evaluation["results"]
+    assert real["difference_to_real"] == {}
+    delta = softmax["difference_to_real"]["fnr"]["delta"]
+    assert delta == pytest.approx(softmax["fnr"] - real["fnr"])
+    assert evaluation["test"]["groups"] == 10
+
+
+@pytest.mark.slow
+def test_the_best_on_validation_is_registered_and_loads_back(
+    evaluation, trained, layout, monkeypatch
+):
+    best = max(trained, key=lambda row: (row["val_macro_f2"], -row["val_loss"]))
+    assert (evaluation["best"], evaluation["best_classifier"]) == (best["method"], best)
+    images = read_images([layout.data], "test").images
+    model = evaluation["registered_model"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{layout.workdir}/mlflow.db")
+    loaded = mlflow.pyfunc.load_model(f"models:/{model['name']}/{model['version']}")
+    bundle = Classifier.load(Store(layout.classifiers) / best["name"])
+    np.testing.assert_array_equal(loaded.predict(images), bundle.predict(images))
+
+
+@pytest.mark.slow
+def test_mlflow_has_metrics_of_every_epoch_and_the_confusion_matrices(evaluation, layout):
+    client = MlflowClient(f"sqlite:///{layout.workdir}/mlflow.db")
+    experiment = client.get_experiment_by_name("gemix").experiment_id
+    testing, training, failed = client.search_runs([experiment])  # newest first
+    assert [run.info.run_name for run in (training, testing)] == ["train-classifier", "evaluate"]
+    assert [run.info.status for run in (failed, training, testing)] == [
+        "FAILED",
+        "FINISHED",
+        "FINISHED",
+    ]
+    result = evaluation["results"][1]
+    assert testing.data.metrics["softmax/macro_f2"] == pytest.approx(result["macro_f2"])
+    names = {file.path for file in client.list_artifacts(testing.info.run_id, "confusion")}
+    assert names == {"confusion/real.png", "confusion/softmax.png"}
+    history = client.get_metric_history(training.info.run_id, "softmax-seed1/val_macro_f2")
+    assert sorted(point.step for point in history) == [1, 2]
+
+
+def test_bad_requests_are_refused_before_anything_starts(config, tmp_path):
+    layout = Layout.at(tmp_path)
+    with pytest.raises(DataError, match="gemix prepare"):
+        train_classifiers(config, layout)
+    with pytest.raises(DataError, match="run gemix train-classifier"):
+        evaluate(config, layout)
+    write_set(layout.data, {"train": 8, "val": 4, "test": 4}, "real")
+    with pytest.raises(DataError, match="run gemix synthesize first"):
+        train_classifiers(config, layout, methods=["onehot"])
+    wrong = dataclasses.replace(config.classifier, model="resnt50")
+    with pytest.raises(ConfigError, match="resnet50"):
+        train_classifiers(dataclasses.replace(config, classifier=wrong), layout)
+    assert not Store(layout.classifiers).list(recursive=True)
+    assert not Store(layout.data).exists("mlflow.db")
+    assert json.loads(Store(layout.data).read_bytes(MANIFEST))["kind"] == "real"

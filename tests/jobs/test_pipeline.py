@@ -1,0 +1,108 @@
+"""The main job, end to end, on a tiny phantom: every file that it promises."""
+
+from __future__ import annotations
+
+import json
+
+import mlflow
+import numpy as np
+import pytest
+
+from gemix.config import load
+from gemix.data.shards import read_images
+from gemix.errors import AlreadyFinishedError
+from gemix.storage import Store
+from jobs import cli
+from jobs.layout import Layout
+from jobs.pipeline import run_pipeline
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_config, tmp_path_factory):
+    layout = Layout.at(tmp_path_factory.mktemp("pipeline"))
+    return tiny_config, layout, run_pipeline(tiny_config, layout)
+
+
+def test_the_summary_holds_every_figure(finished):
+    _, layout, summary = finished
+    assert summary == Store(layout.workdir).read_json("summary.json")
+    assert summary["data"]["images"] == sum(summary["data"]["splits"].values()) == 36
+    assert summary["data"]["classes"] == ["normal", "pneumonia", "cancer"]
+    assert summary["gan"]["kimg"] == 0.064 and summary["gan"]["images_per_s"] > 0
+    assert summary["synthetic"]["images"] == 140
+    assert [row["method"] for row in summary["results"]] == ["real", "softmax", "onehot"]
+    for row in summary["results"]:
+        for name in ("accuracy", "macro_precision", "macro_recall", "macro_f1", "macro_f2", "fnr"):
+            assert 0 <= row[name] <= 1
+        assert row["fnr"] == pytest.approx(1 - row["macro_recall"])
+        assert np.sum(row["confusion"]) == summary["data"]["splits"]["test"]
+    steps = {"prepare", "train-gan", "synthesize-softmax", "synthesize-onehot"}
+    assert steps | {"train-classifier", "evaluate", "report"} == set(summary["wall_seconds"])
+
+
+def test_the_registered_model_predicts_as_its_bundle(finished):
+    _, layout, summary = finished
+    registered = summary["registered_model"]
+    uri = f"models:/{registered['name']}/{registered['version']}"
+    mlflow.set_tracking_uri(f"sqlite:///{layout.workdir}/mlflow.db")
+    model = mlflow.pyfunc.load_model(uri)
+    images = read_images([layout.data], "test").images
+    probabilities = np.asarray(model.predict(images))
+    assert probabilities.shape == (len(images), 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert model.metadata.signature is not None
+
+
+def test_every_result_carries_its_settings(finished):
+    config, layout, _ = finished
+    for url in (layout.workdir, layout.data, layout.gan, layout.synthetic("softmax")):
+        assert load(f"{url}/config.yaml") == config
+
+
+def test_the_page_is_one_file(finished):
+    _, layout, _ = finished
+    page = Store(layout.report).read_bytes("report.html").decode()
+    assert "<img" in page and "http://" not in page.replace("http://www.w3.org", "")
+    assert 'src="data:image/png;base64,' in page
+
+
+def test_a_finished_pipeline_is_kept(finished):
+    config, layout, _ = finished
+    with pytest.raises(AlreadyFinishedError, match="--overwrite"):
+        run_pipeline(config, layout)
+
+
+def test_a_stopped_pipeline_goes_on_where_it_was(finished, capfd):
+    config, layout, summary = finished
+    store = Store(layout.workdir)
+    store.delete("summary.json")
+    Store(layout.report).delete("report.html")
+    again = run_pipeline(config, layout)
+    assert again["results"] == summary["results"]
+    assert "evaluate: finished already" in capfd.readouterr().out
+    store.delete("summary.json")
+    other = load(f"{layout.workdir}/config.yaml", ["gan.kimg=1"])
+    with pytest.raises(AlreadyFinishedError, match="other settings"):
+        run_pipeline(other, layout)
+    store.write_bytes("summary.json", json.dumps(summary).encode())
+
+
+def test_real_scans_with_a_broken_one_among_them_run_through(
+    shared, tiny_overrides, tmp_path, capfd
+):
+    source, scans = shared("data/iq-oth-nccd"), tmp_path / "scans"
+    for folder in (path for path in source.iterdir() if path.is_dir()):
+        (scans / folder.name).mkdir(parents=True)
+        for file in sorted(folder.iterdir())[:40]:
+            (scans / folder.name / file.name).write_bytes(file.read_bytes())
+    (scans / "Normal cases" / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    work = tmp_path / "work"
+    overrides = [item for item in tiny_overrides if not item.startswith("data.phantom")]
+    arguments = ["-c", "iqoth128", "-w", str(work), f"data.path={scans}", *overrides]
+    assert cli.main(["pipeline", *arguments]) == 0
+    summary = Store(work).read_json("summary.json")
+    assert summary["data"]["images"] == 120 and summary["data"]["quarantined"] == 1
+    assert "broken.jpg" in Store(work / "report").read_bytes("report.html").decode()
+    assert "macro-F2" in capfd.readouterr().out
