@@ -122,6 +122,12 @@ class Store:
         if self.exists(name):
             self.filesystem.delete_file(self.path(name))
 
+    def clear(self, first: str) -> None:
+        """Removes every file below, the file `first` before all others."""
+        self.delete(first)
+        for name in self.list(recursive=True):
+            self.delete(name)
+
 
 def open_output(url: str, marker: str, overwrite: bool) -> Store:
     """The store to write a result into; the caller writes `marker` last.
@@ -139,7 +145,5 @@ def open_output(url: str, marker: str, overwrite: bool) -> Store:
                 f"{store.url}: holds a finished result ({marker}); pass --overwrite to replace it "
                 "or choose another directory"
             )
-        store.delete(marker)
-        for name in store.list(recursive=True):
-            store.delete(name)
+        store.clear(marker)
     return store

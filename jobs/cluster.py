@@ -32,6 +32,8 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line twice
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody calls out from beside scans
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     # OpenMP threads that spin while they wait bring a training on a machine with anything else to
     # do to a twentieth of its speed

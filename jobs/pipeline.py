@@ -10,11 +10,11 @@ from gemix.config import PipelineConfig
 from gemix.data.manifest import MANIFEST, Manifest
 from gemix.errors import AlreadyFinishedError
 from gemix.gan.trained import MARKER as GENERATOR
-from gemix.storage import Store, open_output
+from gemix.storage import Store
 from jobs.command import Command, Request
 from jobs.evaluate import EVALUATION, evaluate
 from jobs.layout import Layout
-from jobs.outputs import CONFIG
+from jobs.outputs import CONFIG, clear_step
 from jobs.prepare import prepare
 from jobs.report import PAGE, build_report
 from jobs.synthesize import synthesize
@@ -95,7 +95,7 @@ def _claim(config: PipelineConfig, layout: Layout, overwrite: bool) -> Store:
         store.delete(SUMMARY)
         store.delete(STEPS)
         for url, marker in _outputs(layout):
-            open_output(url, marker, overwrite=True)
+            clear_step(url, marker)
     elif store.exists(SUMMARY):
         raise AlreadyFinishedError(
             f"{store.url}: holds a finished pipeline; pass --overwrite to run it again, or "

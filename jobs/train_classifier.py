@@ -10,13 +10,10 @@ import argparse
 import dataclasses
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from gemix import tracking
 from gemix.classifier.bundle import MODEL, Classifier, is_finished
@@ -36,6 +33,7 @@ from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
 from jobs.layout import Layout
 from jobs.outputs import open_step
+from jobs.ray_train import fit
 
 CLASSIFIERS = "classifiers.json"
 REAL = "real"
@@ -79,22 +77,7 @@ def train_classifiers(
             "real_images": real.images("train"),
             "run": run,
         }
-        trainer = TorchTrainer(
-            _train_worker,
-            train_loop_config=settings,
-            scaling_config=ScalingConfig(
-                num_workers=config.compute.workers,
-                use_gpu="GPU" in resources,
-                resources_per_worker=resources,
-            ),
-            run_config=RunConfig(
-                # a finished name would return its old result without training
-                name=f"train-classifier-{uuid.uuid4().hex[:8]}",
-                storage_path=layout.ray,
-                failure_config=FailureConfig(max_failures=config.compute.max_failures),
-            ),
-        )
-        trainer.fit()
+        fit("train-classifier", _train_worker, settings, config.compute, resources, layout.ray)
         names = [
             classifier_name(method, training.seed)
             for method in arms

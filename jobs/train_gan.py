@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-import uuid
 from typing import Any
 
 import ray.train
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from gemix import tracking
 from gemix.config import PipelineConfig
@@ -22,12 +19,13 @@ from gemix.gan.distributed import Workers
 from gemix.gan.generator import Architecture
 from gemix.gan.trained import MARKER, load_generator, save_generator
 from gemix.gan.training import train
-from gemix.storage import Store
+from gemix.storage import Store, open_output
 from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
 from jobs.gan_progress import TrainingLog
 from jobs.layout import Layout
 from jobs.outputs import open_step
+from jobs.ray_train import fit
 
 
 def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False) -> dict[str, Any]:
@@ -43,25 +41,14 @@ def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False
     data = Manifest.load(Store(layout.data))
     # what can be told without starting workers is told here, once and without a traceback
     Workers(0, config.compute.workers).positions(config.gan.batch, config.gan.mbstd_group_size)
+    if not overwrite:
+        unfinished = open_output(layout.gan, MARKER, overwrite=False)
+        check_resumable(unfinished, origin_of(config, data))
     store = open_step(layout.gan, MARKER, config, overwrite)
-    check_resumable(store, origin_of(config, data))
     with tracking.start_run(config, layout.workdir, "train-gan") as run:
         run.log_dataset(data.digest, "data", "training")
-        TorchTrainer(
-            _train_worker,
-            train_loop_config={"config": config.to_mapping(), "layout": layout.workdir, "run": run},
-            scaling_config=ScalingConfig(
-                num_workers=config.compute.workers,
-                use_gpu="GPU" in resources,
-                resources_per_worker=resources,
-            ),
-            run_config=RunConfig(
-                # a finished name would return its old result without training
-                name=f"train-gan-{uuid.uuid4().hex[:8]}",
-                storage_path=layout.ray,
-                failure_config=FailureConfig(max_failures=config.compute.max_failures),
-            ),
-        ).fit()
+        settings = {"config": config.to_mapping(), "layout": layout.workdir, "run": run}
+        fit("train-gan", _train_worker, settings, config.compute, resources, layout.ray)
         result = store.read_json("training.json")
         run.log_metrics({"images_per_s": result["images_per_s"]})
     return result | {"checksum": load_generator(store).checksum}

@@ -102,4 +102,6 @@ def new_state(architecture: Architecture, config: GanConfig, device: torch.devic
 def _adam(network: nn.Module, lr: float, reg_interval: int | None) -> torch.optim.Adam:
     ratio = reg_interval / (reg_interval + 1) if reg_interval else 1.0
     beta2 = math.pow(0.99, ratio)
-    return torch.optim.Adam(network.parameters(), lr=lr * ratio, betas=(0.0, beta2), eps=ADAM_EPS)
+    return torch.optim.Adam(
+        network.parameters(), lr=lr * ratio, betas=(0.0, beta2), eps=ADAM_EPS, fused=True
+    )

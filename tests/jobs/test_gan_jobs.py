@@ -18,6 +18,7 @@ from gemix.gan.trained import load_generator
 from gemix.storage import Store
 from gemix.synthesis import shard_ranges
 from jobs import sample as sample_job
+from jobs.outputs import open_step
 from jobs.synthesize import synthesize
 from jobs.train_gan import train_gan
 
@@ -63,6 +64,27 @@ def test_a_stopped_training_goes_on_and_ends_the_same(trained, tiny_config):
     store = Store(layout.gan)
     store.delete("generator.json")  # as a kill just before the end leaves it
     assert train_gan(tiny_config, layout)["checksum"] == result["checksum"]
+
+
+def test_an_unfinished_training_of_other_settings_is_not_continued(trained, tiny_config):
+    layout, _ = trained
+    store = Store(layout.gan)
+    marker = store.read_bytes("generator.json")
+    store.delete("generator.json")
+    gan = dataclasses.replace(tiny_config.gan, g_lr=0.001)
+    with pytest.raises(CheckpointError, match=r"g_lr was 0.0025, now 0.001.*--overwrite"):
+        train_gan(dataclasses.replace(tiny_config, gan=gan), layout)
+    store.write_bytes("generator.json", marker)
+
+
+def test_overwriting_starts_an_unfinished_step_over(tmp_path, tiny_config):
+    store = open_step(str(tmp_path / "gan"), "generator.json", tiny_config, overwrite=False)
+    store.write_bytes("checkpoint-00000001.json", b"{}")
+    again = open_step(store.url, "generator.json", tiny_config, overwrite=True)
+    assert again.list() == ["config.yaml"]
+    Store(tmp_path / "home").write_bytes("thesis.tex", b"years of work")
+    home = open_step(str(tmp_path / "home"), "generator.json", tiny_config, overwrite=True)
+    assert home.exists("thesis.tex")
 
 
 def test_synthetic_rows_say_where_they_come_from(synthesized, trained, tiny_config):

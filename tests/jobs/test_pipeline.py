@@ -42,11 +42,11 @@ def test_the_summary_holds_every_figure(finished):
     assert steps | {"train-classifier", "evaluate", "report"} == set(summary["wall_seconds"])
 
 
-def test_the_registered_model_predicts_as_its_bundle(finished):
+def test_the_registered_model_loads_and_predicts(finished, monkeypatch):
     _, layout, summary = finished
     registered = summary["registered_model"]
     uri = f"models:/{registered['name']}/{registered['version']}"
-    mlflow.set_tracking_uri(f"sqlite:///{layout.workdir}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{layout.workdir}/mlflow.db")
     model = mlflow.pyfunc.load_model(uri)
     images = read_images([layout.data], "test").images
     probabilities = np.asarray(model.predict(images))
