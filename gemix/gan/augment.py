@@ -93,8 +93,12 @@ def augment(
         normal=np.stack([rng.standard_normal(_NORMALS) for rng in rngs]),
     )
     transform = geometric_transform(strength, draws, p)
-    if not np.array_equal(transform, np.broadcast_to(np.eye(3), transform.shape)):
-        images = warp(images, torch.from_numpy(transform).to(images.device))
+    # at a small p most samples stay as they are, and warping is the costly part
+    moved = np.flatnonzero((transform != np.eye(3)).any(axis=(1, 2)))
+    if len(moved):
+        rows = torch.from_numpy(moved).to(images.device)
+        warped = warp(images[rows], torch.from_numpy(transform[moved]).to(images.device))
+        images = images.index_copy(0, rows, warped)
     colour = colour_transform(strength, draws)
     if not np.array_equal(colour, np.broadcast_to(np.eye(4), colour.shape)):
         images = _recolour(images, torch.from_numpy(colour).to(images))
