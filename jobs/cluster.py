@@ -21,7 +21,7 @@ FORWARDED = (
     "AWS_ENDPOINT_URL",
     "AWS_PROFILE",
     "AWS_REGION",
-    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
 )
 
 
@@ -35,9 +35,9 @@ def connect() -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line twice
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody calls out from beside scans
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
-    # OpenMP threads that spin while they wait bring a training on a machine with anything else to
-    # do to a twentieth of its speed
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP threads that spin for long while they wait slow down a training beside anything else;
+    # those that never spin slow down small networks
+    environment.setdefault("GOMP_SPINCOUNT", "20000")
     # a submitted job brings an environment of its own (infra/runtime_env.yaml), and Ray refuses a
     # second one that names the same variables
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
