@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from gemix.gan.ops import fir_filter, upfirdn2d
 
 # The orthogonal wavelet sym6 (Daubechies, "Ten lectures on wavelets", 1992), as Karras et al. 2020
 # use it (appendix B.2): a sharp low-pass for resampling by 2.
@@ -25,7 +25,8 @@ SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
-_MARGIN = 3  # source pixels beyond the border that the filter reaches
+_MARGIN = 3  # source pixels beyond the border that the doubling filter reaches
+_REACH = 5  # doubled pixels beyond the border that the halving filter reaches
 # The filter is not symmetric: its centre of mass lies this many taps before its middle. Uncorrected
 # it would shift mirrored and turned images by twice that.
 _LEAD = (len(SYM6) - 1) / 2 - sum(i * tap for i, tap in enumerate(SYM6)) / sum(SYM6)
@@ -73,25 +74,33 @@ def warp(images: Tensor, transform: Tensor) -> Tensor:
         [N, C, H, W]; differentiable twice in the images, not in the transform.
     """
     size = images.shape[-1]
-    fir = fir_filter(SYM6).to(images.device)
-    # twelve taps: 6 before and 5 after centre the doubled image; what lies beyond its border goes
-    before, after = 6 - 2 * _MARGIN, 5 - 2 * _MARGIN
-    doubled = upfirdn2d(
-        F.pad(images, (_MARGIN,) * 4, mode="reflect"),
-        fir,
-        up=2,
-        padding=(before, after, before, after),
-        gain=4,
-    )
-    # the halving filter reaches 5 doubled pixels beyond the image
-    line = (torch.arange(-5, 2 * size + 5, device=images.device) + 0.5 + _LEAD) / size - 1
+    double, halve = (m.to(images) for m in _resamplers(size, images.device))
+    # the halving filter reaches `_REACH` doubled pixels beyond the image
+    count = 2 * size + 2 * _REACH
+    line = (torch.arange(count, device=images.device) - _REACH + 0.5 + _LEAD) / size - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     target = torch.stack([x, y, torch.ones_like(x)], dim=-1).double()
     source = torch.linalg.inv(transform.double())[:, :2]
     grid = torch.einsum("nij,hwj->nhwi", source, target) - _LEAD / size
-    return upfirdn2d(
-        _GridSample.apply(doubled, grid.to(images.dtype)), fir, down=2, flip_filter=True
-    )
+    doubled = double @ images @ double.t()
+    return halve @ _GridSample.apply(doubled, grid.to(images.dtype)) @ halve.t()
+
+
+@functools.lru_cache(maxsize=4)
+def _resamplers(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Matrices that double and halve one axis: [2 size, size], [size, 2 size + 2 `_REACH`].
+
+    The filter is linear and separable; for one channel, products with these are much quicker than
+    convolutions.
+    """
+    taps = torch.tensor(SYM6) / sum(SYM6)
+    units = F.pad(torch.eye(size)[:, None], (_MARGIN, _MARGIN), mode="reflect")
+    spread = F.pad(units[..., None], (0, 1)).flatten(2)
+    # six taps before the centre of a doubled pixel, five after; what lies beyond the border goes
+    spread = F.pad(spread, (6 - 2 * _MARGIN, 5 - 2 * _MARGIN))
+    double = 2 * F.conv1d(spread, taps.flip(0)[None, None])[:, 0].t()
+    halve = F.conv1d(torch.eye(2 * size + 2 * _REACH)[:, None], taps[None, None], stride=2)
+    return double.contiguous().to(device), halve[:, 0].t().contiguous().to(device)
 
 
 class _GridSample(torch.autograd.Function):
