@@ -87,8 +87,10 @@ class TrainingLog:
         strips = tile(self._images(state, seeds, path.reshape(-1, path.shape[-1])), PATH_STEPS)
         self.store.write_bytes("label_path.png", encode_png(strips))
         self.run.log_bytes(encode_png(strips), "label_path.png")
-        totals = {"kimg": self._kimg(state), "images_per_s": self._images_per_s(state)}
-        self.store.write_json("training.json", totals)
+        # a process that found the training complete has no speed of its own to tell
+        if state.step > self.first_step or not self.store.exists("training.json"):
+            totals = {"kimg": self._kimg(state), "images_per_s": self._images_per_s(state)}
+            self.store.write_json("training.json", totals)
 
     def _images(self, state: TrainingState, seeds: list[int], labels: np.ndarray) -> np.ndarray:
         config = SamplingConfig(noise_mode="const")

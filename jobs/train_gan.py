@@ -80,6 +80,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
     train(state, data, config.gan, workers=workers, on_step=on_step)
     if log:
         log.finish(state)
+        save_checkpoint(store, state, origin)
         save_generator(store, state, origin)
     ray.train.report({"kimg": state.step * config.gan.batch / 1000})
 

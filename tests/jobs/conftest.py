@@ -15,6 +15,7 @@ TINY = (
     "data.phantom.patients_per_class=6",
     "data.phantom.slices_per_patient=2",
     "gan.kimg=0.064",
+    "gan.snapshot_kimg=0.024",
     "gan.batch=8",
     "gan.z_dim=16",
     "gan.w_dim=16",

@@ -62,8 +62,17 @@ def test_training_is_logged_to_mlflow(trained, tiny_config):
 def test_a_stopped_training_goes_on_and_ends_the_same(trained, tiny_config):
     layout, result = trained
     store = Store(layout.gan)
-    store.delete("generator.json")  # as a kill just before the end leaves it
-    assert train_gan(tiny_config, layout)["checksum"] == result["checksum"]
+    log = store.read_bytes("log.jsonl")
+    # as a kill after step 6 of 8 leaves it
+    store.delete("generator.json")
+    store.delete("checkpoint-00000008.json")
+    again = train_gan(tiny_config, layout)
+    assert again["checksum"] == result["checksum"]
+    steps = [
+        [json.loads(line)["step"] for line in text.splitlines()]
+        for text in (log, store.read_bytes("log.jsonl"))
+    ]
+    assert steps[0] == steps[1] == list(range(1, 9))
 
 
 def test_an_unfinished_training_of_other_settings_is_not_continued(trained, tiny_config):
