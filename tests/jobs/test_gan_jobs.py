@@ -81,7 +81,7 @@ def test_an_unfinished_training_of_other_settings_is_not_continued(trained, tiny
     marker = store.read_bytes("generator.json")
     store.delete("generator.json")
     gan = dataclasses.replace(tiny_config.gan, g_lr=0.001)
-    with pytest.raises(CheckpointError, match=r"g_lr was 0.0025, now 0.001.*--overwrite"):
+    with pytest.raises(CheckpointError, match=r"g_lr was 0.004, now 0.001.*--overwrite"):
         train_gan(dataclasses.replace(tiny_config, gan=gan), layout)
     store.write_bytes("generator.json", marker)
 
