@@ -43,6 +43,9 @@ def head(bucket, tmp_path):
     folder = f"{tempfile.gettempdir()}/gemix-{secrets.token_hex(3)}"
     command = [RAY, "start", "--head", "--block", "--port=0", f"--dashboard-port={port}"]
     command += ["--num-cpus=2", f"--temp-dir={folder}", "--disable-usage-stats"]
+    # the agents that take jobs have a fixed port, which any other Ray of this machine holds
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
+    command += [f"--ray-client-server-port={free_port()}"]
     log = (tmp_path / "head.log").open("wb")
     node = subprocess.Popen(
         command, env=environment, stdout=log, stderr=log, start_new_session=True
