@@ -46,9 +46,9 @@ class DiscriminatorEpilogue(nn.Module):
         self.fc = FullyConnectedLayer(channels * 16, channels, activate=True)
         self.out = FullyConnectedLayer(channels, channels if architecture.label_dim else 1)
 
-    def forward(self, x: Tensor, projection: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, projection: Tensor | None, batches: int) -> Tensor:
         """[N, C, 4, 4] and the label's projection [N, C] to logits [N, 1]."""
-        x = self.conv(self.mbstd(x).float())
+        x = self.conv(self.mbstd(x, batches).float())
         x = self.out(self.fc(x.flatten(1)))
         if projection is None:
             return x
@@ -76,11 +76,18 @@ class Discriminator(nn.Module):
             self.mapping = None
 
     def forward(
-        self, image: Tensor, label: Tensor | None, dtype: torch.dtype = torch.float32
+        self,
+        image: Tensor,
+        label: Tensor | None,
+        dtype: torch.dtype = torch.float32,
+        batches: int = 1,
     ) -> Tensor:
-        """Float32 images [N, C, H, W] and labels [N, label_dim] to float32 logits [N, 1]."""
+        """Float32 images [N, C, H, W] and labels [N, label_dim] to float32 logits [N, 1].
+
+        With `batches` above 1, N is that many batches of one size, judged as if one by one.
+        """
         x = image.to(dtype, memory_format=torch.channels_last)
         for resolution in self.architecture.resolutions[:0:-1]:
             x = getattr(self, f"b{resolution}")(x)
         projection = self.mapping(None, label) if self.mapping is not None else None
-        return self.b4(x, projection)
+        return self.b4(x, projection, batches)

@@ -177,14 +177,18 @@ class MinibatchStdLayer(nn.Module):
         super().__init__()
         self.group_size = group_size
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, C + 1, H, W]; N must be a multiple of the group size, or smaller."""
+    def forward(self, x: Tensor, batches: int = 1) -> Tensor:
+        """[N, C, H, W] to [N, C + 1, H, W].
+
+        `x` holds so many batches of one size, one after the other, whose groups stay apart; that
+        size must be a multiple of the group size, or smaller.
+        """
         n, _, height, width = x.shape
-        group = min(self.group_size, n)
-        grouped = x.reshape(group, n // group, *x.shape[1:]).float()
-        centred = grouped - grouped.mean(dim=0)
+        group = min(self.group_size, n // batches)
+        grouped = x.reshape(batches, group, -1, *x.shape[1:]).float()
+        centred = grouped - grouped.mean(dim=1, keepdim=True)
         # spelled out, not var(): the second derivative that R1 needs loses fewer digits this way
-        std = torch.sqrt(centred.square().mean(dim=0) + 1e-8)
-        mean = std.mean(dim=(1, 2, 3)).repeat(group)  # [N]
+        std = torch.sqrt(centred.square().mean(dim=1) + 1e-8)
+        mean = std.mean(dim=(2, 3, 4)).repeat(1, group).flatten()  # [N]
         extra = mean.to(x.dtype)[:, None, None, None].expand(n, 1, height, width)
         return torch.cat([x, extra], dim=1)

@@ -85,7 +85,8 @@ class Trainer:
             label, ws, noise = self.latents.styles(Stream.G_LATENT, self.state.step)
             self.state.generator.mapping.update_w_avg(self.workers.mean(ws[:, 0].mean(dim=0)))
             images = self.state.generator.synthesis(ws, noise, self.dtype)
-            loss = losses.generator_loss(self.logits(images, label, Stream.AUGMENT_FAKE, phase=0))
+            images = self.augmented(images, Stream.AUGMENT_FAKE, phase=0)
+            loss = losses.generator_loss(self.state.discriminator(images, label, self.dtype))
             self.finite(loss, "generator loss").backward()
         return loss.detach()
 
@@ -111,9 +112,13 @@ class Trainer:
             with torch.no_grad():
                 label, ws, noise = self.latents.styles(Stream.D_LATENT, self.state.step)
                 fakes = self.state.generator.synthesis(ws, noise, self.dtype)
-            fake_logits = self.logits(fakes, label, Stream.AUGMENT_FAKE, phase=1)
+            fakes = self.augmented(fakes, Stream.AUGMENT_FAKE, phase=1)
             reals, real_label = self.real_batch()
-            real_logits = self.logits(reals, real_label, Stream.AUGMENT_REAL, phase=0)
+            reals = self.augmented(reals, Stream.AUGMENT_REAL, phase=0)
+            logits = self.state.discriminator(
+                torch.cat([reals, fakes]), torch.cat([real_label, label]), self.dtype, batches=2
+            )
+            real_logits, fake_logits = logits.chunk(2)
             loss = losses.discriminator_loss(real_logits, fake_logits)
             self.finite(loss, "discriminator loss").backward()
         self.state.sign_sum += real_logits.detach().sign().sum()
@@ -124,7 +129,8 @@ class Trainer:
         """Keeps the discriminator flat around the real images; returns the mean R1 penalty."""
         with self.updating(self.state.discriminator, self.state.d_optimizer):
             reals, label = self.real_batch()
-            logits = self.logits(reals.requires_grad_(), label, Stream.AUGMENT_REAL, phase=1)
+            images = self.augmented(reals.requires_grad_(), Stream.AUGMENT_REAL, phase=1)
+            logits = self.state.discriminator(images, label, self.dtype)
             penalty = losses.r1_penalty(logits, reals).mean()
             loss = penalty * (self.r1_gamma / 2) * self.config.d_reg_interval
             self.finite(loss, "R1 penalty").backward()
@@ -140,9 +146,9 @@ class Trainer:
         state.sign_sum, state.sign_count = torch.zeros_like(state.sign_sum), 0
         return r_t
 
-    def logits(self, images: Tensor, label: Tensor, stream: Stream, phase: int) -> Tensor:
-        """What the discriminator says of the augmented images."""
-        images = augment(
+    def augmented(self, images: Tensor, stream: Stream, phase: int) -> Tensor:
+        """The images as the discriminator is shown them."""
+        return augment(
             images,
             self.augmentations,
             self.state.augment_p,
@@ -151,7 +157,6 @@ class Trainer:
             indices=self.positions,
             step=2 * self.state.step + phase,
         )
-        return self.state.discriminator(images, label, self.dtype)
 
     def real_batch(self) -> tuple[Tensor, Tensor]:
         """This worker's share of the step's real images and labels."""

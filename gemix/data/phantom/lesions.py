@@ -64,10 +64,10 @@ def draw_disease(
         return []
     # a patient's own severity is what makes some cases subtle at any conspicuity
     severity = float(np.clip(2 * conspicuity * rng.uniform(0.3, 1.15), 0, 1))
-    size = (0.65 + 0.7 * conspicuity) * (0.75 + 0.35 * severity)
+    size = (0.45 + 1.2 * conspicuity) * (0.75 + 0.35 * severity)
     if name == "cancer":
         count = 1 + (rng.random() < 0.25)
-        return [_mass(rng, patient, severity, size * rng.uniform(10, 23)) for _ in range(count)]
+        return [_mass(rng, patient, severity, size * rng.uniform(12, 23)) for _ in range(count)]
     if rng.random() < 0.1:  # round pneumonia is taken for a mass by people too
         return [_patch(rng, patient, severity, size * 0.6, value=0.0, side=rng.choice([-1, 1]))]
     first = rng.choice([-1, 1])
@@ -153,7 +153,7 @@ def _mass(
     value: float | None = None,
     spiculated: bool = True,
 ) -> Mass:
-    x, y = _place(rng, patient, min(radius * 0.7, 14))
+    x, y = _place(rng, patient, min(0.8 * radius, 24))
     count = int(rng.integers(6, 14)) if spiculated else 0
     angles, lengths = rng.uniform(0, 2 * np.pi, count), radius * rng.uniform(0.3, 0.9, count)
     return Mass(
