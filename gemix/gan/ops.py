@@ -47,14 +47,46 @@ def upfirdn2d(
         n, c, height, width = x.shape
         x = F.pad(x.reshape(n, c, height, 1, width, 1), (0, up - 1, 0, 0, 0, up - 1))
         x = x.reshape(n, c, height * up, width * up)
-    same = padding[0] if len(set(padding)) == 1 and padding[0] >= 0 else 0
+    same = padding[0] if len(set(padding)) == 1 and 0 <= padding[0] < min(fir.shape) else 0
     if any(padding) and not same:
         x = F.pad(x, padding)
     fir = (fir * gain).to(x.dtype)
     if not flip_filter:
         fir = fir.flip((0, 1))
-    weight = fir.expand(channels, 1, *fir.shape)
-    return F.conv2d(x, weight, stride=down, padding=same, groups=channels)
+    return _Correlate.apply(x, fir.expand(channels, 1, *fir.shape), same, down)
+
+
+class _Correlate(torch.autograd.Function):
+    """Correlates each channel with a constant filter.
+
+    Its derivative is correlation with the flipped filter, which runs at the speed of the forward
+    pass. PyTorch's own backward pass of depthwise convolutions is up to 20 times slower on CPUs.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, padding: int, stride: int) -> Tensor:
+        return F.conv2d(x, weight, stride=stride, padding=padding, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, weight, ctx.padding, ctx.stride = inputs
+        ctx.save_for_backward(weight)
+        ctx.size = x.shape
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (weight,) = ctx.saved_tensors
+        rows, columns = weight.shape[2] - 1, weight.shape[3] - 1
+        if ctx.stride > 1:
+            n, channels, height, width = ctx.size
+            height, width = height + 2 * ctx.padding - rows, width + 2 * ctx.padding - columns
+            spread = gradient.new_zeros((n, height, width, channels)).permute(0, 3, 1, 2)
+            spread[:, :, :: ctx.stride, :: ctx.stride] = gradient
+            gradient = spread
+        if rows != columns:
+            gradient = F.pad(gradient, (columns - rows, columns - rows, 0, 0))
+        weight = weight.flip((2, 3))
+        return _Correlate.apply(gradient, weight, rows - ctx.padding, 1), None, None, None
 
 
 def upsample2d(x: Tensor) -> Tensor:
