@@ -6,12 +6,13 @@ import argparse
 import io
 import re
 import sys
+from typing import get_args
 
 import numpy as np
 
 from gemix.errors import ConfigError
-from gemix.gan.sampling import SamplingConfig, sample_images
-from gemix.gan.trained import load_generator
+from gemix.gan.sampling import NoiseMode, SamplingConfig, sample_images
+from gemix.gan.trained import TrainedGenerator, load_generator
 from gemix.images import encode_png, tile
 from gemix.labels import check_labels
 from gemix.storage import Store, open_output
@@ -25,7 +26,7 @@ def sample(
     out_url: str,
     *,
     seeds: list[int],
-    label: list[float],
+    label: list[float] | None,
     config: SamplingConfig,
     overwrite: bool = False,
 ) -> np.ndarray:
@@ -33,17 +34,18 @@ def sample(
 
     Args:
         gan_url: directory with a finished generator.
-        label: one weight a class, summing to 1.
+        label: one weight a class, summing to 1; None for a generator without classes.
 
     Returns:
         uint8 [N, C, H, W].
 
     Raises:
         CheckpointError: without a generator.
+        ConfigError: for a generator with classes and no label, or the other way round.
         DataError: for a label that is none.
     """
     generator = load_generator(Store(gan_url))
-    theta = check_labels(np.array(label), len(generator.classes))
+    theta = _soft_label(generator, label)
     store = open_output(out_url, GRID, overwrite)
     images = sample_images(generator.network, seeds, theta.repeat(len(seeds), axis=0), config)
     for seed, image in zip(seeds, images, strict=True):
@@ -54,6 +56,19 @@ def sample(
     columns = max(c for c in range(1, 9) if len(seeds) % c == 0)
     store.write_bytes(GRID, encode_png(tile(images, columns)))
     return images
+
+
+def _soft_label(generator: TrainedGenerator, label: list[float] | None) -> np.ndarray:
+    classes = generator.classes
+    if not classes:
+        if label is not None:
+            raise ConfigError("--label: the generator has no classes; leave it out")
+        return np.zeros((1, 0), np.float32)
+    if label is None:
+        raise ConfigError(
+            f"--label is missing: give one weight for each of the classes {', '.join(classes)}"
+        )
+    return check_labels(np.array(label), len(classes))
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -84,11 +99,16 @@ def _parse_label(text: str) -> list[float]:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", default="0-7", help="as 0-7 or 1,5,9 (default: %(default)s)")
     parser.add_argument(
-        "--label", required=True, help="one weight a class, summing to 1, as 0.7,0.2,0.1"
+        "--label",
+        help="one weight a class, summing to 1, as 0.7,0.2,0.1; none if there are no classes",
     )
     parser.add_argument("--truncation", type=float, default=1.0, help="psi, 0 to 1 (default: 1)")
     parser.add_argument(
-        "--noise", default="const", help="random, const or none (default: %(default)s)"
+        "--noise",
+        default="const",
+        choices=get_args(NoiseMode),
+        help="random is drawn from the image's own seed, in the public tool anew in each run "
+        "(default: %(default)s)",
     )
     parser.add_argument("--gan", help="directory of the generator (default: <workdir>/gan)")
     parser.add_argument("--out", help="where to write (default: <workdir>/samples)")
@@ -101,7 +121,7 @@ def _run(request: Request) -> None:
         options.gan or layout.gan,
         out,
         seeds=parse_seeds(options.seeds),
-        label=_parse_label(options.label),
+        label=None if options.label is None else _parse_label(options.label),
         config=SamplingConfig(truncation_psi=options.truncation, noise_mode=options.noise),
         overwrite=request.overwrite,
     )

@@ -1,15 +1,26 @@
-"""Networks from state dictionaries under the names of the public StyleGAN2-ADA networks."""
+"""Networks from state dictionaries and pickles of the public StyleGAN2-ADA.
+
+Parameters have the names of the public networks. What leaves no trace in their shapes (activations,
+filters, bounds) is read off the layers' attributes; what these networks cannot do is refused.
+"""
 
 from __future__ import annotations
 
-import re
+import reprlib
 from collections.abc import Mapping
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from gemix.errors import CheckpointError
+from gemix.gan import ops
 from gemix.gan.discriminator import Discriminator
-from gemix.gan.generator import Architecture, Generator
+from gemix.gan.generator import MAPPING_LR_MULTIPLIER, Architecture, Generator
+from gemix.gan.pickles import PickledModule, Scalar
+from gemix.gan.transfer import Weights
+
+WHOLE_BATCH = 2**16  # a minibatch-stddev group larger than any batch
+LINEAR_LAYERS = ("affine", "embed", "out", "skip")
 
 
 def architecture_of(
@@ -17,39 +28,46 @@ def architecture_of(
     d_state: Mapping[str, Tensor] | None = None,
     *,
     mbstd_group_size: int = 4,
+    conv_clamp: float | None = None,
 ) -> Architecture:
     """Reads the architecture off the shapes of the weights.
 
     Args:
         g_state: generator weights (``mapping.*``, ``synthesis.*``).
         d_state: discriminator weights, where there are any.
-        mbstd_group_size: leaves no trace in the weights.
+        mbstd_group_size, conv_clamp: leave no trace in the weights.
 
     Raises:
         CheckpointError: if these are no weights of a skip generator, or the channels do not follow
             ``min(channel_base / resolution, channel_max)``.
     """
-    blocks = {int(m[1]) for key in g_state if (m := re.match(r"synthesis\.b(\d+)\.", key))}
-    if not blocks or "synthesis.b4.const" not in g_state:
+    if "synthesis.b4.const" not in g_state:
         raise CheckpointError("no weight synthesis.b4.const: not a StyleGAN2 skip generator")
-    resolution = max(blocks)
-    w_dim = g_state["mapping.w_avg"].shape[0]
-    label_dim = g_state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in g_state else 0
-    inputs = g_state["mapping.fc0.weight"].shape[1]
-    channels = {r: g_state[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
+    blocks = [4]
+    while f"synthesis.b{2 * blocks[-1]}.conv1.weight" in g_state:
+        blocks.append(2 * blocks[-1])
+    try:
+        channels = {r: g_state[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
+        img_channels = g_state[f"synthesis.b{blocks[-1]}.torgb.weight"].shape[0]
+        w_dim = g_state["mapping.w_avg"].shape[0]
+        inputs = g_state["mapping.fc0.weight"].shape[1]
+        embed = g_state.get("mapping.embed.weight")
+        embedded, label_dim = (0, 0) if embed is None else embed.shape
+    except (KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(f"not a StyleGAN2 skip generator: {error} is missing") from error
+    conditional = d_state is not None and "mapping.embed.weight" in d_state
     architecture = Architecture(
-        resolution=resolution,
-        img_channels=g_state[f"synthesis.b{resolution}.torgb.weight"].shape[0],
+        resolution=blocks[-1],
+        img_channels=img_channels,
         label_dim=label_dim,
-        z_dim=inputs - (w_dim if label_dim else 0),
+        z_dim=inputs - embedded,
         w_dim=w_dim,
         mapping_layers=_mapping_layers(g_state),
-        d_mapping_layers=_mapping_layers(d_state or {}) or 8,
-        channel_base=max(r * c for r, c in channels.items() if c < max(channels.values()))
-        if len(set(channels.values())) > 1
-        else max(r * c for r, c in channels.items()),
+        d_mapping_layers=_mapping_layers(d_state) if conditional else 8,
+        channel_base=max(r * c for r, c in channels.items()),
         channel_max=max(channels.values()),
         mbstd_group_size=mbstd_group_size,
+        conv_clamp=conv_clamp,
     )
     wrong = {r: c for r, c in channels.items() if c != architecture.channels(r)}
     if wrong:
@@ -67,19 +85,142 @@ def load_networks(
     """
     architecture = architecture_of(g_state, d_state, mbstd_group_size=mbstd_group_size)
     generator, discriminator = Generator(architecture), Discriminator(architecture)
-    for name, network, state in [
-        ("generator", generator, g_state),
-        ("discriminator", discriminator, d_state),
-    ]:
-        # the public networks carry a copy of the blur filter in layers that never use it
-        known = network.state_dict().keys()
-        kept = {k: v for k, v in state.items() if k in known or "resample_filter" not in k}
-        try:
-            network.load_state_dict(kept)
-        except RuntimeError as error:
-            raise CheckpointError(f"the {name}'s weights do not fit: {error}") from error
+    generator.load_state_dict(fitting_weights(Generator, architecture, g_state, "generator"))
+    discriminator.load_state_dict(
+        fitting_weights(Discriminator, architecture, d_state, "discriminator")
+    )
     return generator, discriminator
 
 
+def import_networks(modules: Mapping[str, PickledModule]) -> tuple[Architecture, Weights]:
+    """What the networks of a pickle (:func:`gemix.gan.pickles.read_network_pickle`) are.
+
+    Raises:
+        CheckpointError: without G_ema, or for networks that gemix has no equal of.
+    """
+    if "G_ema" not in modules:
+        raise CheckpointError("no generator G_ema in the file")
+    for name, module in modules.items():
+        _check_layers(name, module)
+    states = {name: _rescaled(module) for name, module in modules.items()}
+    ema, discriminator = states["G_ema"], states.get("D")
+    architecture = architecture_of(
+        ema,
+        discriminator,
+        mbstd_group_size=_group_size(modules.get("D")),
+        conv_clamp=_conv_clamp(modules),
+    )
+    raw = states.get("G", ema)
+    return architecture, Weights(
+        generator=fitting_weights(Generator, architecture, raw, "G"),
+        generator_ema=fitting_weights(Generator, architecture, ema, "G_ema"),
+        discriminator=discriminator
+        and fitting_weights(Discriminator, architecture, discriminator, "D"),
+    )
+
+
+def fitting_weights(
+    network: type[nn.Module], architecture: Architecture, state: Mapping[str, Tensor], name: str
+) -> dict[str, Tensor]:
+    """The weights that the network takes, float32.
+
+    Raises:
+        CheckpointError: naming the weights that are missing, left over or of another shape.
+    """
+    with torch.device("meta"):  # shapes alone: sizes from a file are not to be trusted with memory
+        wanted = {key: value.shape for key, value in network(architecture).state_dict().items()}
+    # the public networks carry a copy of the blur filter in layers that never use it
+    kept = {k: v for k, v in state.items() if k in wanted or "resample_filter" not in k}
+    found = {key: value.shape for key, value in kept.items()}
+    wrong = [
+        f"{key} is {_shape(found.get(key))}, want {_shape(wanted.get(key))}"
+        for key in sorted(wanted.keys() | found.keys())
+        if found.get(key) != wanted.get(key)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise CheckpointError(f"the weights of {name} do not fit: {'; '.join(wrong[:4])}{more}")
+    return {key: value.to(torch.float32) for key, value in kept.items()}
+
+
+def _check_layers(network: str, module: PickledModule) -> None:
+    """Refuses layers that compute something else than ours do."""
+    is_generator = network != "D"
+    if is_generator and "input" in getattr(module.children.get("synthesis"), "children", {}):
+        raise CheckpointError(f"{network} is a StyleGAN3 network; only StyleGAN2 can be imported")
+    blur = ops.fir_filter(ops.BLUR_TAPS)
+    for path, layer in module.walk():
+        wanted: dict[str, Scalar] = {
+            "architecture": "skip" if is_generator else "resnet",
+            "activation": "linear" if path.endswith(LINEAR_LAYERS) else "lrelu",
+            "use_noise": True,
+            "num_channels": 1,  # of the minibatch standard deviation
+        }
+        if not path.startswith("mapping.fc"):
+            wanted["bias_gain"] = 1
+        for key, value in wanted.items():
+            if layer.settings.get(key, value) != value:
+                given = reprlib.repr(layer.settings[key])
+                raise CheckpointError(
+                    f"{network}.{path} has {key} {given}, and only {value!r} can be imported"
+                )
+        fir = layer.tensors.get("resample_filter", blur)
+        if fir.shape != blur.shape or not torch.allclose(fir.float(), blur):
+            raise CheckpointError(
+                f"{network}.{path} resamples with another filter than {list(ops.BLUR_TAPS)}"
+            )
+
+
+def _rescaled(module: PickledModule) -> dict[str, Tensor]:
+    """The weights, with those of a mapping that learns at another rate than ours scaled so that
+    ours computes the same.
+    """
+    state = module.state_dict()
+    for path, layer in module.walk():
+        rate = layer.settings.get("bias_gain", MAPPING_LR_MULTIPLIER)
+        if path.startswith("mapping.fc") and rate != MAPPING_LR_MULTIPLIER:
+            if type(rate) not in (int, float) or not rate > 0:
+                raise CheckpointError(f"{path} has bias_gain {reprlib.repr(rate)}, want above 0")
+            for name in layer.tensors:
+                state[f"{path}.{name}"] = layer.tensors[name] * (rate / MAPPING_LR_MULTIPLIER)
+    return state
+
+
+def _conv_clamp(modules: Mapping[str, PickledModule]) -> float | None:
+    """The one bound of all convolution layers."""
+    bounds = {
+        layer.settings["conv_clamp"]
+        for module in modules.values()
+        for path, layer in module.walk()
+        if "conv_clamp" in layer.settings and not path.endswith("skip")
+    }
+    bound = next(iter(bounds), None)
+    if len(bounds) > 1 or not (bound is None or (type(bound) in (int, float) and bound > 0)):
+        raise CheckpointError(
+            f"layers with conv_clamp {reprlib.repr(bounds)}; gemix has one bound for all layers"
+        )
+    return bound
+
+
+def _group_size(discriminator: PickledModule | None) -> int:
+    """That of the minibatch standard deviation."""
+    layers = dict(discriminator.walk()) if discriminator else {}
+    if "b4.mbstd" not in layers:
+        return Architecture.mbstd_group_size
+    size = layers["b4.mbstd"].settings.get("group_size")
+    if size is None:
+        return WHOLE_BATCH
+    if type(size) is not int or size < 1:
+        raise CheckpointError(f"b4.mbstd has group_size {reprlib.repr(size)}, want 1 or more")
+    return size
+
+
 def _mapping_layers(state: Mapping[str, Tensor]) -> int:
-    return sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in state)
+    layers = 0
+    while f"mapping.fc{layers}.weight" in state:
+        layers += 1
+    return layers
+
+
+def _shape(shape: torch.Size | None) -> list[int] | str:
+    return "missing" if shape is None else list(shape)
