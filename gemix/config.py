@@ -15,6 +15,7 @@ from gemix.data.config import DataConfig
 from gemix.errors import ConfigError
 from gemix.gan.config import GanConfig
 from gemix.labels import LabelConfig
+from gemix.metrics.images.config import MetricsConfig
 from gemix.schema import Config, NonNegative, Positive, Range
 from gemix.synthesis import SynthesisConfig
 
@@ -57,6 +58,7 @@ class PipelineConfig(Config):
     about: About = About()
     data: DataConfig = DataConfig()
     gan: GanConfig = GanConfig()
+    metrics: MetricsConfig = MetricsConfig()
     labels: LabelConfig = LabelConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
     classifier: ClassifierConfig = ClassifierConfig()

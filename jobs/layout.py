@@ -32,6 +32,11 @@ class Layout:
         """Checkpoints and the final generator; marker ``generator.json``."""
         return f"{self.workdir}/gan"
 
+    @property
+    def metrics(self) -> str:
+        """Features of the real images, kept for the next evaluation; may be deleted."""
+        return f"{self.workdir}/metrics"
+
     def synthetic(self, method: str) -> str:
         """Shards of one method's synthetic images; marker ``manifest.json``."""
         return f"{self.workdir}/synthetic/{method}"

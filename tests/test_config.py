@@ -76,6 +76,7 @@ def test_to_yaml_holds_every_section():
         "about",
         "data",
         "gan",
+        "metrics",
         "labels",
         "synthesis",
         "classifier",

@@ -23,6 +23,7 @@ from gemix.data.manifest import MANIFEST, SPLITS, Manifest
 from gemix.errors import DataError
 from gemix.report import environment
 from gemix.report.examples import Example, examples, small_png
+from gemix.report.image_metrics import ImageMetricsPart, image_metrics
 from gemix.report.verdict import REAL, Verdict, decide
 from gemix.storage import Store
 from gemix.tracking import git_commit
@@ -97,6 +98,7 @@ class ReportContent:
         examples: for each class name the rows to show, (training set, images).
         label_paths: one strip for each pair of classes.
         gan_log: one mapping a line of the GAN's log.
+        image_metrics: how near the GAN's images are to the real ones; None where not measured.
         histories: for each method one list of epochs a seed.
         steps: wall seconds of each finished step.
         machine, versions, commit: what it ran on.
@@ -113,6 +115,7 @@ class ReportContent:
     examples: Mapping[str, tuple[tuple[str, tuple[Example, ...]], ...]]
     label_paths: tuple[LabelPath, ...]
     gan_log: tuple[Mapping[str, float | None], ...]
+    image_metrics: ImageMetricsPart | None
     histories: Mapping[str, tuple[tuple[Mapping[str, float], ...], ...]]
     steps: Mapping[str, float]
     machine: Mapping[str, str]
@@ -168,6 +171,7 @@ def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
         examples=_examples(sources.data, sets, data.manifest.classes) if data else {},
         label_paths=_label_paths(Store(sources.gan), data.manifest.classes) if data else (),
         gan_log=gan_log,
+        image_metrics=image_metrics(Store(sources.gan)),
         histories=histories,
         steps=workdir.read_json("steps.json") if workdir.exists("steps.json") else {},
         machine=environment.machine(),

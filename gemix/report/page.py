@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from gemix.config import PipelineConfig
 from gemix.report.content import ReportContent
 from gemix.report.figures import (
     SERIES,
@@ -17,6 +18,7 @@ from gemix.report.figures import (
     log_curve,
     validation_curves,
 )
+from gemix.report.image_metrics import image_charts
 from gemix.report.verdict import (
     ACCURACY,
     FNR,
@@ -31,7 +33,7 @@ from gemix.report.verdict import (
 # what the settings table shows, in the reader's words; the rest is in the full configuration
 _SETTINGS = (
     ("Scans", "data", "{source}, {resolution} × {resolution} pixels"),
-    ("GAN", "gan", "{kimg:g} kimg, batch {batch}, augmentation {augment}, seed {seed}"),
+    ("GAN", "gan", "{summary}, {kimg:g} kimg, batch {batch}, seed {seed}"),
     ("Softmax labels", "labels", "T = {temperature:g}, b = {bias:g}, σ = {noise_std:g}"),
     ("Dirichlet labels", "labels", "α = {dirichlet_dominant:g}, others {dirichlet_other:g}"),
     ("Synthesis", "synthesis", "truncation ψ = {truncation_psi:g}, seed {seed}"),
@@ -75,7 +77,8 @@ def render(content: ReportContent) -> str:
         effect=effect,
         difference_charts=_difference_charts(results),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
-        settings=_settings(content.config.to_mapping()),
+        image_charts=image_charts(content.gan_log),
+        settings=_settings(content.config),
         configuration=content.config.to_yaml(),
         series=SERIES,
     )
@@ -131,5 +134,7 @@ def _gan_charts(content: ReportContent) -> list[str]:
     return charts
 
 
-def _settings(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _settings(config: PipelineConfig) -> list[tuple[str, str]]:
+    tree = config.to_mapping()
+    tree["gan"]["summary"] = config.gan.summary
     return [(name, words.format(**tree[section])) for name, section, words in _SETTINGS]

@@ -128,6 +128,57 @@ def source(tmp_path_factory: pytest.TempPathFactory, config: PipelineConfig) -> 
     return render(gather(fabricate(layout(tmp_path_factory.mktemp("page"))), config))
 
 
+def image_figures(kimg: float) -> dict:
+    """Figures of a generator that gets better."""
+    return {
+        "kimg": kimg,
+        "kid": 0.1 / kimg,
+        "kid_error": 0.012,
+        "fid": 8 / kimg,
+        "precision": 0.2 * kimg,
+        "recall": 0.1 * kimg,
+        "density": 0.24 * kimg,
+        "coverage": 0.15 * kimg,
+        "images": 500,
+        "real_images": 60,
+        "extractor": "timm-random:resnet18d of seed 0 at 64 x 64 (0123456789ab)",
+    }
+
+
+def write_png(store: Store, name: str, pixels: np.ndarray) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    store.write_bytes(name, stream.getvalue())
+
+
+def write_image_metrics(gan: Store, rng: np.random.Generator) -> None:
+    """What an evaluation at the end of a training leaves: five rows of 1 + 3 + 3 images."""
+    onehot = np.eye(3)
+    rows = [np.hstack([draw(rng, onehot[row % 3])[0] for _ in range(7)]) for row in range(5)]
+    write_png(gan, "memorization.png", np.vstack(rows))
+    nearness = {"nearer": 0.25, "among_closest": 0.015}
+    gan.write_json(
+        "metrics.json",
+        {
+            "headline": "kid",
+            "last": image_figures(4.0),
+            "best": {"kimg": 3.0, "score": 0.0234},
+            "used": "last",
+            "memorization": {
+                "by_features": nearness,
+                "by_pixels": nearness,
+                "samples": 500,
+                "held_out": 12,
+                "neighbors": 3,
+                "rows": [
+                    {"sample": row, "shown_as": "first" if row < 3 else "nearest"}
+                    for row in range(5)
+                ],
+            },
+        },
+    )
+
+
 def fabricate(sources: Sources) -> Sources:
     """Fills the directories as all steps would."""
     rng = np.random.default_rng(1)
@@ -159,6 +210,7 @@ def fabricate(sources: Sources) -> Sources:
             "augment_p": float(k) / 40,
             "r_t": None if index < 3 else 0.6 + 0.1 * rng.standard_normal(),
         }
+        | (image_figures(float(k)) if index % 10 == 9 else {})
         for index, k in enumerate(kimg)
     ]
     gan = Store(sources.gan)
@@ -168,9 +220,8 @@ def fabricate(sources: Sources) -> Sources:
         np.hstack([draw(rng, label)[0] for label in (1 - steps) * onehot[a] + steps * onehot[b]])
         for a, b in ((0, 1), (0, 2), (1, 2))
     ]
-    stream = io.BytesIO()
-    Image.fromarray(np.vstack(strips)).save(stream, "PNG")
-    gan.write_bytes("label_path.png", stream.getvalue())
+    write_png(gan, "label_path.png", np.vstack(strips))
+    write_image_metrics(gan, rng)
     shifts = {"real": 0.0, "softmax": 0.03, "dirichlet": 0.06, "onehot": 0.035}
     Store(sources.evaluation).write_json(
         "evaluation.json",

@@ -58,7 +58,8 @@ def test_the_page_needs_no_other_file(source):
 def test_charts_keep_apart_from_each_other(source):
     page = Page(source)
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == 8  # 4 differences, 2 of the classifiers, 2 of the GAN
+    # 4 differences, 4 of the images, 2 of the classifiers, 2 of the GAN
+    assert page.tags.count("svg") == 12
     assert "#0a0a0" not in source and "#010101" not in source  # all colours are the page's
 
 
@@ -104,6 +105,7 @@ def test_the_run_is_described(source):
         ("evaluation/evaluation.json", "the verdict and the results (gemix evaluate)", "Confusion"),
         ("synthetic/onehot/manifest.json", "onehot images (gemix synthesize)", "synthetic, onehot"),
         ("gan/log.jsonl", "the GAN's training curves (gemix train-gan)", "GAN: losses"),
+        ("gan/metrics.json", None, "Are they copies of training images?"),
         ("gan/label_path.png", None, "Along the soft-label path"),
         ("data/manifest.json", "the real images (gemix prepare)", "Set aside"),
     ],

@@ -1,0 +1,68 @@
+"""The best generator of a training so far, by a figure of its images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gemix.gan.checkpoint import Origin
+from gemix.gan.state import TrainingState
+from gemix.gan.trained import MARKER
+from gemix.gan.weights import read_weights, write_weights
+
+if TYPE_CHECKING:  # at run time any store of files will do
+    from gemix.storage import Store
+
+BEST = "best.json"
+
+
+def keep_best(
+    store: Store, state: TrainingState, origin: Origin, score: float, measured: dict[str, Any]
+) -> bool:
+    """Writes the averaged generator as the best if its score is below that of the best so far.
+
+    ``best.json`` names the file of the weights, so a kill at any moment leaves the old or the new
+    one whole. It is written as ``generator.json`` is, with the score added.
+
+    Args:
+        score: lower is better.
+        measured: what the score is of and how it was measured. Scores measured otherwise cannot
+            be compared: such a best is replaced.
+
+    Returns:
+        Whether this is the best.
+    """
+    old = read_best(store)
+    if old and old["measured"] == measured and old["score"] <= score:
+        return False
+    name = f"best-{state.step:08d}"
+    values = {
+        "sha256": write_weights(store, name, state.generator_ema.state_dict()),
+        "kimg": state.step * origin.config.batch / 1000,
+        "weights": name,
+        "score": score,
+        "measured": measured,
+    }
+    store.write_json(BEST, values | origin.to_json())
+    for file in store.list():
+        if file.startswith("best-") and file != f"{name}.safetensors":
+            store.delete(file)
+    return True
+
+
+def read_best(store: Store) -> dict[str, Any] | None:
+    """What ``best.json`` says, None where nothing was kept."""
+    return store.read_json(BEST) if store.exists(BEST) else None
+
+
+def save_best_generator(store: Store) -> str:
+    """Leaves the best in place of the last generator; returns its checksum.
+
+    Raises:
+        CheckpointError: if its weights are damaged.
+        DataError: if nothing was kept.
+    """
+    values = store.read_json(BEST)
+    weights = read_weights(store, values["weights"], values["sha256"])
+    checksum = write_weights(store, "generator", weights)
+    store.write_json(MARKER, values | {"sha256": checksum})
+    return checksum

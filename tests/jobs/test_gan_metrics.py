@@ -1,0 +1,173 @@
+"""Image metrics beside a training: logged, within the budget, without a trace in the training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from gemix import tracking
+from gemix.config import MetricsConfig, PipelineConfig
+from gemix.data.manifest import Manifest
+from gemix.data.shards import read_images
+from gemix.errors import ConfigError, DataError
+from gemix.gan.best import read_best
+from gemix.gan.dataset import TrainingImages
+from gemix.gan.distributed import Workers
+from gemix.gan.state import TrainingState
+from gemix.storage import Store
+from jobs import gan_metrics
+from jobs.gan_metrics import ImageMetrics, affordable
+from jobs.gan_stage import Stage
+from jobs.layout import Layout
+from jobs.train_gan import origin_of
+
+FIGURES = {"kid", "kid_error", "fid", "precision", "recall", "density", "coverage"}
+
+
+class Killed(BaseException):
+    pass
+
+
+def train(
+    config: PipelineConfig, data: str, layout: Layout, *, kill_at: int | None = None
+) -> tuple[TrainingState, str]:
+    """A training as the job's worker does it, without Ray; returns its state and MLflow run.
+
+    It costs as good as nothing, so the time of metrics is left out of account if there is any
+    budget at all.
+    """
+    real = read_images([data], "train")
+    images = TrainingImages(real.images, real.soft_labels, config.gan.seed)
+    origin = origin_of(config, Manifest.load(Store(data)))
+    with (
+        tracking.start_run(config, layout.workdir, "train-gan") as run,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(gan_metrics, "affordable", lambda takes, spent, budget: budget > 0)
+        stage = Stage(Store(layout.gan), origin, images, Workers(), run)
+        metrics = ImageMetrics(config, layout, images, origin, Workers(), stage.log)
+        metrics.evaluator.shards = Store(data)
+
+        def at_snapshot(state, number):
+            metrics.at_snapshot(state, number)
+            if state.step == kill_at:
+                raise Killed
+
+        state = stage.run(at_snapshot)
+        metrics.at_end(state)
+        stage.log.finish(state)
+    return state, run.run_id
+
+
+def log_of(layout: Layout) -> dict[int, dict]:
+    lines = Store(layout.gan).read_bytes("log.jsonl").decode().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len({row["step"] for row in rows}) == len(rows)
+    return {row["step"]: row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config) -> PipelineConfig:
+    """Snapshots at steps 3 and 6 of 8, each evaluated."""
+    metrics = dataclasses.replace(tiny_config.metrics, budget=1.0, every=1)
+    return dataclasses.replace(tiny_config, metrics=metrics)
+
+
+@pytest.fixture(scope="module")
+def trained(config, prepared, tmp_path_factory):
+    layout = Layout.at(tmp_path_factory.mktemp("metrics"))
+    state, run = train(config, prepared.data, layout)
+    return layout, state, run
+
+
+def test_figures_are_in_the_log_and_in_mlflow_with_the_extractor(trained):
+    layout, _, run = trained
+    log = log_of(layout)
+    assert sorted(log) == list(range(1, 9))
+    assert [step for step, row in log.items() if "kid" in row] == [3, 6, 8]
+    for step in (3, 6, 8):
+        assert log[step].keys() > FIGURES | {"loss_g", "images", "real_images"}
+        assert log[step]["extractor"].startswith("timm-random:test_resnet of seed 0 at 64 x 64 (")
+    client = MlflowClient(f"sqlite:///{layout.workdir}/mlflow.db")
+    assert [m.step for m in client.get_metric_history(run, "kid")] == [3, 6, 8]
+    assert client.get_run(run).data.tags["extractor"] == log[8]["extractor"]
+
+
+def test_the_best_and_the_summary_are_kept(trained):
+    layout, _, _ = trained
+    store, log = Store(layout.gan), log_of(layout)
+    lowest = min((3, 6, 8), key=lambda step: log[step]["kid"])
+    best, summary = read_best(store), store.read_json("metrics.json")
+    assert best["weights"] == f"best-{lowest:08d}"
+    assert best["score"] == log[lowest]["kid"] == summary["best"]["score"]
+    assert summary["headline"] == best["measured"]["figure"] == "kid"
+    assert summary["last"]["kid"] == log[8]["kid"]
+    assert store.exists("memorization.png")
+    assert len(Store(layout.metrics).list()) == 1
+
+
+def test_metrics_leave_no_trace_in_the_training(trained, config, prepared, tmp_path):
+    _, state, _ = trained
+    without = dataclasses.replace(config, metrics=MetricsConfig(images=0))
+    layout = Layout.at(tmp_path)
+    plain, _ = train(without, prepared.data, layout)
+    for name, value in state.generator.state_dict().items():
+        assert torch.equal(value, plain.generator.state_dict()[name])
+    assert not Store(layout.gan).exists("metrics.json")
+    assert not Store(layout.metrics).list()
+
+
+def test_the_log_of_a_killed_training_is_that_of_one_that_was_not(
+    trained, config, prepared, tmp_path
+):
+    layout = Layout.at(tmp_path)
+    with pytest.raises(Killed):  # after the evaluation of step 6, before its checkpoint
+        train(config, prepared.data, layout, kill_at=6)
+    train(config, prepared.data, layout)
+    ours, whole = log_of(layout), log_of(trained[0])
+    assert ours.keys() == whole.keys()
+    for step, row in whole.items():
+        figures = {name: row[name] for name in (*FIGURES, "extractor") if name in row}
+        assert {name: ours[step][name] for name in figures} == figures
+        assert ("kid" in ours[step]) == ("kid" in row)
+    assert read_best(Store(layout.gan)) == read_best(Store(trained[0].gan))
+
+
+def test_what_exceeds_the_budget_is_postponed_and_said_but_not_the_last(
+    config, prepared, tmp_path, capsys
+):
+    metrics = dataclasses.replace(config.metrics, budget=0.0)
+    layout = Layout.at(tmp_path)
+    train(dataclasses.replace(config, metrics=metrics), prepared.data, layout)
+    assert [step for step, row in log_of(layout).items() if "kid" in row] == [8]
+    said = capsys.readouterr().out
+    assert said.count("are postponed") == 2
+    assert "metrics.budget is 0% of" in said
+
+
+@pytest.mark.parametrize(
+    ("takes", "spent", "training", "fits"),
+    [(2, 0, 81, True), (2, 0, 79, False), (2, 3, 141, True), (2, 3, 139, False)],
+)
+def test_the_budget_counts_what_is_spent_this_evaluation_and_the_last(takes, spent, training, fits):
+    assert affordable(takes, spent, 0.05 * training) == fits
+
+
+def test_an_extractor_that_cannot_be_had_stops_a_training_before_it_begins(
+    config, prepared, tmp_path
+):
+    metrics = dataclasses.replace(config.metrics, extractor="timm-random:nothing")
+    layout = Layout.at(tmp_path)
+    with pytest.raises(ConfigError, match="timm-random:nothing"):
+        train(dataclasses.replace(config, metrics=metrics), prepared.data, layout)
+    assert not Store(layout.gan).list()
+
+
+def test_too_few_images_are_told(config, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(gan_metrics, "FEWEST_REAL", 1000)
+    with pytest.raises(DataError, match=r"want 1000 or more; set metrics\.images=0"):
+        train(config, prepared.data, Layout.at(tmp_path))
