@@ -37,6 +37,7 @@ class Stream(enum.IntEnum):
     TRAIN_LABEL = 17
     METRIC = 18
     PATH_LENGTH_NOISE = 19
+    SHARD_ORDER = 20
 
 
 def sample_rng(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:

@@ -154,8 +154,8 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
     images = np.empty((sum(shard.rows for *_, shard in chosen), *shape), dtype=np.uint8)
     tables, start = [], 0
     for store, manifest, shard in chosen:
-        table = _read_table(store, manifest, shard)
-        _copy_images(f"{store.url}/{shard.name}", table, images[start : start + shard.rows])
+        table = read_table(store, manifest, shard)
+        copy_images(f"{store.url}/{shard.name}", table, images[start : start + shard.rows])
         tables.append(table.drop_columns(["image"]))
         start += shard.rows
     rows = pa.concat_tables(tables)
@@ -211,10 +211,13 @@ def _check_same(stores: Sequence[Store], manifests: Sequence[Manifest]) -> None:
             )
 
 
-def _read_table(store: Store, manifest: Manifest, shard: ShardEntry) -> pa.Table:
-    where = f"{store.url}/{shard.name}"
-    step = "gemix prepare" if manifest.kind == "real" else "gemix synthesize"
-    remedy = f"restore the file from a copy, or write the set again: {step} --overwrite"
+def read_table(store: Store, manifest: Manifest, shard: ShardEntry) -> pa.Table:
+    """One shard, all columns, held against its SHA-256.
+
+    Raises:
+        DataError: if the file is missing, damaged or not of `SCHEMA`.
+    """
+    where, remedy = f"{store.url}/{shard.name}", damage_remedy(manifest)
     data = store.read_bytes(shard.name)
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise DataError(f"{where}: damaged, its SHA-256 is not the manifest's; {remedy}")
@@ -224,8 +227,18 @@ def _read_table(store: Store, manifest: Manifest, shard: ShardEntry) -> pa.Table
     return table
 
 
-def _copy_images(where: str, table: pa.Table, target: np.ndarray) -> None:
-    """Copies the image column into `target`, uint8 [rows, C, H, W], and checks every row."""
+def damage_remedy(manifest: Manifest) -> str:
+    """What to do about a damaged shard of the set."""
+    step = "gemix prepare" if manifest.kind == "real" else "gemix synthesize"
+    return f"restore the file from a copy, or write the set again: {step} --overwrite"
+
+
+def copy_images(where: str, table: pa.Table, target: np.ndarray) -> None:
+    """Copies the image column into `target`, uint8 [rows, C, H, W], and checks every row.
+
+    Raises:
+        DataError: naming `where`, for an image of another size or that fails its checksum.
+    """
     flat, start = target.reshape(len(target), -1), 0
     for chunk in table["image"].chunks:
         _, offsets, values = chunk.buffers()

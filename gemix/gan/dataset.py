@@ -1,8 +1,9 @@
-"""Training images in memory, in an order that is a function of the seed and the step."""
+"""Training images: what every reader of them offers, and the reader that holds them all."""
 
 from __future__ import annotations
 
-import functools
+import abc
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,60 +11,125 @@ import torch
 from torch import Tensor
 
 from gemix.errors import DataError
-from gemix.randomness import Stream, permutation, sample_rng
+from gemix.gan.order import Order
+from gemix.randomness import Stream, sample_rng
 
 
-class TrainingImages:
+class TrainingData(abc.ABC):
     """Images and soft labels that batches are drawn from.
 
+    Sample i of a training is the image at position i - step * batch of the batch of a step, so
+    batches run across the ends of epochs and none is short. Which image it is follows from the
+    order alone: every reader gives the same batches, whatever the number of workers, and at any
+    step, so that a training resumes without a cursor to save.
+
     Args:
-        images: uint8 [N, C, H, W].
         labels: float32 [N, K], rows sum to 1; K = 0 for unconditional training.
-        seed: of the order. Each epoch is a permutation of its own; batches run across the ends
-            of epochs, so that none is short.
-        device: where the images are kept.
+        shape: channels, height and width of the images.
+        order: of the N images.
+        device: where batches go.
 
     Raises:
         DataError: for no images, or images that are not square with a side of a power of two.
     """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, seed: int, device: torch.device | str = "cpu"
+        self,
+        labels: np.ndarray,
+        shape: tuple[int, int, int],
+        order: Order,
+        device: torch.device | str,
     ):
-        if not len(images):
+        if not len(labels):
             raise DataError("no training images; is there a train split in the data?")
-        size = images.shape[-1]
-        if images.shape[-2] != size or size & (size - 1) or size < 8:
+        _, height, width = shape
+        if height != width or width & (width - 1) or width < 8:
             raise DataError(
-                f"training images are {images.shape[-2]} x {size}; squares with a side of a power "
-                "of two from 8 on are wanted"
+                f"training images are {height} x {width}; squares with a side of a power of two "
+                "from 8 on are wanted"
             )
-        self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         self.labels = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float32)).to(device)
-        self.seed = seed
-        self._epoch = functools.lru_cache(maxsize=2)(
-            lambda epoch: permutation(seed, Stream.DATA_ORDER, len(images), step=epoch)
-        )
+        self.shape, self.order = shape, order
+        self.device = self.labels.device
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)
 
+    @property
+    def resolution(self) -> int:
+        """Height and width of the images, in pixels."""
+        return self.shape[-1]
+
+    @abc.abstractmethod
     def real_batch(self, step: int, batch: int, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The samples at `positions` of the global batch of a step.
 
         Returns:
             float32 images [n, C, H, W] from -1 to 1, and labels [n, K].
         """
-        rows = []
-        for position in positions:
-            epoch, place = divmod(step * batch + position, len(self))
-            rows.append(int(self._epoch(epoch)[place]))
-        return self.images[rows].float() / 127.5 - 1, self.labels[rows]
 
     def random_labels(self, stream: Stream, step: int, positions: Sequence[int]) -> Tensor:
         """Labels [n, K] of training images drawn at random, to ask the generator for."""
         rows = [
-            int(sample_rng(self.seed, stream, position, step).integers(len(self)))
+            int(sample_rng(self.order.seed, stream, position, step).integers(len(self)))
             for position in positions
         ]
-        return self.labels[rows]
+        return self.labels[self.to_device(np.asarray(rows, dtype=np.int64))]
+
+    def to_device(self, values: np.ndarray) -> Tensor:
+        """The values on the device; nothing there is waited for."""
+        tensor = torch.from_numpy(values)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def unconditional(self) -> TrainingData:
+        """The same images without labels, K = 0."""
+        view = copy.copy(self)
+        view.labels = self.labels[:, :0]
+        return view
+
+    def close(self) -> None:  # noqa: B027 (most readers have nothing to let go)
+        """Stops reading ahead; the data are not used any more."""
+
+
+class TrainingImages(TrainingData):
+    """All images in the memory of the device.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        labels: float32 [N, K], rows sum to 1; K = 0 for unconditional training.
+        seed: of the order and of random labels.
+        device: where the images are kept.
+        order: the order, with the same seed; by default each epoch is shuffled as a whole.
+
+    Raises:
+        DataError: as :class:`TrainingData`.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        seed: int,
+        device: torch.device | str = "cpu",
+        *,
+        order: Order | None = None,
+    ):
+        order = order or Order(seed, [len(images)], window_rows=len(images))
+        super().__init__(labels, images.shape[1:], order, device)
+        self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+
+    def real_batch(self, step: int, batch: int, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """See :class:`TrainingData`."""
+        rows = []
+        for sample in (step * batch + position for position in positions):
+            window = self.order.window_of(sample)
+            rows.append(window.rows[sample - window.start])
+        places = self.to_device(np.asarray(rows, dtype=np.int64))
+        return to_floats(self.images[places]), self.labels[places]
+
+
+def to_floats(images: Tensor) -> Tensor:
+    """Images uint8 as float32 from -1 to 1."""
+    return images.float() / 127.5 - 1

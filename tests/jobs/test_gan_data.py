@@ -1,0 +1,96 @@
+"""Training images through Ray Data: the choice of the reader, and trainings that stream."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from gemix.config import PipelineConfig
+from gemix.data.manifest import Manifest
+from gemix.data.prepare import prepare_here
+from gemix.data.sources import open_source
+from gemix.errors import DataError
+from gemix.gan.dataset import TrainingImages
+from gemix.gan.streaming import StreamedImages
+from gemix.storage import Store
+from jobs.cluster import connect
+from jobs.gan_data import open_training_data
+from jobs.layout import Layout
+from jobs.train_gan import train_gan
+
+pytestmark = pytest.mark.slow
+
+CPU = torch.device("cpu")
+TEN_IMAGES_GB = 10 * 16 * 16 / 1e9
+
+
+@pytest.fixture(scope="module")
+def sharded(tiny_config, tmp_path_factory) -> Layout:
+    """Tiny data in shards of four images."""
+    connect()
+    layout = Layout.at(tmp_path_factory.mktemp("work"))
+    data = dataclasses.replace(tiny_config.data, shard_rows=4)
+    prepare_here(open_source(data), data, Store(layout.data))
+    assert len(Manifest.load(Store(layout.data)).shards) > 6
+    return layout
+
+
+def with_gan(config: PipelineConfig, **changes) -> PipelineConfig:
+    return dataclasses.replace(config, gan=dataclasses.replace(config.gan, **changes))
+
+
+def opened(config: PipelineConfig, layout: Layout, **changes):
+    gan = with_gan(config, shuffle_gb=TEN_IMAGES_GB, **changes).gan
+    return open_training_data(gan, layout.data, CPU, readers=2, say=True)
+
+
+def test_ray_data_reads_what_memory_holds(sharded, tiny_config):
+    memory = opened(tiny_config, sharded, data="memory")
+    stream = opened(tiny_config, sharded, data="stream")
+    for step in (0, 1, 2, 3, 4, 0):
+        ours, theirs = (data.real_batch(step, 8, [0, 1, 4, 5]) for data in (memory, stream))
+        assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
+    stream.close()
+
+
+def test_the_size_chooses_and_a_setting_overrules_it(sharded, tiny_config, capsys):
+    assert isinstance(opened(tiny_config, sharded), TrainingImages)
+    assert "in memory (cpu); gan.data=auto" in capsys.readouterr().out
+    assert isinstance(opened(tiny_config, sharded, data_memory_gb=1e-6), StreamedImages)
+    assert "streamed, 2.56e-06 GB at a time; gan.data=auto" in capsys.readouterr().out
+    forced = opened(tiny_config, sharded, data="memory", data_memory_gb=1e-6)
+    assert isinstance(forced, TrainingImages)
+
+
+def test_a_damaged_shard_is_named_through_ray_data(sharded, tiny_config):
+    stream = opened(tiny_config, sharded, data="stream")
+    file = next(iter(sorted(Path(sharded.data).glob("train-*.parquet"))))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:300] + b"\x00damaged" + whole[308:])
+    try:
+        with pytest.raises(DataError, match=rf"{file.name}.*gemix prepare --overwrite"):
+            for step in range(10):
+                stream.real_batch(step, 8, range(8))
+    finally:
+        file.write_bytes(whole)
+        stream.close()
+
+
+def test_streaming_workers_go_on_and_end_as_if_from_memory(sharded, tiny_config):
+    """The workers take every processor that Ray has, and still their reading gets through."""
+    config = with_gan(tiny_config, data="stream", shuffle_gb=TEN_IMAGES_GB)
+    config = dataclasses.replace(
+        config,
+        compute=dataclasses.replace(config.compute, workers=2),
+        metrics=dataclasses.replace(config.metrics, images=0),
+    )
+    result, store = train_gan(config, sharded), Store(sharded.gan)
+    for data in ("stream", "memory"):
+        # as a kill after step 6 of 8 leaves it
+        store.delete("generator.json")
+        store.delete("checkpoint-00000008.json")
+        again = train_gan(with_gan(config, data=data), sharded)
+        assert again["checksum"] == result["checksum"]
