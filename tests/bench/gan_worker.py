@@ -1,0 +1,156 @@
+"""One measurement of ``gan.py``, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from gemix.gan.config import GanConfig
+from gemix.gan.dataset import TrainingImages
+from gemix.gan.device import compute_dtype
+from gemix.gan.discriminator import Discriminator
+from gemix.gan.distributed import Workers
+from gemix.gan.generator import Architecture, Generator
+from gemix.gan.state import new_state
+from gemix.gan.stylegan2_ada import StyleGAN2ADATrainer
+
+CLASSES = 3
+
+
+def main() -> None:
+    """Measures the task on the command line; prints a line of JSON last."""
+    task = json.loads(sys.argv[1])
+    torch.set_num_threads(task["threads"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = GanConfig(
+        batch=task["batch"],
+        channel_base=task["channel_base"],
+        channel_max=task["channel_max"],
+        precision=task["precision"],
+        augment="none",
+    )
+    if task["engine"] == "peer":
+        from peer import peer_phases
+
+        phases = peer_phases(task, config, CLASSES, device)
+    else:
+        phases = own_phases(task, config, device)
+    seconds = {name: timed(run, task["repeats"], device) for name, (run, _) in phases.items()}
+    weighted = {name: seconds[name] / every for name, (_, every) in phases.items()}
+    step = sum(weighted.values())
+    flops = training_flops(architecture(task, config), config)
+    tflops = flops * config.batch / step / 1e12
+    dtype = torch.float32 if task["engine"] == "peer" else compute_dtype(config.precision, device)
+    print(
+        json.dumps(
+            {
+                "images_per_s": config.batch / step,
+                "tflops": tflops,
+                "of_ceiling": tflops / ceiling_tflops(dtype, device),
+                "computed_in": str(dtype).removeprefix("torch."),
+                "peak_mib": peak_mib(device),
+                "shares": {name: part / step for name, part in weighted.items()},
+                "device": device_name(device),
+                "torch": torch.__version__,
+            }
+        )
+    )
+
+
+def architecture(task: dict, config: GanConfig) -> Architecture:
+    return Architecture(
+        resolution=task["resolution"],
+        img_channels=1,
+        label_dim=CLASSES,
+        channel_base=config.channel_base,
+        channel_max=config.channel_max,
+    )
+
+
+def own_phases(
+    task: dict, config: GanConfig, device: torch.device
+) -> dict[str, tuple[Callable[[], object], int]]:
+    """Each phase of a step, and every how many steps it runs."""
+    rng = np.random.default_rng(0)
+    size = (256, 1, task["resolution"], task["resolution"])
+    labels = np.eye(CLASSES, dtype=np.float32)[rng.integers(CLASSES, size=256)]
+    data = TrainingImages(rng.integers(0, 255, size, dtype=np.uint8), labels, 0, device)
+    state = new_state(architecture(task, config), config, device)
+    trainer = StyleGAN2ADATrainer(state, data, config, Workers())
+    return {
+        "G": (trainer.train_generator, 1),
+        "G path length": (trainer.regularize_generator, config.g_reg_interval),
+        "D": (trainer.train_discriminator, 1),
+        "D R1": (trainer.regularize_discriminator, config.d_reg_interval),
+        "EMA": (lambda: state.update_ema(config.batch, 10.0, None), 1),
+    }
+
+
+def timed(run: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """The least time of a call, after one to warm up; the least is what other work disturbs least.
+
+    In seconds.
+    """
+    times = []
+    for _ in range(repeats + 1):
+        synchronize(device)
+        started = time.perf_counter()
+        run()
+        synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def training_flops(shape: Architecture, config: GanConfig) -> float:
+    """What one image shown costs, by the forward passes g and d of the two networks.
+
+    A backward pass costs twice the forward one, half of it for the inputs alone: 3g + 2d for the
+    generator, g + 6d for the discriminator, and twice a training pass for each penalty.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        generator, discriminator = Generator(shape), Discriminator(shape)
+        z, label = torch.empty(1, shape.z_dim), torch.empty(1, shape.label_dim)
+        with FlopCounterMode(display=False) as counter:
+            image = generator(z, label)
+        g = counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter:
+            discriminator(image, label)
+        d = counter.get_total_flops()
+    path_length = 6 * g / (config.g_reg_interval * config.pl_batch_shrink)
+    return 4 * g + 8 * d + path_length + 6 * d / config.d_reg_interval
+
+
+def ceiling_tflops(dtype: torch.dtype, device: torch.device) -> float:
+    """What a large matrix product reaches here."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / timed(lambda: a @ b, 5, device) / 1e12
+
+
+def peak_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main()
