@@ -1,4 +1,4 @@
-"""Trains the class-conditional StyleGAN2-ADA with Ray Train; resumes by itself."""
+"""Trains the class-conditional GAN with Ray Train; resumes by itself."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ import torch
 from gemix import tracking
 from gemix.config import PipelineConfig
 from gemix.data.manifest import Manifest
-from gemix.data.shards import read_images
-from gemix.gan.checkpoint import Origin, check_resumable, resume_or_start, save_checkpoint
-from gemix.gan.dataset import TrainingImages
+from gemix.gan.best import save_best_generator
+from gemix.gan.checkpoint import Origin, check_resumable, save_checkpoint
+from gemix.gan.dataset import TrainingData
 from gemix.gan.device import default_device
 from gemix.gan.distributed import Workers
 from gemix.gan.generator import Architecture
-from gemix.gan.trained import MARKER, load_generator, save_generator
-from gemix.gan.training import train
+from gemix.gan.stages import FirstWeights, pretraining, weights_of
+from gemix.gan.trained import MARKER, load_generator, load_weights, save_generator
+from gemix.gan.transfer import Weights
 from gemix.storage import Store, open_output
 from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
-from jobs.gan_progress import TrainingLog
+from jobs.gan_data import open_training_data
+from jobs.gan_metrics import ImageMetrics
+from jobs.gan_stage import Stage
 from jobs.layout import Layout
 from jobs.outputs import open_step
 from jobs.ray_train import fit
+
+PRETRAINING = "pretraining"  # directory of the unconditional stage, inside that of the GAN
 
 
 def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False) -> dict[str, Any]:
@@ -40,7 +45,7 @@ def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False
     resources = worker_resources(config.compute)
     data = Manifest.load(Store(layout.data))
     # what can be told without starting workers is told here, once and without a traceback
-    Workers(0, config.compute.workers).positions(config.gan.batch, config.gan.mbstd_group_size)
+    Workers(0, config.compute.workers).positions(config.gan.batch, config.gan.sample_group)
     if not overwrite:
         unfinished = open_output(layout.gan, MARKER, overwrite=False)
         check_resumable(unfinished, origin_of(config, data))
@@ -60,28 +65,41 @@ def _train_worker(settings: dict[str, Any]) -> None:
     layout = Layout(settings["layout"])
     store = Store(layout.gan)
     torch.set_num_threads(config.compute.cpus_per_worker)
-    real = read_images([layout.data], "train")
     origin = origin_of(config, Manifest.load(Store(layout.data)))
-    device, workers = default_device(), Workers.current()
-    state = resume_or_start(store, origin, device)
-    data = TrainingImages(real.images, real.soft_labels, config.gan.seed, device)
-    log = TrainingLog(store, origin, settings["run"]) if workers.rank == 0 else None
-    snapshot = max(1, round(config.gan.snapshot_kimg * 1000 / config.gan.batch))
+    workers = Workers.current()
+    data = open_training_data(
+        config.gan,
+        layout.data,
+        default_device(),
+        local_workers=ray.train.get_context().get_local_world_size(),
+        readers=config.compute.cpus_per_worker,
+        say=workers.rank == 0,
+    )
 
-    def on_step(state, values):
-        if log:
-            log.step(state, values)
-            if state.step % snapshot == 0:
-                save_checkpoint(store, state, origin)
-                log.snapshot(state)
+    def stage(store: Store, origin: Origin, data: TrainingData, first: FirstWeights) -> Stage:
+        return Stage(store, origin, data, workers, settings["run"], first)
 
-    if log:
-        log.start(state)
-    train(state, data, config.gan, workers=workers, on_step=on_step)
-    if log:
+    def given() -> Weights:
+        return load_weights(Store(config.gan.init_from))
+
+    def pretrained() -> Weights:
+        folder = Store(f"{layout.gan}/{PRETRAINING}")
+        before = stage(folder, pretraining(origin), data.unconditional(), first)
+        return weights_of(before.run_to_end())
+
+    first = given if config.gan.init_from else None
+    main = stage(store, origin, data, pretrained if config.gan.pretrain_kimg else first)
+    metrics = ImageMetrics(config, layout, data, origin, workers, main.log)
+    state = main.run(metrics.at_snapshot)
+    metrics.at_end(state)
+    data.close()
+    if log := main.log:
         log.finish(state)
         save_checkpoint(store, state, origin)
-        save_generator(store, state, origin)
+        if config.metrics.use_best:
+            save_best_generator(store)
+        else:
+            save_generator(store, state, origin)
     ray.train.report({"kimg": state.step * config.gan.batch / 1000})
 
 
@@ -97,7 +115,7 @@ def origin_of(config: PipelineConfig, data: Manifest) -> Origin:
             w_dim=gan.w_dim,
             mapping_layers=gan.mapping_layers,
             d_mapping_layers=gan.mapping_layers,
-            channel_base=gan.channel_base,
+            channel_base=gan.resolved_channel_base(data.resolution),
             channel_max=gan.channel_max,
             mbstd_group_size=gan.mbstd_group_size,
         ),
@@ -117,7 +135,8 @@ def _run(request: Request) -> None:
 
 COMMAND = Command(
     name="train-gan",
-    summary="Trains the class-conditional StyleGAN2-ADA on the train split.",
+    summary="Trains the class-conditional StyleGAN2-ADA, or the CGAN baseline (gan.method=cgan), "
+    "on the train split.",
     reads="<workdir>/data",
     writes="<workdir>/gan: checkpoints, sample grids, log.jsonl, generator.safetensors",
     costs="nearly all of the pipeline: minutes for demo on 2 CPU cores, GPU hours at 128 x 128; "

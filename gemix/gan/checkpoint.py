@@ -16,13 +16,16 @@ from gemix.errors import CheckpointError
 from gemix.gan.config import GanConfig
 from gemix.gan.generator import Architecture
 from gemix.gan.state import TrainingState, new_state
+from gemix.gan.transfer import Weights
 from gemix.gan.weights import read_weights, write_weights
 
 if TYPE_CHECKING:  # at run time any store of files will do
     from gemix.storage import Store
 
 # Settings that may differ between the two parts of a resumed training.
-RESUMABLE = ("kimg", "snapshot_kimg", "keep_checkpoints")
+RESUMABLE = ("kimg", "snapshot_kimg", "keep_checkpoints", "data", "data_memory_gb")
+# Plain numbers of the state; its tensors are gathered by _tensors.
+_COUNTERS = ("step", "augment_p", "sign_count", "skipped_updates", "failing_steps", "easings")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,15 +52,13 @@ def save_checkpoint(store: Store, state: TrainingState, origin: Origin) -> str:
 
     Returns:
         The checkpoint's name.
+
+    Raises:
+        OSError: if it cannot be written (a full disk, say); older checkpoints are as they were.
     """
     name = f"checkpoint-{state.step:08d}"
     sha256 = write_weights(store, name, _tensors(state))
-    values = {
-        "step": state.step,
-        "augment_p": state.augment_p,
-        "sign_count": state.sign_count,
-        "sha256": sha256,
-    }
+    values = {key: getattr(state, key) for key in _COUNTERS} | {"sha256": sha256}
     store.write_json(f"{name}.json", values | origin.to_json())
     for old in checkpoints(store)[: -origin.config.keep_checkpoints]:
         store.delete(f"{old}.json")
@@ -88,8 +89,8 @@ def load_checkpoint(store: Store, name: str, origin: Origin, device: torch.devic
         _load_optimizer(optimizer, _below(tensors, key))
     state.pl_mean = tensors["pl_mean"].to(device)
     state.sign_sum = tensors["sign_sum"].to(device)
-    state.step, state.sign_count = values["step"], values["sign_count"]
-    state.augment_p = values["augment_p"]
+    for key in _COUNTERS:
+        setattr(state, key, values[key])
     return state
 
 
@@ -104,12 +105,11 @@ def check_resumable(store: Store, origin: Origin) -> None:
         _check_origin(f"{store.url}/{name}", values, origin.to_json())
 
 
-def resume_or_start(store: Store, origin: Origin, device: torch.device) -> TrainingState:
-    """The state of the newest checkpoint, or a new one where there is none."""
-    names = checkpoints(store)
-    if names:
-        return load_checkpoint(store, names[-1], origin, device)
-    return new_state(origin.architecture, origin.config, device)
+def checkpoint_weights(store: Store, name: str) -> Weights:
+    """The networks alone of a checkpoint of any training, for another one to start from."""
+    tensors = read_weights(store, name, store.read_json(f"{name}.json")["sha256"])
+    networks = ("generator", "generator_ema", "discriminator")
+    return Weights(**{key: _below(tensors, key) for key in networks})
 
 
 def _tensors(state: TrainingState) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Settings of the StyleGAN2-ADA engine, under the names of its papers."""
+"""Settings of the GAN engine, under the names of the papers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,18 @@ class GanConfig(Config):
     """Architecture, losses, augmentation and schedule.
 
     Lengths of training are in kimg: thousands of real images shown to the discriminator. A field
-    that may be null is then set as the StyleGAN2-ADA paper does (:mod:`gemix.gan.training`).
+    that may be null is then set as the StyleGAN2-ADA paper does (:mod:`gemix.gan.stylegan2_ada`).
+
+    `method` cgan is the baseline, a label-conditional DCGAN (:mod:`gemix.gan.cgan`). `cgan_loss`
+    is its generator's loss, minimax as its paper has it, `cgan_lr` the learning rate of both its
+    networks. Only it reads these two; of the others it reads `kimg`, `pretrain_kimg`, `init_from`,
+    `batch`, `seed`, `z_dim`, `channel_base`, `channel_max` and everything from `max_skipped_steps`
+    on. It has no mapping network, regularizers, augmentation or average of weights, and what is
+    set for them does nothing to it. StyleGAN2-ADA reads all but `cgan_loss` and `cgan_lr`.
+
+    `pretrain_kimg` is the length of an unconditional training before, from whose weights the
+    conditional one starts. `init_from` is a directory that gemix train-gan or import-stylegan left,
+    from whose networks the first stage starts (:mod:`gemix.gan.transfer`).
 
     `augment` names a set of augmentations (:mod:`gemix.gan.augment`); `ada_target` is the value
     of r_t that the probability p is steered to, `ada_kimg` how long p takes from 0 to 1 at most,
@@ -23,22 +34,36 @@ class GanConfig(Config):
     "Training generative adversarial networks with limited data", 2020, sections 2.2 and 3.1);
     `augment_p` fixes p instead. `precision` float32 is the reference; bfloat16 runs the
     convolutions in bfloat16 with float32 weights; auto takes bfloat16 where the hardware is fast
-    at it.
+    at it. `freeze_d` keeps the discriminator's layers nearest to the image, so many, as they were
+    loaded (Mo et al., "Freeze the discriminator", 2020). After `max_skipped_steps` steps in a row
+    whose gradients are not finite, training goes back to a checkpoint (:mod:`gemix.gan.guard`).
+
+    `data` says where the images are while training: in memory, on the device if it has its own, or
+    streamed from the shards; auto streams if they take more than `data_memory_gb`, by default a
+    quarter of what the device and the machine have. Neither changes the batches. Images are
+    shuffled within windows of `shuffle_gb`, at least one shard each (:mod:`gemix.gan.order`); a
+    streaming training holds two windows, shared out among its workers.
     """
 
+    method: Literal["stylegan2-ada", "cgan"] = "stylegan2-ada"
+    cgan_loss: Literal["minimax", "nonsaturating"] = "minimax"
+    cgan_lr: LearningRate = 0.0002
+
     kimg: NonNegative = 5000.0
+    pretrain_kimg: NonNegative = 0.0
+    init_from: str | None = None
     batch: Positive = 32
     seed: Count = 0
 
     z_dim: Positive = 512
     w_dim: Positive = 512
     mapping_layers: Positive = 8
-    channel_base: Positive = 16384
+    channel_base: Positive | None = None
     channel_max: Positive = 512
     mbstd_group_size: Positive = 4
 
-    g_lr: LearningRate = 0.0025
-    d_lr: LearningRate = 0.0025
+    g_lr: LearningRate | None = None
+    d_lr: LearningRate | None = None
     r1_gamma: NonNegative | None = None
     d_reg_interval: Positive = 16
     pl_weight: NonNegative = 2.0
@@ -56,16 +81,46 @@ class GanConfig(Config):
     ada_kimg: Annotated[float, Range(low=0.001)] = 500.0
     ada_p_max: Fraction = 0.8
 
+    freeze_d: Count = 0
+    max_skipped_steps: Positive = 8
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    data: Literal["auto", "memory", "stream"] = "auto"
+    data_memory_gb: NonNegative | None = None
+    shuffle_gb: NonNegative = 2.0
     snapshot_kimg: Annotated[float, Range(low=0.001)] = 200.0
     keep_checkpoints: Positive = 2
 
     def conflicts(self) -> list[Problem]:
         """Minibatch-stddev groups divide the batch."""
-        group = min(self.mbstd_group_size, self.batch)
+        group = min(self.sample_group, self.batch)
         if self.batch % group == 0:
             return []
         return [Problem("batch", self.batch, f"a multiple of mbstd_group_size ({group})")]
+
+    @property
+    def objective(self) -> str:
+        """The adversarial loss of the generator, as logs and reports name it."""
+        return self.cgan_loss if self.method == "cgan" else "nonsaturating"
+
+    @property
+    def summary(self) -> str:
+        """The method and what tells its trainings apart, in words."""
+        if self.method == "cgan":
+            return f"CGAN, {self.objective} loss"
+        return f"StyleGAN2-ADA, {self.objective} loss, augmentation {self.augment}"
+
+    @property
+    def sample_group(self) -> int:
+        """How many samples of a batch depend on each other, so that one worker must hold them."""
+        return 1 if self.method == "cgan" else self.mbstd_group_size
+
+    def resolved_channel_base(self, resolution: int) -> int:
+        """Feature maps times resolution; by default half as many below 512 x 512 (appendix C)."""
+        return self.channel_base or (32768 if resolution >= 512 else 16384)
+
+    def resolved_lr(self, lr: float | None, resolution: int) -> float:
+        """`g_lr` or `d_lr`; by default less from 1024 x 1024 on (appendix C)."""
+        return lr or (0.002 if resolution >= 1024 else 0.0025)
 
     def resolved_r1_gamma(self, resolution: int) -> float:
         """R1's weight; by default 0.0002 resolution^2 / batch (StyleGAN2-ADA, appendix C)."""

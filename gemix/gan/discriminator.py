@@ -20,12 +20,13 @@ class DiscriminatorBlock(nn.Module):
         super().__init__()
         in_channels = architecture.channels(resolution)
         out_channels = architecture.channels(resolution // 2)
+        clamp = architecture.conv_clamp
         if resolution == architecture.resolution:
-            self.fromrgb = Conv2dLayer(architecture.img_channels, in_channels, 1)
+            self.fromrgb = Conv2dLayer(architecture.img_channels, in_channels, 1, clamp=clamp)
         else:
             self.fromrgb = None
-        self.conv0 = Conv2dLayer(in_channels, in_channels, 3)
-        self.conv1 = Conv2dLayer(in_channels, out_channels, 3, down=True)
+        self.conv0 = Conv2dLayer(in_channels, in_channels, 3, clamp=clamp)
+        self.conv1 = Conv2dLayer(in_channels, out_channels, 3, down=True, clamp=clamp)
         self.skip = Conv2dLayer(in_channels, out_channels, 1, activate=False, bias=False, down=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class DiscriminatorEpilogue(nn.Module):
         super().__init__()
         channels = architecture.channels(4)
         self.mbstd = MinibatchStdLayer(architecture.mbstd_group_size)
-        self.conv = Conv2dLayer(channels + 1, channels, 3)
+        self.conv = Conv2dLayer(channels + 1, channels, 3, clamp=architecture.conv_clamp)
         self.fc = FullyConnectedLayer(channels * 16, channels, activate=True)
         self.out = FullyConnectedLayer(channels, channels if architecture.label_dim else 1)
 
@@ -75,6 +76,23 @@ class Discriminator(nn.Module):
         else:
             self.mapping = None
 
+    @property
+    def blocks(self) -> list[DiscriminatorBlock]:
+        """The residual blocks, from the image on."""
+        return [getattr(self, f"b{r}") for r in self.architecture.resolutions[:0:-1]]
+
+    def nearest_to_image(self, layers: int) -> list[nn.Parameter]:
+        """The parameters of so many layers from the image on: for each block fromrgb (of the
+        first), conv0, conv1, skip.
+        """
+        ordered = [
+            layer
+            for block in self.blocks
+            for layer in (block.fromrgb, block.conv0, block.conv1, block.skip)
+            if layer is not None
+        ]
+        return [parameter for layer in ordered[:layers] for parameter in layer.parameters()]
+
     def forward(
         self,
         image: Tensor,
@@ -87,7 +105,7 @@ class Discriminator(nn.Module):
         With `batches` above 1, N is that many batches of one size, judged as if one by one.
         """
         x = image.to(dtype, memory_format=torch.channels_last)
-        for resolution in self.architecture.resolutions[:0:-1]:
-            x = getattr(self, f"b{resolution}")(x)
+        for block in self.blocks:
+            x = block(x)
         projection = self.mapping(None, label) if self.mapping is not None else None
         return self.b4(x, projection, batches)

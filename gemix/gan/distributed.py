@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -47,11 +48,10 @@ class Workers:
         table = np.arange(batch).reshape(group, groups)
         return table[:, self.rank * share : (self.rank + 1) * share].flatten().tolist()
 
-    def average_gradients(self, network: nn.Module) -> None:
-        """Replaces every gradient by its mean over the workers, in one message."""
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Replaces every tensor by its mean over the workers, in one message."""
         if self.size == 1:
             return
-        gradients = [p.grad for p in network.parameters() if p.grad is not None]
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
         flat /= self.size
@@ -67,6 +67,21 @@ class Workers:
         value = value.detach().clone()
         dist.all_reduce(value)
         return value / self.size
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over the workers."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def first(self, value: bool, device: torch.device) -> bool:
+        """What rank 0 says, on all workers."""
+        if self.size == 1:
+            return value
+        said = torch.tensor(float(value), device=device)
+        dist.broadcast(said, src=0)
+        return bool(said)
 
     def share_weights(self, network: nn.Module) -> None:
         """Gives every worker the weights and buffers of rank 0."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gemix.gan import ops
 from gemix.gan.layers import FullyConnectedLayer, SynthesisLayer, ToRGBLayer
+from gemix.gan.networks import ImageGenerator
 
 MAPPING_LR_MULTIPLIER = 0.01
 W_AVG_DECAY = 0.995
@@ -20,7 +21,8 @@ class Architecture:
     """What fixes the shapes of a generator and discriminator pair.
 
     `label_dim` is the number of classes K, 0 for unconditional networks. `d_mapping_layers` are
-    those of the discriminator's label projection.
+    those of the discriminator's label projection. `conv_clamp` bounds what every convolution layer
+    puts out, as public networks that were trained in half precision need it; None does not.
     """
 
     resolution: int
@@ -33,6 +35,7 @@ class Architecture:
     channel_base: int = 16384
     channel_max: int = 512
     mbstd_group_size: int = 4
+    conv_clamp: float | None = None
 
     def channels(self, resolution: int) -> int:
         """Feature maps at a resolution."""
@@ -100,14 +103,16 @@ class SynthesisBlock(nn.Module):
         super().__init__()
         self.resolution = resolution
         out_channels = architecture.channels(resolution)
-        w_dim = architecture.w_dim
+        w_dim, clamp = architecture.w_dim, architecture.conv_clamp
         if resolution == 4:
             self.const = nn.Parameter(torch.randn(out_channels, 4, 4))
         else:
             in_channels = architecture.channels(resolution // 2)
-            self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, up=True)
-        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution)
-        self.torgb = ToRGBLayer(out_channels, architecture.img_channels, w_dim)
+            self.conv0 = SynthesisLayer(
+                in_channels, out_channels, w_dim, resolution, up=True, clamp=clamp
+            )
+        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, clamp=clamp)
+        self.torgb = ToRGBLayer(out_channels, architecture.img_channels, w_dim, clamp)
 
     @property
     def convs(self) -> list[SynthesisLayer]:
@@ -162,7 +167,7 @@ class SynthesisNetwork(nn.Module):
         return image
 
 
-class Generator(nn.Module):
+class Generator(ImageGenerator):
     """Latents and soft labels to images."""
 
     def __init__(self, architecture: Architecture):
@@ -171,6 +176,15 @@ class Generator(nn.Module):
         a = architecture
         self.mapping = MappingNetwork(a.z_dim, a.label_dim, a.w_dim, a.mapping_layers)
         self.synthesis = SynthesisNetwork(a)
+
+    @property
+    def noise_shapes(self) -> list[tuple[int, int]]:
+        """The noise of the synthesis network."""
+        return self.synthesis.noise_shapes
+
+    def noise_const(self) -> list[Tensor]:
+        """The fixed noise that is stored with the weights."""
+        return self.synthesis.noise_const()
 
     def map(self, z: Tensor, label: Tensor | None, truncation_psi: float = 1.0) -> Tensor:
         """z [N, z_dim] and labels [N, label_dim] to ws [N, num_ws, w_dim]."""

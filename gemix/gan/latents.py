@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingImages
+from gemix.gan.dataset import TrainingData
 from gemix.gan.generator import Generator
 from gemix.gan.losses import path_length_noise
+from gemix.gan.networks import ImageGenerator
 from gemix.randomness import Stream, normal, sample_rng
 
 # Each phase of a step has noise of its own.
@@ -28,13 +29,13 @@ class LatentSource:
     def __init__(
         self,
         generator: Generator,
-        data: TrainingImages,
+        data: TrainingData,
         config: GanConfig,
         positions: Sequence[int],
     ):
         self.generator, self.data, self.config = generator, data, config
         self.positions = list(positions)
-        self.device = data.images.device
+        self.device = data.device
 
     def styles(
         self, stream: Stream, step: int, shrink: int = 1
@@ -81,10 +82,10 @@ class LatentSource:
 
 
 def draw_noise(
-    generator: Generator, seed: int, indices: Sequence[int], step: int, device: torch.device
+    generator: ImageGenerator, seed: int, indices: Sequence[int], step: int, device: torch.device
 ) -> list[Tensor]:
-    """Fresh noise for every styled convolution, [n, 1, H, W] each."""
-    shapes = generator.synthesis.noise_shapes
+    """Fresh noise of every shape that the generator takes, [n, 1, H, W] each."""
+    shapes = generator.noise_shapes
     sizes = [height * width for height, width in shapes]
     flat = normal(seed, Stream.SYNTHESIS_NOISE, indices, (sum(sizes),), step).to(device)
     return [

@@ -5,9 +5,9 @@ GANs", 2018, section 4.1), so that Adam moves all of them at one rate. Parameter
 the public StyleGAN2-ADA networks, so that their weights load as they are.
 
 A leaky ReLU commutes with a positive factor, so in the generator the gains that follow activations
-in the papers are multiplied into what comes before them: one pass less over every feature map. The
-discriminator keeps the papers' order, because its minibatch standard deviation, ill-conditioned
-where samples are nearly equal, would magnify the different rounding.
+in the papers are multiplied into what comes before them: one pass less over every feature map. In
+float32 the discriminator keeps the papers' order, because its minibatch standard deviation,
+ill-conditioned where samples are nearly equal, would magnify the different rounding.
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ class FullyConnectedLayer(nn.Module):
 
 
 class Conv2dLayer(nn.Module):
-    """Convolution, optionally with bias and leaky ReLU, optionally halving the image."""
+    """Convolution, optionally with bias and leaky ReLU, optionally halving the image.
+
+    Args:
+        clamp: bound on the result's absolute value before the `gain` of a call.
+    """
 
     def __init__(
         self,
@@ -64,10 +68,12 @@ class Conv2dLayer(nn.Module):
         activate: bool = True,
         bias: bool = True,
         down: bool = False,
+        clamp: float | None = None,
     ):
         super().__init__()
         self.activate = activate
         self.down = down
+        self.clamp = clamp
         self.padding = kernel_size // 2
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = nn.Parameter(torch.randn(shape))
@@ -78,20 +84,29 @@ class Conv2dLayer(nn.Module):
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """[N, in, H, W] to [N, out, H, W] (or half of it); `gain` scales the result."""
-        weight = (self.weight * self.weight_gain).to(x.dtype)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
+        bound = None if self.clamp is None else self.clamp * gain
+        if self.activate:
+            gain = gain * ops.LRELU_GAIN
+        before, after = (1.0, gain) if x.dtype == torch.float32 else (gain, 1.0)
+        weight = (self.weight * (self.weight_gain * before)).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * before).to(x.dtype)
         if self.down:
             x = ops.conv2d_down(x, weight, bias, self.resample_filter)
         else:
             x = F.conv2d(x, weight, bias, padding=self.padding)
         if self.activate:
-            x = F.leaky_relu(x, ops.LRELU_SLOPE)
-            gain = gain * ops.LRELU_GAIN
-        return x if math.isclose(gain, 1) else x * gain
+            x = F.leaky_relu_(x, ops.LRELU_SLOPE)
+        x = x if math.isclose(after, 1) else x * after
+        return x if bound is None else x.clamp(-bound, bound)
 
 
 def modulated_conv2d(
-    x: Tensor, weight: Tensor, styles: Tensor, up_fir: Tensor | None, gain: float = 1.0
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    up_fir: Tensor | None,
+    gain: float = 1.0,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Convolution whose weights are modulated by the styles and demodulated.
 
@@ -106,6 +121,7 @@ def modulated_conv2d(
         styles: float32 [N, I].
         up_fir: the blur of an upsampling convolution (k = 3), or None for no upsampling.
         gain: factor on the result.
+        noise: added to the result at last; [N, 1, H, W] or [H, W].
     """
     energy = weight.square().sum(dim=(2, 3))  # [O, I]
     demodulation = torch.rsqrt(styles.square() @ energy.t() + 1e-8)  # [N, O]
@@ -115,17 +131,30 @@ def modulated_conv2d(
         x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
     else:
         x = ops.conv2d_up(x, weight, up_fir)
-    return x * (demodulation * gain).to(x.dtype)[:, :, None, None]
+    demodulation = (demodulation * gain).to(x.dtype)[:, :, None, None]
+    return x * demodulation if noise is None else torch.addcmul(noise, x, demodulation)
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated 3x3 convolution, noise, bias and leaky ReLU, optionally doubling the image."""
+    """Modulated 3x3 convolution, noise, bias and leaky ReLU, optionally doubling the image.
+
+    Args:
+        clamp: bound on the result's absolute value.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, w_dim: int, resolution: int, *, up: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        up: bool = False,
+        clamp: float | None = None,
     ):
         super().__init__()
         self.up = up
+        self.clamp = clamp
         self.resolution = resolution
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
@@ -142,18 +171,20 @@ class SynthesisLayer(nn.Module):
         """
         gain = ops.LRELU_GAIN
         up_fir = self.resample_filter if self.up else None
-        x = modulated_conv2d(x, self.weight, self.affine(w), up_fir, gain)
-        offset = (self.bias * gain)[:, None, None]
         if noise is not None:
-            x = x + (noise * (self.noise_strength * gain)).to(x.dtype)
-        return F.leaky_relu(x + offset.to(x.dtype), ops.LRELU_SLOPE)
+            noise = (noise * (self.noise_strength * gain)).to(x.dtype)
+        x = modulated_conv2d(x, self.weight, self.affine(w), up_fir, gain, noise)
+        x += (self.bias * gain)[:, None, None].to(x.dtype)
+        x = F.leaky_relu_(x, ops.LRELU_SLOPE)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
 class ToRGBLayer(nn.Module):
     """Modulated 1x1 convolution to image channels, without demodulation."""
 
-    def __init__(self, in_channels: int, img_channels: int, w_dim: int):
+    def __init__(self, in_channels: int, img_channels: int, w_dim: int, clamp: float | None = None):
         super().__init__()
+        self.clamp = clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn(img_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(img_channels))
@@ -163,7 +194,8 @@ class ToRGBLayer(nn.Module):
         """[N, in, H, W] and w [N, w_dim] to a float32 image [N, img_channels, H, W]."""
         styles = (self.affine(w) * self.weight_gain).to(x.dtype)
         x = F.conv2d(x * styles[:, :, None, None], self.weight.to(x.dtype))
-        return x.float() + self.bias[:, None, None]
+        x = x.float() + self.bias[:, None, None]
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
 class MinibatchStdLayer(nn.Module):

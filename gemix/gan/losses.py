@@ -1,4 +1,4 @@
-"""The losses of StyleGAN2: non-saturating logistic, R1, path length."""
+"""The losses: logistic and minimax; those of StyleGAN2's regularizers, R1 and path length."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from torch import Tensor
 def generator_loss(fake_logits: Tensor) -> Tensor:
     """Non-saturating logistic loss, mean of -log sigmoid(D(G(z))) (Goodfellow et al. 2014)."""
     return F.softplus(-fake_logits).mean()
+
+
+def minimax_generator_loss(fake_logits: Tensor) -> Tensor:
+    """Mean of log(1 - sigmoid(D(G(z)))), the generator's part of Goodfellow et al. 2014,
+    equation 1. Never positive, and flat where the discriminator is sure.
+    """
+    return -F.softplus(fake_logits).mean()
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

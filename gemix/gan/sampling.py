@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from gemix.gan.device import default_device
-from gemix.gan.generator import Generator
 from gemix.gan.latents import draw_noise
+from gemix.gan.networks import ImageGenerator
 from gemix.schema import Config, Fraction, Positive
 
 NoiseMode = Literal["random", "const", "none"]
@@ -22,7 +22,8 @@ class SamplingConfig(Config):
     """How a generator is sampled.
 
     `truncation_psi` pulls styles towards their mean: 1 not at all, 0 entirely. `noise_mode`:
-    random noise of the image's own seed, the fixed noise stored with the weights, or none.
+    random noise of the image's own seed, the fixed noise stored with the weights, or none. A CGAN
+    has neither styles nor noise: its latent is pulled towards 0, and the noise modes are alike.
     """
 
     truncation_psi: Fraction = 1.0
@@ -42,7 +43,7 @@ def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def sample_images(
-    generator: Generator,
+    generator: ImageGenerator,
     seeds: Sequence[int],
     labels: np.ndarray,
     config: SamplingConfig,
@@ -67,7 +68,7 @@ def sample_images(
         label = torch.from_numpy(labels[start : start + config.batch]).float().to(device)
         noise = {
             "random": lambda batch=batch: draw_noise_of_seeds(generator, batch, device),
-            "const": generator.synthesis.noise_const,
+            "const": generator.noise_const,
             "none": lambda: None,
         }[config.noise_mode]()
         images = generator(z, label, noise, truncation_psi=config.truncation_psi)
@@ -76,9 +77,9 @@ def sample_images(
 
 
 def draw_noise_of_seeds(
-    generator: Generator, seeds: Sequence[int], device: torch.device
+    generator: ImageGenerator, seeds: Sequence[int], device: torch.device
 ) -> list[torch.Tensor]:
-    """Noise for every styled convolution, a function of each image's own seed."""
+    """Noise of every shape that the generator takes, a function of each image's own seed."""
     rows = [draw_noise(generator, seed, [0], 0, device) for seed in seeds]
     return [torch.cat(layer) for layer in zip(*rows, strict=True)]
 

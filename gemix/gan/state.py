@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 
 import torch
 from torch import Tensor, nn
 
 from gemix.gan.config import GanConfig
-from gemix.gan.discriminator import Discriminator
-from gemix.gan.generator import Architecture, Generator
+from gemix.gan.generator import Architecture
+from gemix.gan.methods import METHODS, AdamSettings
+from gemix.gan.networks import ImageGenerator
 from gemix.randomness import Stream, sample_rng
 
 ADAM_EPS = 1e-8
@@ -28,11 +28,14 @@ class TrainingState:
         augment_p: probability p of the augmentations.
         pl_mean: running mean of the path lengths, scalar.
         sign_sum, sign_count: sum and number of sign D(real) since p was last adapted.
+        skipped_updates: optimizer steps dropped so far because gradients were not finite.
+        failing_steps: steps in a row, up to the last, with such a drop.
+        easings: how many settings were eased after a divergence (:mod:`gemix.gan.guard`).
     """
 
-    generator: Generator
-    discriminator: Discriminator
-    generator_ema: Generator
+    generator: ImageGenerator
+    discriminator: nn.Module
+    generator_ema: ImageGenerator
     g_optimizer: torch.optim.Adam
     d_optimizer: torch.optim.Adam
     pl_mean: Tensor
@@ -40,6 +43,9 @@ class TrainingState:
     sign_count: int = 0
     augment_p: float = 0.0
     step: int = 0
+    skipped_updates: int = 0
+    failing_steps: int = 0
+    easings: int = 0
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -75,33 +81,30 @@ class TrainingState:
 
 
 def new_state(architecture: Architecture, config: GanConfig, device: torch.device) -> TrainingState:
-    """The state before the first step, a function of `config.seed`.
-
-    Adam's settings make up for the lazily applied regularizers (Karras et al. 2020, appendix B):
-    with one regularizer step for each k of the loss, lr and the exponents of beta are multiplied
-    by k / (k + 1).
-    """
+    """The state of `config.method` before the first step, a function of `config.seed`."""
+    method = METHODS[config.method]
     with torch.random.fork_rng(devices=[]):
         seed = int(sample_rng(config.seed, Stream.INIT).integers(2**63))
         torch.manual_seed(seed)
-        generator, discriminator = Generator(architecture), Discriminator(architecture)
+        generator, discriminator = (
+            method.generator(architecture),
+            method.discriminator(architecture),
+        )
     generator.to(device), discriminator.to(device)
-    g_interval = config.g_reg_interval if config.pl_weight else None
+    g_settings, d_settings = method.adam(config, architecture.resolution)
     return TrainingState(
         generator=generator,
         discriminator=discriminator,
         generator_ema=copy.deepcopy(generator).requires_grad_(False).eval(),
-        g_optimizer=_adam(generator, config.g_lr, g_interval),
-        d_optimizer=_adam(discriminator, config.d_lr, config.d_reg_interval),
+        g_optimizer=_adam(generator, g_settings),
+        d_optimizer=_adam(discriminator, d_settings),
         pl_mean=torch.zeros([], device=device),
         sign_sum=torch.zeros([], device=device),
         augment_p=config.augment_p or 0.0,
     )
 
 
-def _adam(network: nn.Module, lr: float, reg_interval: int | None) -> torch.optim.Adam:
-    ratio = reg_interval / (reg_interval + 1) if reg_interval else 1.0
-    beta2 = math.pow(0.99, ratio)
-    return torch.optim.Adam(
-        network.parameters(), lr=lr * ratio, betas=(0.0, beta2), eps=ADAM_EPS, fused=True
-    )
+def _adam(network: nn.Module, settings: AdamSettings) -> torch.optim.Adam:
+    # initial_lr is what easing (gemix.gan.guard) reckons from
+    group = {"params": list(network.parameters()), "initial_lr": settings.lr}
+    return torch.optim.Adam([group], lr=settings.lr, betas=settings.betas, eps=ADAM_EPS, fused=True)

@@ -10,7 +10,8 @@ from test_training import ARCHITECTURE, CPU, disks, tiny_config
 
 from gemix.gan.distributed import Workers
 from gemix.gan.state import new_state
-from gemix.gan.training import Trainer, train
+from gemix.gan.stylegan2_ada import StyleGAN2ADATrainer
+from gemix.gan.training import train
 
 
 def run_worker(rank: int, size: int, folder: str) -> None:
@@ -18,7 +19,7 @@ def run_worker(rank: int, size: int, folder: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
     )
-    config = tiny_config(kimg=0.016)
+    config = tiny_config(kimg=0.032, batch=16)
     state = train(new_state(ARCHITECTURE, config, CPU), disks(), config)
     torch.save(state.generator.state_dict(), f"{folder}/generator{rank}.pt")
     gradients = first_gradients(Workers.current())
@@ -28,7 +29,7 @@ def run_worker(rank: int, size: int, folder: str) -> None:
 
 def first_gradients(workers: Workers) -> dict[str, torch.Tensor]:
     """Gradients of every phase of a first step, one after the other, from the same weights."""
-    config, found = tiny_config(augment="bgc", augment_p=0.5), {}
+    config, found = tiny_config(batch=16, augment="bgc", augment_p=0.5), {}
     phases = (
         "train_generator",
         "regularize_generator",
@@ -37,7 +38,7 @@ def first_gradients(workers: Workers) -> dict[str, torch.Tensor]:
     )
     for phase in phases:
         state = new_state(ARCHITECTURE, config, CPU)
-        getattr(Trainer(state, disks(), config, workers), phase)()
+        getattr(StyleGAN2ADATrainer(state, disks(), config, workers), phase)()
         network = state.generator if "generator" in phase else state.discriminator
         for name, parameter in network.named_parameters():
             if parameter.grad is not None:
@@ -46,16 +47,17 @@ def first_gradients(workers: Workers) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_two_workers_have_the_gradients_of_one_and_equal_weights(tmp_path):
-    mp.spawn(run_worker, args=(2, str(tmp_path)), nprocs=2)
+@pytest.mark.parametrize("size", [2, 4])
+def test_workers_have_the_gradients_of_one_and_equal_weights(tmp_path, size):
+    mp.spawn(run_worker, args=(size, str(tmp_path)), nprocs=size)
     load = lambda name: torch.load(tmp_path / name, weights_only=True)  # noqa: E731
     ours, alone = load("gradients0.pt"), first_gradients(Workers())
     assert ours.keys() == alone.keys()
     for phase in {name.split(".")[0] for name in alone}:
-        one, two = (
+        one, shared = (
             torch.cat([g.flatten() for n, g in side.items() if n.startswith(f"{phase}.")])
             for side in (alone, ours)
         )
-        assert (two - one).norm() / one.norm() < 1e-5, phase
-    first, second = load("generator0.pt"), load("generator1.pt")
-    assert all(torch.equal(first[name], second[name]) for name in first)
+        assert (shared - one).norm() / one.norm() < 1e-5, phase
+    first, last = load("generator0.pt"), load(f"generator{size - 1}.pt")
+    assert all(torch.equal(first[name], last[name]) for name in first)

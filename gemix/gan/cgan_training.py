@@ -1,0 +1,66 @@
+"""Training of the CGAN baseline: one batch for the discriminator, one for the generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gemix.gan import losses
+from gemix.gan.phases import PhaseTrainer
+from gemix.randomness import Stream, normal
+
+GENERATOR_LOSSES = {
+    "minimax": losses.minimax_generator_loss,
+    "nonsaturating": losses.generator_loss,
+}
+
+
+class CganTrainer(PhaseTrainer):
+    """min_G max_D E[log D(x|y)] + E[log(1 - D(G(z|y)|y))], in alternating steps.
+
+    As algorithm 1 of Goodfellow et al., "Generative adversarial nets", 2014, with k = 1; the
+    labels y of generated images are drawn from those of the training images. With `cgan_loss`
+    nonsaturating the generator maximizes E[log D(G(z|y)|y)] instead (section 3 there). Nothing is
+    regularized, augmented or averaged: the generator that is sampled is the one that is trained.
+    """
+
+    remedy = "a lower gan.cgan_lr, gan.cgan_loss=nonsaturating or gan.precision=float32"
+
+    def run_phases(self) -> dict[str, Tensor]:
+        """Trains both networks on one batch; returns the losses, by name."""
+        values = {"loss_d": self.train_discriminator(), "loss_g": self.train_generator()}
+        self.state.update_ema(self.config.batch, ema_kimg=0, ema_rampup=None)
+        return values
+
+    def train_discriminator(self) -> Tensor:
+        """Tells real from generated images, each by its label."""
+        state = self.state
+        with self.discriminator_update:
+            z, label = self.latents(Stream.D_LATENT, phase=0)
+            with torch.no_grad():
+                fakes = state.generator(z, label, dtype=self.dtype)
+            reals, real_label = self.real_batch()
+            logits = state.discriminator(
+                torch.cat([reals, fakes]), torch.cat([real_label, label]), self.dtype
+            )
+            loss = losses.discriminator_loss(*logits.chunk(2))
+            loss.backward()
+        return loss.detach()
+
+    def train_generator(self) -> Tensor:
+        """Moves the generator to where the discriminator believes its images."""
+        state = self.state
+        with self.generator_update:
+            z, label = self.latents(Stream.G_LATENT, phase=1)
+            images = state.generator(z, label, dtype=self.dtype)
+            logits = state.discriminator(images, label, self.dtype)
+            loss = GENERATOR_LOSSES[self.config.cgan_loss](logits)
+            loss.backward()
+        return loss.detach()
+
+    def latents(self, stream: Stream, phase: int) -> tuple[Tensor, Tensor]:
+        """Latents [n, z_dim] and training labels [n, K] for this worker's share of the batch."""
+        step, size = self.state.step, self.state.generator.architecture.z_dim
+        z = normal(self.config.seed, stream, self.positions, (size,), step)
+        label = self.data.random_labels(Stream.TRAIN_LABEL, 2 * step + phase, self.positions)
+        return z.to(self.device), label

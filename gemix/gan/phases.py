@@ -1,0 +1,75 @@
+"""What the trainers of all methods share: a step is made of phases, one network learns in each."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor, nn
+
+from gemix.gan.config import GanConfig
+from gemix.gan.dataset import TrainingData
+from gemix.gan.distributed import Workers
+from gemix.gan.guard import Guard, working_precision
+from gemix.gan.updates import NetworkUpdate
+
+if TYPE_CHECKING:  # a state knows its method, and that its trainer
+    from gemix.gan.state import TrainingState
+
+
+class PhaseTrainer(abc.ABC):
+    """Takes a training from step to step.
+
+    Attributes:
+        remedy: the settings that calm this method where it diverges, in words.
+        positions: this worker's positions in the global batch.
+        dtype: what convolutions compute in.
+        generator_update, discriminator_update: within one of them, that network learns.
+    """
+
+    remedy: ClassVar[str]
+
+    def __init__(
+        self, state: TrainingState, data: TrainingData, config: GanConfig, workers: Workers
+    ):
+        self.state, self.data, self.config, self.workers = state, data, config, workers
+        self.device = data.device
+        self.dtype = working_precision(state, config, self.device)
+        self.positions = workers.positions(config.batch, config.sample_group)
+        generator, discriminator = state.generator, state.discriminator
+        self.generator_update = NetworkUpdate(
+            generator, state.g_optimizer, workers, others=[discriminator]
+        )
+        self.discriminator_update = NetworkUpdate(
+            discriminator, state.d_optimizer, workers, others=[generator], frozen=self.frozen()
+        )
+        updates = [self.generator_update, self.discriminator_update]
+        self.guard = Guard(updates, config.max_skipped_steps, self.remedy)
+
+    def run_step(self) -> dict[str, Tensor]:
+        """Trains both networks on one batch and counts the step.
+
+        Returns:
+            What the step has to tell, by name: scalar tensors, of this worker. `loss_g` and
+            `loss_d` are always there.
+
+        Raises:
+            DivergedError: when steps keep failing (:mod:`gemix.gan.guard`).
+        """
+        values = self.run_phases()
+        self.state.step += 1
+        self.guard.check(self.state)
+        return values
+
+    @abc.abstractmethod
+    def run_phases(self) -> dict[str, Tensor]:
+        """The phases of one step, the averaged generator included; returns the losses, by name."""
+
+    def frozen(self) -> Sequence[nn.Parameter]:
+        """Parameters of the discriminator that stay as they are."""
+        return ()
+
+    def real_batch(self) -> tuple[Tensor, Tensor]:
+        """This worker's share of the step's real images and labels."""
+        return self.data.real_batch(self.state.step, self.config.batch, self.positions)

@@ -1,0 +1,62 @@
+"""The stages of a training: what it starts from, and an unconditional one before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from gemix.gan.checkpoint import Origin, checkpoints, load_checkpoint
+from gemix.gan.state import TrainingState, new_state
+from gemix.gan.transfer import Weights, start_from
+
+if TYPE_CHECKING:  # at run time any store of files will do
+    from gemix.storage import Store
+
+FirstWeights = Callable[[], Weights] | None  # what a new training starts from; None: new weights
+
+
+def pretraining(origin: Origin) -> Origin:
+    """The unconditional stage before a training: the same networks without labels.
+
+    The distribution of all scans is learned first, the classes then, from its weights.
+    """
+    config = origin.config
+    return dataclasses.replace(
+        origin,
+        architecture=dataclasses.replace(origin.architecture, label_dim=0),
+        config=dataclasses.replace(config, kimg=config.pretrain_kimg, pretrain_kimg=0.0),
+        classes=(),
+    )
+
+
+def resume_or_start(
+    store: Store,
+    origin: Origin,
+    device: torch.device,
+    first_weights: FirstWeights = None,
+) -> TrainingState:
+    """The state of the newest checkpoint, or a new one where there is none.
+
+    Args:
+        first_weights: what a new state starts from; by default new weights, a function of
+            ``gan.seed``.
+    """
+    names = checkpoints(store)
+    if names:
+        return load_checkpoint(store, names[-1], origin, device)
+    state = new_state(origin.architecture, origin.config, device)
+    if first_weights is not None:
+        start_from(state, first_weights())
+    return state
+
+
+def weights_of(state: TrainingState) -> Weights:
+    """The weights of a state, for the next stage to start from."""
+    return Weights(
+        generator=state.generator.state_dict(),
+        generator_ema=state.generator_ema.state_dict(),
+        discriminator=state.discriminator.state_dict(),
+    )

@@ -1,0 +1,135 @@
+"""Training of StyleGAN2-ADA: one method for each phase of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gemix.gan import losses
+from gemix.gan.augment import AUGMENT_SETS, augment
+from gemix.gan.config import GanConfig
+from gemix.gan.dataset import TrainingData
+from gemix.gan.distributed import Workers
+from gemix.gan.latents import LatentSource
+from gemix.gan.phases import PhaseTrainer
+from gemix.randomness import Stream
+
+if TYPE_CHECKING:  # a state knows its method, and that its trainer
+    from gemix.gan.state import TrainingState
+
+
+class StyleGAN2ADATrainer(PhaseTrainer):
+    """One step of StyleGAN2-ADA, phase by phase."""
+
+    remedy = "a lower gan.g_lr and gan.d_lr, a higher gan.r1_gamma or gan.precision=float32"
+
+    def __init__(
+        self, state: TrainingState, data: TrainingData, config: GanConfig, workers: Workers
+    ):
+        super().__init__(state, data, config, workers)
+        self.latents = LatentSource(state.generator, data, config, self.positions)
+        self.r1_gamma = config.resolved_r1_gamma(data.resolution)
+        self.augmentations = AUGMENT_SETS[config.augment]
+
+    def frozen(self) -> Sequence[nn.Parameter]:
+        """Those of `freeze_d`."""
+        return self.state.discriminator.nearest_to_image(self.config.freeze_d)
+
+    def run_phases(self) -> dict[str, Tensor]:
+        """Trains both networks on one batch; returns the losses, by name."""
+        state, config, step = self.state, self.config, self.state.step
+        values = {"loss_g": self.train_generator()}
+        if config.pl_weight and step % config.g_reg_interval == 0:
+            values["path_length"] = self.regularize_generator()
+        values["loss_d"] = self.train_discriminator()
+        if self.r1_gamma and step % config.d_reg_interval == 0:
+            values["r1_penalty"] = self.regularize_discriminator()
+        state.update_ema(config.batch, config.resolved_ema_kimg, config.ema_rampup)
+        if config.augment_p is None and (step + 1) % config.ada_interval == 0:
+            values["r_t"] = self.adapt_augmentation()
+        return values
+
+    def train_generator(self) -> Tensor:
+        """Moves the generator to where the discriminator believes its images."""
+        with self.generator_update as update:
+            label, ws, noise = self.latents.styles(Stream.G_LATENT, self.state.step)
+            images = self.state.generator.synthesis(ws, noise, self.dtype)
+            images = self.augmented(images, Stream.AUGMENT_FAKE, phase=0)
+            loss = losses.generator_loss(self.state.discriminator(images, label, self.dtype))
+            loss.backward()
+        if update.applied:
+            self.state.generator.mapping.update_w_avg(self.workers.mean(ws[:, 0].mean(dim=0)))
+        return loss.detach()
+
+    def regularize_generator(self) -> Tensor:
+        """Evens out the path lengths; returns their mean."""
+        config, state = self.config, self.state
+        with self.generator_update as update:
+            _, ws, noise = self.latents.styles(
+                Stream.PATH_LENGTH, state.step, shrink=config.pl_batch_shrink
+            )
+            images = state.generator.synthesis(ws, noise, self.dtype)
+            lengths = losses.path_lengths(images, ws, self.latents.path_noise(images, state.step))
+            mean = self.workers.mean(lengths.mean())
+            pl_mean = state.pl_mean.lerp(mean.detach(), config.pl_decay)
+            loss = losses.path_length_penalty(lengths, pl_mean) * config.pl_weight
+            # applied once in g_reg_interval steps, with the weight of all of them
+            (loss * config.g_reg_interval).backward()
+        if update.applied:
+            state.pl_mean = pl_mean
+        return mean.detach()
+
+    def train_discriminator(self) -> Tensor:
+        """Tells real from generated images."""
+        with self.discriminator_update as update:
+            with torch.no_grad():
+                label, ws, noise = self.latents.styles(Stream.D_LATENT, self.state.step)
+                fakes = self.state.generator.synthesis(ws, noise, self.dtype)
+            fakes = self.augmented(fakes, Stream.AUGMENT_FAKE, phase=1)
+            reals, real_label = self.real_batch()
+            reals = self.augmented(reals, Stream.AUGMENT_REAL, phase=0)
+            logits = self.state.discriminator(
+                torch.cat([reals, fakes]), torch.cat([real_label, label]), self.dtype, batches=2
+            )
+            real_logits, fake_logits = logits.chunk(2)
+            loss = losses.discriminator_loss(real_logits, fake_logits)
+            loss.backward()
+        if update.applied:
+            self.state.sign_sum += real_logits.detach().sign().sum()
+            self.state.sign_count += len(real_logits)
+        return loss.detach()
+
+    def regularize_discriminator(self) -> Tensor:
+        """Keeps the discriminator flat around the real images; returns the mean R1 penalty."""
+        with self.discriminator_update:
+            reals, label = self.real_batch()
+            images = self.augmented(reals.requires_grad_(), Stream.AUGMENT_REAL, phase=1)
+            logits = self.state.discriminator(images, label, self.dtype)
+            penalty = losses.r1_penalty(logits, reals).mean()
+            (penalty * (self.r1_gamma / 2) * self.config.d_reg_interval).backward()
+        return penalty.detach()
+
+    def adapt_augmentation(self) -> Tensor:
+        """Steers p so that r_t = E[sign D(real)] meets its target (section 3.1)."""
+        state, config = self.state, self.config
+        r_t = self.workers.mean(state.sign_sum / max(state.sign_count, 1))
+        change = config.batch * config.ada_interval / (config.ada_kimg * 1000)
+        towards = float(torch.sign(r_t - config.ada_target))
+        state.augment_p = min(max(state.augment_p + towards * change, 0.0), config.ada_p_max)
+        state.sign_sum, state.sign_count = torch.zeros_like(state.sign_sum), 0
+        return r_t
+
+    def augmented(self, images: Tensor, stream: Stream, phase: int) -> Tensor:
+        """The images as the discriminator is shown them."""
+        return augment(
+            images,
+            self.augmentations,
+            self.state.augment_p,
+            seed=self.config.seed,
+            stream=stream,
+            indices=self.positions,
+            step=2 * self.state.step + phase,
+        )

@@ -1,0 +1,107 @@
+"""One stage of a GAN training on one worker: the library's loop between checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gemix.gan.checkpoint import Origin, checkpoints, save_checkpoint
+from gemix.gan.dataset import TrainingData
+from gemix.gan.distributed import Workers
+from gemix.gan.stages import FirstWeights, resume_or_start
+from gemix.gan.state import TrainingState
+from gemix.gan.training import train
+from gemix.storage import Store
+from gemix.tracking import Run
+from jobs.gan_progress import TrainingLog
+
+
+class Stage:
+    """A training from its newest checkpoint, or its beginning, to its end.
+
+    Args:
+        store: of its checkpoints and its log.
+        first_weights: what it starts from, if not from new weights.
+        run: where rank 0 logs to.
+
+    Attributes:
+        log: of rank 0, None elsewhere.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        origin: Origin,
+        data: TrainingData,
+        workers: Workers,
+        run: Run,
+        first_weights: FirstWeights = None,
+    ):
+        self.store, self.origin, self.data, self.workers = store, origin, data, workers
+        self.first_weights = first_weights
+        self.log = TrainingLog(store, origin, run) if workers.rank == 0 else None
+        config = origin.config
+        self.snapshot_steps = max(1, round(config.snapshot_kimg * 1000 / config.batch))
+
+    def run(
+        self, at_snapshot: Callable[[TrainingState, int], None] = lambda state, number: None
+    ) -> TrainingState:
+        """Trains to the end.
+
+        Args:
+            at_snapshot: called on every worker before a checkpoint is written, with the state and
+                the number of the snapshot.
+        """
+
+        def on_step(state, values):
+            if self.log:
+                self.log.step(state, values)
+            if state.step % self.snapshot_steps == 0:
+                at_snapshot(state, state.step // self.snapshot_steps)
+                if self.log:
+                    # the log first: a resumed training drops what is newer than its checkpoint
+                    self.log.snapshot(state)
+                    self.save(state)
+
+        state = self.newest()
+        if self.log:
+            self.log.start(state)
+        return train(
+            state,
+            self.data,
+            self.origin.config,
+            workers=self.workers,
+            on_step=on_step,
+            last_good=self.go_back,
+        )
+
+    def run_to_end(self) -> TrainingState:
+        """Trains to the end and leaves the last checkpoint, log and samples there."""
+        state = self.run()
+        if self.log:
+            self.log.finish(state)
+            save_checkpoint(self.store, state, self.origin)
+        return state
+
+    def newest(self) -> TrainingState:
+        """The state of the newest checkpoint, or the first one."""
+        return resume_or_start(self.store, self.origin, self.data.device, self.first_weights)
+
+    def go_back(self) -> TrainingState:
+        """The state to take up again after steps kept failing."""
+        state = self.newest()
+        if self.log:
+            self.log.back_to(state, "the gradients of too many steps were not finite")
+        return state
+
+    def save(self, state: TrainingState) -> None:
+        """Writes a checkpoint; where that is impossible, says so and lets training go on."""
+        try:
+            save_checkpoint(self.store, state, self.origin)
+        except OSError as error:
+            kept = checkpoints(self.store)
+            print(
+                f"{self.log.name}: no checkpoint at step {state.step}: {error}. Training goes on; "
+                f"the last good one is {kept[-1] if kept else 'none'}. Make room in "
+                f"{self.store.url}",
+                flush=True,
+            )

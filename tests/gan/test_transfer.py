@@ -1,0 +1,108 @@
+"""Starting from the weights of another training, and freezing the discriminator."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from gemix.errors import CheckpointError
+from gemix.gan.config import GanConfig
+from gemix.gan.dataset import TrainingImages
+from gemix.gan.generator import Architecture
+from gemix.gan.state import new_state
+from gemix.gan.training import train
+from gemix.gan.transfer import Weights, start_from
+
+CPU = torch.device("cpu")
+SIZES = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 128, "channel_max": 16}
+ONE = Architecture(resolution=16, img_channels=1, label_dim=3, d_mapping_layers=2, **SIZES)
+
+
+def config(**changes) -> GanConfig:
+    return GanConfig(**SIZES | {"kimg": 0.032, "batch": 8, "precision": "float32"} | changes)
+
+
+def trained(architecture: Architecture):
+    rng = np.random.default_rng(0)
+    labels = np.eye(architecture.label_dim, dtype=np.float32)
+    labels = labels[np.arange(24) % max(1, len(labels))] if len(labels) else np.zeros((24, 0))
+    size = (24, 1, architecture.resolution, architecture.resolution)
+    data = TrainingImages(rng.integers(0, 255, size, dtype=np.uint8), labels, seed=0)
+    return train(new_state(architecture, config(), CPU), data, config())
+
+
+def weights_of(state) -> Weights:
+    return Weights(
+        generator=state.generator.state_dict(),
+        generator_ema=state.generator_ema.state_dict(),
+        discriminator=state.discriminator.state_dict(),
+    )
+
+
+def images(generator, label: torch.Tensor | None) -> torch.Tensor:
+    z = torch.from_numpy(np.random.RandomState(0).randn(4, 16)).float()
+    with torch.no_grad():
+        return generator(z, label, generator.synthesis.noise_const())
+
+
+def test_the_same_architecture_is_taken_over_whole():
+    old, new = trained(ONE), new_state(ONE, config(seed=5), CPU)
+    assert start_from(new, weights_of(old)) == []
+    label = torch.eye(3)[[0, 1, 2, 0]]
+    assert torch.equal(images(new.generator_ema, label), images(old.generator_ema, label))
+    assert new.step == 0 and new.g_optimizer.state_dict()["state"] == {}
+
+
+def test_an_unconditional_generator_starts_a_conditional_one():
+    unconditional = dataclasses.replace(ONE, label_dim=0)
+    old, new = trained(unconditional), new_state(ONE, config(seed=5), CPU)
+    started_new = start_from(new, weights_of(old))
+    assert "generator.mapping.embed.weight" in started_new
+    assert "discriminator.mapping.embed.weight" in started_new
+    assert not [name for name in started_new if ".b16." in name]
+    before = images(old.generator_ema, None)
+    for label in torch.eye(3):  # whatever the label, the image is still the old one
+        torch.testing.assert_close(images(new.generator_ema, label.repeat(4, 1)), before)
+
+
+def test_another_number_of_classes_keeps_all_but_the_embeddings():
+    old = trained(dataclasses.replace(ONE, label_dim=5))
+    started_new = start_from(new_state(ONE, config(), CPU), weights_of(old))
+    assert started_new == [
+        "generator.mapping.embed.weight",
+        "discriminator.mapping.embed.weight",
+    ]
+
+
+def test_a_larger_image_takes_the_common_blocks():
+    large = dataclasses.replace(ONE, resolution=32)
+    new = new_state(large, config(), CPU)
+    started_new = start_from(new, weights_of(trained(ONE)))
+    assert {name.split(".")[2] for name in started_new if "generator.synthesis" in name} == {"b32"}
+
+
+def test_weights_that_share_nothing_are_refused():
+    narrow = dataclasses.replace(ONE, w_dim=8, z_dim=8, channel_max=8, channel_base=64)
+    new = new_state(narrow, config(), CPU)
+    source = {f"other.{k}": v for k, v in trained(ONE).generator.state_dict().items()}
+    with pytest.raises(CheckpointError, match="channel_base"):
+        start_from(new, Weights(generator=source, generator_ema=source))
+
+
+def test_frozen_layers_of_the_discriminator_stay():
+    state = new_state(ONE, config(), CPU)
+    before = {k: v.clone() for k, v in state.discriminator.state_dict().items()}
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (24, 1, 16, 16), dtype=np.uint8)
+    data = TrainingImages(images, np.eye(3, dtype=np.float32)[np.arange(24) % 3], seed=0)
+    train(state, data, config(freeze_d=3))
+    same = {k for k, v in state.discriminator.state_dict().items() if torch.equal(v, before[k])}
+    frozen = {
+        f"b16.{layer}.{part}"
+        for layer in ("fromrgb", "conv0", "conv1")
+        for part in ("weight", "bias")
+    }
+    assert {name for name in same if "resample_filter" not in name} == frozen

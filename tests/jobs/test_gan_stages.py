@@ -1,0 +1,94 @@
+"""train-gan in two stages, from other weights, and when a checkpoint cannot be written."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+
+import numpy as np
+import pytest
+import torch
+
+from gemix.data.manifest import Manifest
+from gemix.gan.checkpoint import checkpoints
+from gemix.gan.dataset import TrainingImages
+from gemix.gan.distributed import Workers
+from gemix.gan.trained import load_weights
+from gemix.storage import Store
+from jobs.gan_stage import Stage
+from jobs.layout import Layout
+from jobs.train_gan import PRETRAINING, origin_of, train_gan
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny_config, prepared):
+    gan = dataclasses.replace(tiny_config.gan, pretrain_kimg=0.032)
+    config = dataclasses.replace(tiny_config, gan=gan)
+    return config, train_gan(config, prepared)
+
+
+def test_an_unconditional_stage_comes_before(pretrained, prepared):
+    _, result = pretrained
+    first = Store(f"{prepared.gan}/{PRETRAINING}")
+    assert result["kimg"] == 0.064
+    assert first.read_json("training.json")["kimg"] == 0.032
+    assert first.exists("samples/00000004.png") and not first.exists("label_path.png")
+    assert "mapping.embed.weight" not in load_weights(first).generator
+    assert "mapping.embed.weight" in load_weights(Store(prepared.gan)).generator
+
+
+def test_a_stop_between_the_stages_changes_nothing(pretrained, prepared):
+    config, result = pretrained
+    store = Store(prepared.gan)
+    for name in ["generator.json", *(f"{c}.json" for c in checkpoints(store))]:
+        store.delete(name)
+    assert train_gan(config, prepared)["checksum"] == result["checksum"]
+
+
+def test_a_training_starts_from_another_one(pretrained, prepared, tiny_config, tmp_path):
+    gan = dataclasses.replace(tiny_config.gan, kimg=0.0, init_from=prepared.gan)
+    new = Layout(str(tmp_path))
+    for name in Store(prepared.data).list(recursive=True):
+        Store(new.data).write_bytes(name, Store(prepared.data).read_bytes(name))
+    train_gan(dataclasses.replace(tiny_config, gan=gan), new)
+    old, started = load_weights(Store(prepared.gan)), load_weights(Store(new.gan))
+    assert all(torch.equal(old.generator_ema[k], v) for k, v in started.generator_ema.items())
+
+
+class SmallDisk(Store):
+    """Takes the first `room` files of weights and no more."""
+
+    room = 1
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        if name.endswith(".safetensors"):
+            if not self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.room -= 1
+        super().write_bytes(name, data)
+
+
+class Silent:
+    """Takes what a run logs."""
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: None
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(
+    tiny_config, prepared, tmp_path, capsys
+):
+    origin = origin_of(tiny_config, Manifest.load(Store(prepared.data)))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (24, 1, 16, 16), dtype=np.uint8)
+    labels = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
+    store = SmallDisk(tmp_path)
+    stage = Stage(store, origin, TrainingImages(images, labels, 0), Workers(), Silent())
+    state = stage.run()
+    assert state.step == 8  # it went on without
+    assert checkpoints(store) == ["checkpoint-00000003"]
+    said = capsys.readouterr().out
+    assert "No space left" in said and "last good one is checkpoint-00000003" in said
+    assert stage.newest().step == 3
