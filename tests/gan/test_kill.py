@@ -19,7 +19,7 @@ from gemix.gan.trained import load_generator, save_generator
 from gemix.gan.training import train
 from gemix.storage import Store
 
-KILLS = 6
+KILLS = 4
 CONFIG = tiny_config(kimg=0.16)  # 20 steps
 
 

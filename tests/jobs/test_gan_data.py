@@ -79,7 +79,7 @@ def test_a_damaged_shard_is_named_through_ray_data(sharded, tiny_config):
         stream.close()
 
 
-def test_streaming_workers_go_on_and_end_as_if_from_memory(sharded, tiny_config):
+def test_streaming_workers_end_as_if_they_had_gone_on_from_memory(sharded, tiny_config):
     """The workers take every processor that Ray has, and still their reading gets through."""
     config = with_gan(tiny_config, data="stream", shuffle_gb=TEN_IMAGES_GB)
     config = dataclasses.replace(
@@ -88,9 +88,8 @@ def test_streaming_workers_go_on_and_end_as_if_from_memory(sharded, tiny_config)
         metrics=dataclasses.replace(config.metrics, images=0),
     )
     result, store = train_gan(config, sharded), Store(sharded.gan)
-    for data in ("stream", "memory"):
-        # as a kill after step 6 of 8 leaves it
-        store.delete("generator.json")
-        store.delete("checkpoint-00000008.json")
-        again = train_gan(with_gan(config, data=data), sharded)
-        assert again["checksum"] == result["checksum"]
+    # as a kill after step 6 of 8 leaves it
+    store.delete("generator.json")
+    store.delete("checkpoint-00000008.json")
+    again = train_gan(with_gan(config, data="memory"), sharded)
+    assert again["checksum"] == result["checksum"]
