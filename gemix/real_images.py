@@ -31,7 +31,7 @@ class RealImages:
 
     def __init__(self, store: Store, split: str, limit: int):
         self.store, self.manifest = store, Manifest.load(store)
-        self.shards = [shard for shard in self.manifest.shards if shard.split == split]
+        self.shards = self.manifest.shards_of(split)
         self.bounds = np.cumsum([0, *(shard.rows for shard in self.shards)])
         self.total = int(self.bounds[-1])
         self.rows = permutation(0, Stream.METRIC, self.total)[:limit]
@@ -56,8 +56,7 @@ class RealImages:
         """The images at positions, in that order, any of them repeatedly: uint8 [n, C, H, W]."""
         wanted = np.asarray(positions, dtype=np.int64)
         unique, places = np.unique(wanted, return_inverse=True)
-        side = self.manifest.resolution
-        images = np.empty((len(unique), self.manifest.channels, side, side), np.uint8)
+        images = np.empty((len(unique), *self.manifest.image_shape), np.uint8)
         for number in range(len(self.shards)):
             found, inside = self._within(number, unique)
             if len(found):

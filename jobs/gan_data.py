@@ -49,8 +49,7 @@ def open_training_data(
     """
     store = Store(url)
     manifest = Manifest.load(store)
-    shape = (manifest.channels, manifest.resolution, manifest.resolution)
-    shards = [shard for shard in manifest.shards if shard.split == "train"]
+    shape, shards = manifest.image_shape, manifest.shards_of("train")
     image_bytes = int(np.prod(shape))
     window_rows = int(config.shuffle_gb * 1e9 / image_bytes)
     order = Order(config.seed, [shard.rows for shard in shards], window_rows)
@@ -90,8 +89,7 @@ def shard_reader(store: Store, manifest: Manifest, readers: int = 1) -> ShardRea
     Its tasks ask Ray for no processor, since the workers of the training have taken all that
     there are; where they run, they take of the worker's.
     """
-    shards = [shard for shard in manifest.shards if shard.split == "train"]
-    shape = (manifest.channels, manifest.resolution, manifest.resolution)
+    shape, shards = manifest.image_shape, manifest.shards_of("train")
 
     def read(wanted: Mapping[int, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         def load(batch: pa.Table) -> pa.Table:

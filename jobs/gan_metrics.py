@@ -50,7 +50,6 @@ class ImageMetrics:
             config.metrics, Store(layout.data), Store(layout.metrics), data, workers
         )
         self.device, self.store = data.device, Store(layout.gan)
-        self.last_step = -(-config.gan.kimg * 1000 // config.gan.batch)
         self.began, self.spent = time.monotonic(), 0.0
         self.takes: float | None = None
         self.postponed = False
@@ -60,7 +59,7 @@ class ImageMetrics:
     def at_snapshot(self, state: TrainingState, number: int) -> None:
         """Evaluates the `number`-th snapshot if it is due and fits the budget."""
         due = self.postponed or number % self.config.every == 0
-        if not self.config.images or not due or state.step >= self.last_step:
+        if not self.config.images or not due or state.step >= self.origin.config.steps:
             return  # the last snapshot is evaluated at the end
         started = time.monotonic()
         training = started - self.began - self.spent
@@ -149,7 +148,7 @@ class ImageMetrics:
         print(f"train-gan: {self._kimg(state):.2f} kimg: {figures}{note}", flush=True)
 
     def _kimg(self, state: TrainingState) -> float:
-        return state.step * self.origin.config.batch / 1000
+        return self.origin.config.kimg_at(state.step)
 
 
 def affordable(takes: float, spent: float, budget: float) -> bool:

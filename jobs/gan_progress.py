@@ -33,7 +33,7 @@ class TrainingLog:
 
     def __init__(self, store: Store, origin: Origin, run: Run):
         self.store, self.origin, self.run = store, origin, run
-        self.total = max(1, round(origin.config.kimg * 1000 / origin.config.batch))
+        self.total = origin.config.steps
         self.every = max(1, self.total // LOG_POINTS)
         self.latest: dict[str, Tensor] = {}
         self.records: list[str] = []
@@ -146,7 +146,7 @@ class TrainingLog:
         return sample_images(state.generator_ema, seeds, labels, config, device)
 
     def _kimg(self, state: TrainingState) -> float:
-        return state.step * self.origin.config.batch / 1000
+        return self.origin.config.kimg_at(state.step)
 
     def _images_per_s(self, state: TrainingState) -> float:
         steps = state.step - self.first_step

@@ -57,10 +57,7 @@ class Stage:
                 self.log.step(state, values)
             if state.step % self.snapshot_steps == 0:
                 at_snapshot(state, state.step // self.snapshot_steps)
-                if self.log:
-                    # the log first: a resumed training drops what is newer than its checkpoint
-                    self.log.snapshot(state)
-                    self.save(state)
+                self.save(state)
 
         state = self.newest()
         if self.log:
@@ -74,13 +71,11 @@ class Stage:
             last_good=self.go_back,
         )
 
-    def run_to_end(self) -> TrainingState:
-        """Trains to the end and leaves the last checkpoint, log and samples there."""
-        state = self.run()
+    def finish(self, state: TrainingState) -> None:
+        """Leaves the last checkpoint, log and samples."""
         if self.log:
             self.log.finish(state)
             save_checkpoint(self.store, state, self.origin)
-        return state
 
     def newest(self) -> TrainingState:
         """The state of the newest checkpoint, or the first one."""
@@ -94,8 +89,12 @@ class Stage:
         return state
 
     def save(self, state: TrainingState) -> None:
-        """Writes a checkpoint; where that is impossible, says so and lets training go on."""
+        """Writes log, samples and a checkpoint; if it cannot, says so and lets training go on."""
+        if not self.log:
+            return
         try:
+            # the log first: a resumed training drops what is newer than its checkpoint
+            self.log.snapshot(state)
             save_checkpoint(self.store, state, self.origin)
         except OSError as error:
             kept = checkpoints(self.store)

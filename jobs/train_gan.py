@@ -12,7 +12,7 @@ from gemix import tracking
 from gemix.config import PipelineConfig
 from gemix.data.manifest import Manifest
 from gemix.gan.best import save_best_generator
-from gemix.gan.checkpoint import Origin, check_resumable, save_checkpoint
+from gemix.gan.checkpoint import Origin, check_resumable
 from gemix.gan.dataset import TrainingData
 from gemix.gan.device import default_device
 from gemix.gan.distributed import Workers
@@ -85,7 +85,9 @@ def _train_worker(settings: dict[str, Any]) -> None:
     def pretrained() -> Weights:
         folder = Store(f"{layout.gan}/{PRETRAINING}")
         before = stage(folder, pretraining(origin), data.unconditional(), first)
-        return weights_of(before.run_to_end())
+        state = before.run()
+        before.finish(state)
+        return weights_of(state)
 
     first = given if config.gan.init_from else None
     main = stage(store, origin, data, pretrained if config.gan.pretrain_kimg else first)
@@ -93,14 +95,13 @@ def _train_worker(settings: dict[str, Any]) -> None:
     state = main.run(metrics.at_snapshot)
     metrics.at_end(state)
     data.close()
-    if log := main.log:
-        log.finish(state)
-        save_checkpoint(store, state, origin)
+    main.finish(state)
+    if workers.rank == 0:
         if config.metrics.use_best:
             save_best_generator(store)
         else:
             save_generator(store, state, origin)
-    ray.train.report({"kimg": state.step * config.gan.batch / 1000})
+    ray.train.report({"kimg": config.gan.kimg_at(state.step)})
 
 
 def origin_of(config: PipelineConfig, data: Manifest) -> Origin:

@@ -114,7 +114,16 @@ class Manifest:
 
     def content_digest(self, split: str) -> str:
         """The digest of one split; :func:`gemix.data.shards.read_images` gives the same."""
-        return combine_content(shard.content for shard in self.shards if shard.split == split)
+        return combine_content(shard.content for shard in self.shards_of(split))
+
+    def shards_of(self, split: str) -> list[ShardEntry]:
+        """The shards of a split, sorted by name."""
+        return [shard for shard in self.shards if shard.split == split]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        return self.channels, self.resolution, self.resolution
 
     def save(self, store: Store) -> None:
         """Writes ``manifest.json``; call it last, since it marks the set as finished."""

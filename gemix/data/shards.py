@@ -150,7 +150,7 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
             "or raise data.val_fraction or data.test_fraction, and run gemix prepare again"
         )
     first = manifests[0]
-    shape = (first.channels, first.resolution, first.resolution)
+    shape = first.image_shape
     images = np.empty((sum(shard.rows for *_, shard in chosen), *shape), dtype=np.uint8)
     tables, start = [], 0
     for store, manifest, shard in chosen:

@@ -27,9 +27,7 @@ def read_rows(store: Store, manifest: Manifest, shard: ShardEntry, rows: np.ndar
         DataError: naming the file, if it is missing or damaged.
     """
     table = read_table(store, manifest, shard).select(["image", "checksum"])
-    images = np.empty(
-        (len(rows), manifest.channels, manifest.resolution, manifest.resolution), dtype=np.uint8
-    )
+    images = np.empty((len(rows), *manifest.image_shape), dtype=np.uint8)
     copy_images(f"{store.url}/{shard.name}", table.take(rows), images)
     return images
 
@@ -46,9 +44,7 @@ def read_soft_labels(store: Store, manifest: Manifest, split: str) -> np.ndarray
         DataError: naming the file, if it is missing or its labels cannot be read.
     """
     classes, parts = len(manifest.classes), [np.empty((0, len(manifest.classes)), np.float32)]
-    for shard in manifest.shards:
-        if shard.split != split:
-            continue
+    for shard in manifest.shards_of(split):
         try:
             with store.filesystem.open_input_file(store.path(shard.name)) as file:
                 column = pq.ParquetFile(file).read(columns=["soft_label"])["soft_label"]

@@ -37,7 +37,7 @@ def keep_best(
     name = f"best-{state.step:08d}"
     values = {
         "sha256": write_weights(store, name, state.generator_ema.state_dict()),
-        "kimg": state.step * origin.config.batch / 1000,
+        "kimg": origin.config.kimg_at(state.step),
         "weights": name,
         "score": score,
         "measured": measured,

@@ -98,6 +98,15 @@ class GanConfig(Config):
         return [Problem("batch", self.batch, f"a multiple of mbstd_group_size ({group})")]
 
     @property
+    def steps(self) -> int:
+        """Batches until `kimg` thousand real images were shown."""
+        return int(-(-self.kimg * 1000 // self.batch))
+
+    def kimg_at(self, step: int) -> float:
+        """Thousands of real images shown in so many steps."""
+        return step * self.batch / 1000
+
+    @property
     def objective(self) -> str:
         """The adversarial loss of the generator, as logs and reports name it."""
         return self.cgan_loss if self.method == "cgan" else "nonsaturating"

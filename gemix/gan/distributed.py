@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from gemix.errors import ConfigError
 
@@ -64,9 +64,7 @@ class Workers:
         """The mean of a tensor over the workers."""
         if self.size == 1:
             return value
-        value = value.detach().clone()
-        dist.all_reduce(value)
-        return value / self.size
+        return self.total(value.detach()) / self.size
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a tensor over the workers."""
@@ -82,9 +80,3 @@ class Workers:
         said = torch.tensor(float(value), device=device)
         dist.broadcast(said, src=0)
         return bool(said)
-
-    def share_weights(self, network: nn.Module) -> None:
-        """Gives every worker the weights and buffers of rank 0."""
-        if self.size > 1:
-            for tensor in network.state_dict().values():
-                dist.broadcast(tensor, src=0)

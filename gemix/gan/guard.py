@@ -73,8 +73,8 @@ def ease(
     return good
 
 
-def working_precision(state: TrainingState, config: GanConfig, device: torch.device) -> torch.dtype:
-    """What convolutions compute in, after easing; also sets the learning rates."""
+def apply_easings(state: TrainingState, config: GanConfig, device: torch.device) -> torch.dtype:
+    """Sets the learning rates as they are eased; returns what convolutions compute in."""
     dtype = compute_dtype(config.precision, device)
     for optimizer in state.optimizers.values():
         for group in optimizer.param_groups:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
-from gemix.gan.guard import Guard, working_precision
+from gemix.gan.guard import Guard, apply_easings
 from gemix.gan.updates import NetworkUpdate
 
 if TYPE_CHECKING:  # a state knows its method, and that its trainer
@@ -35,7 +35,7 @@ class PhaseTrainer(abc.ABC):
     ):
         self.state, self.data, self.config, self.workers = state, data, config, workers
         self.device = data.device
-        self.dtype = working_precision(state, config, self.device)
+        self.dtype = apply_easings(state, config, self.device)
         self.positions = workers.positions(config.batch, config.sample_group)
         generator, discriminator = state.generator, state.discriminator
         self.generator_update = NetworkUpdate(

@@ -42,7 +42,7 @@ class TrainedGenerator:
 def save_generator(store: Store, state: TrainingState, origin: Origin) -> str:
     """Writes the averaged generator; the marker ``generator.json`` last. Returns its checksum."""
     checksum = write_weights(store, "generator", state.generator_ema.state_dict())
-    kimg = state.step * origin.config.batch / 1000
+    kimg = origin.config.kimg_at(state.step)
     store.write_json(MARKER, {"sha256": checksum, "kimg": kimg} | origin.to_json())
     return checksum
 

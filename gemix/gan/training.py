@@ -39,7 +39,7 @@ def train(
     """
     workers = workers or Workers.current()
     trainer = METHODS[config.method].trainer(state, data, config, workers)
-    while trainer.state.step * config.batch < config.kimg * 1000:
+    while trainer.state.step < config.steps:
         try:
             values = trainer.run_step()
         except DivergedError as error:
