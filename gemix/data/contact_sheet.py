@@ -14,7 +14,7 @@ _TITLE = 16
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """A small copy of uint8 [1, H, W]: uint8 [h, w], sides up to 128 pixels."""
+    """A small copy of the first channel of uint8 [C, H, W]: uint8 [h, w], sides up to 128."""
     small = Image.fromarray(image[0])
     small.thumbnail((_TILE, _TILE))
     return np.asarray(small)

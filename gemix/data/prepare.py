@@ -72,7 +72,7 @@ def plan(source: Source, config: DataConfig) -> PreparePlan:
     """
     listing = source.list()
     assigned = assign(listing, config)
-    by_bytes = _MOST_BYTES // config.resolution**2
+    by_bytes = _MOST_BYTES // (config.resolution**2 * len(config.windows))
     by_count = max(_FEWEST_ROWS, -(-len(assigned.items) // _SHARDS))
     rows = max(1, min(config.shard_rows, by_bytes, by_count))
     shards = []
@@ -137,7 +137,7 @@ def finish(
         kind="real",
         classes=plan.listing.classes,
         resolution=config.resolution,
-        channels=1,
+        channels=len(config.windows),
         preprocessing=settings(config),
         origin={
             "source": config.source,

@@ -1,4 +1,4 @@
-"""One scan to one square 8-bit grey image of the body."""
+"""One scan to one square 8-bit image of the body."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from PIL import Image
 from gemix.data.body import body_mask, bounding_box
 from gemix.data.config import DataConfig
 from gemix.data.scan import BadImage, Box, Scan
+from gemix.data.windows import apply_window
 
 _BODY_HU = -400.0  # above lung and air, below fat
 
 
 def preprocess(scan: Scan, config: DataConfig) -> np.ndarray:
-    """Window, crop, pad to a square, resize.
+    """Windows, crop, pad to a square, resize.
 
     The crop is the scan's box where it has one, else the body (:mod:`gemix.data.body`).
     What lies outside the body (the table) is painted in the background's grey.
 
     Returns:
-        uint8 [1, R, R], R being ``config.resolution``.
+        uint8 [C, R, R], a channel for each of ``config.windows``, R being ``config.resolution``.
 
     Raises:
         BadImage: for a blank scan or a box that is not inside it.
@@ -29,39 +30,40 @@ def preprocess(scan: Scan, config: DataConfig) -> np.ndarray:
     pixels = scan.pixels
     if pixels.min() == pixels.max():
         raise BadImage(f"blank: every pixel has the value {pixels.min():g}")
-    grey = pixels
-    if scan.is_hounsfield:
-        grey = apply_window(pixels, config.window_level, config.window_width)
+    mask = None
     if scan.box is not None:
-        box, background = _checked(scan.box, grey.shape), int(grey.min())
+        box = _checked(scan.box, pixels.shape)
     else:
         mask = body_mask(pixels, _BODY_HU if scan.is_hounsfield else None)
         box = bounding_box(mask)
-        background = int(np.median(grey[~mask])) if not mask.all() else 0
-        grey = np.where(mask, grey, np.uint8(background))
-    left, top, right, bottom = box
-    square = _pad_to_square(grey[top:bottom, left:right], background)
-    size = (config.resolution, config.resolution)
-    # Pillow widens the filter when it shrinks, which is what keeps thin structures from aliasing
-    resized = Image.fromarray(square).resize(size, Image.Resampling.LANCZOS)
-    return np.asarray(resized)[None]
+    channels = [pixels]
+    if scan.is_hounsfield:
+        channels = [apply_window(pixels, *window) for window in config.levels_and_widths]
+    return np.stack([_cut(grey, box, mask, config.resolution) for grey in channels])
 
 
 def settings(config: DataConfig) -> dict[str, Any]:
     """What decides the pixels, for the manifest."""
     return {
         "resolution": config.resolution,
-        "window_level": config.window_level,
-        "window_width": config.window_width,
+        "windows": [list(window) for window in config.levels_and_widths],
         "crop": "box or body",
         "resize": "lanczos",
     }
 
 
-def apply_window(hounsfield: np.ndarray, level: float, width: float) -> np.ndarray:
-    """Hounsfield units to uint8: `level` - `width`/2 becomes 0, `level` + `width`/2 255."""
-    share = (hounsfield - (level - width / 2)) / width
-    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+def _cut(grey: np.ndarray, box: Box, mask: np.ndarray | None, resolution: int) -> np.ndarray:
+    """The box as a square of uint8 [R, R]; what the mask leaves out in the background's grey."""
+    if mask is None:
+        background = int(grey.min())
+    else:
+        background = int(np.median(grey[~mask])) if not mask.all() else 0
+        grey = np.where(mask, grey, np.uint8(background))
+    left, top, right, bottom = box
+    square = _pad_to_square(grey[top:bottom, left:right], background)
+    # Pillow widens the filter when it shrinks, which is what keeps thin structures from aliasing
+    resized = Image.fromarray(square).resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(resized)
 
 
 def _checked(box: Box, shape: tuple[int, ...]) -> Box:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gemix.data.config import PhantomConfig
 from gemix.data.phantom import render_slice
-from gemix.data.preprocess import apply_window
+from gemix.data.windows import apply_window
 
 
 @pytest.fixture(scope="session")

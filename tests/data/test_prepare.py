@@ -48,11 +48,11 @@ def test_a_finished_set_reads_back_by_split(phantom_set):
 
 
 def test_the_manifest_says_how_it_came_to_be(phantom_set):
-    config, manifest, store = phantom_set
+    _, manifest, store = phantom_set
     assert Manifest.load(store) == manifest
     assert manifest.kind == "real"
     assert manifest.preprocessing["resolution"] == 32
-    assert manifest.preprocessing["window_level"] == config.window_level
+    assert manifest.preprocessing["windows"] == [[-500, 1400]]
     assert manifest.origin["found"] == 24
     assert manifest.origin["quarantined"] == 0
     assert store.read_json(QUARANTINE) == []

@@ -8,8 +8,10 @@ from gemix.data.body import body_mask, bounding_box
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.decode import decode_image
 from gemix.data.phantom import CLASSES, render_slice
-from gemix.data.preprocess import apply_window, preprocess
+from gemix.data.preprocess import preprocess
 from gemix.data.scan import BadImage, Scan
+from gemix.data.windows import apply_window
+from gemix.schema import InvalidConfig
 
 CONFIG = DataConfig(resolution=64)
 
@@ -127,3 +129,28 @@ def test_real_scans_of_every_size_become_squares(shared):
         image = preprocess(grey(decode_image(path.read_bytes())), CONFIG)
         assert image.shape == (1, 64, 64)
         assert image.std() > 10
+
+
+def test_three_windows_make_three_channels(phantom_slices):
+    scan = Scan(pixels=phantom_slices[0], is_hounsfield=True)
+    windows = ("lung", "mediastinal", "-600/1500")
+    image = preprocess(scan, DataConfig(resolution=64, windows=windows))
+    assert image.shape == (3, 64, 64)
+    for channel, window in zip(image, windows, strict=True):
+        alone = preprocess(scan, DataConfig(resolution=64, windows=(window,)))
+        np.testing.assert_array_equal(channel, alone[0])
+    assert not np.array_equal(image[0], image[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"windows": ("lungs",)}, r"windows\.0: given 'lungs', allowed: lung, mediastinal, bone"),
+        ({"windows": ("40/0",)}, r"windows\.0: given '40/0'"),
+        ({"windows": ("lung", "bone")}, "one window or three"),
+        ({"windows": ("lung", "bone", "40/400"), "source": "folder", "path": "x"}, "grey images"),
+    ],
+)
+def test_windows_that_cannot_be_are_named(settings, text):
+    with pytest.raises(InvalidConfig, match=text):
+        DataConfig(**settings)

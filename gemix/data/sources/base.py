@@ -13,11 +13,13 @@ class Item:
     """One labelled scan that can be loaded.
 
     Attributes:
-        key: unique in its source; the path below the source's root for files.
+        key: unique in its source; the path below the source's root for files. It is written to
+            shards and reports, so a source of files that may name patients makes one up.
         class_index: 0 to K - 1.
         group: the patient, or None where patients are not known.
         split: the split that the source's own lists give it, or None.
         box: the part to keep, or None where the body is to be found.
+        location: where `load` finds it, if that is not the key; never written anywhere.
     """
 
     key: str
@@ -25,6 +27,7 @@ class Item:
     group: str | None = None
     split: str | None = None
     box: Box | None = None
+    location: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
