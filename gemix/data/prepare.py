@@ -1,7 +1,8 @@
 """Raw scans to a finished shard set, in steps that any scheduler can spread.
 
 ``plan`` on one machine, ``build_shard`` for each plan anywhere and in any order, ``finish`` on
-one machine again. What comes out is a function of the scans and the settings alone.
+one machine again. What comes out is a function of the scans and the settings alone. An interrupted
+run that is started again keeps the shards that it had finished (:mod:`gemix.data.unfinished`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from gemix.data import unfinished
 from gemix.data.config import DataConfig
 from gemix.data.contact_sheet import contact_sheet, thumbnail
-from gemix.data.manifest import SPLITS, Manifest, ShardEntry
+from gemix.data.manifest import SPLITS, Manifest
 from gemix.data.preprocess import preprocess, settings
 from gemix.data.scan import BadImage, Quarantined
+from gemix.data.shard_plan import PreparePlan, ShardPlan, ShardResult
 from gemix.data.shards import to_columns, write_shard
-from gemix.data.sources import Item, Listing, Source
+from gemix.data.sources import Source
 from gemix.data.splits import assign
 from gemix.errors import DataError
 from gemix.storage import Store
@@ -30,38 +33,6 @@ _SHARDS = 32  # at least so many where there are enough images, to keep many pro
 _FEWEST_ROWS = 32
 _MOST_BYTES = 256 * 2**20  # of pixels in a shard: what a worker holds at once
 _SHOWN = 5  # quarantined files that an error message lists
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShardPlan:
-    """The items of one shard to be; `classes` is K, the number of classes."""
-
-    name: str
-    split: str
-    items: tuple[Item, ...]
-    classes: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShardResult:
-    """What became of a plan: no pixels but one thumbnail a class.
-
-    `entry` is None where every item was bad; `checksums` are those of the rows.
-    """
-
-    entry: ShardEntry | None
-    quarantined: tuple[Quarantined, ...]
-    checksums: tuple[str, ...]
-    thumbnails: dict[int, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PreparePlan:
-    """The whole job: what was found, and the shards to build."""
-
-    listing: Listing
-    notes: tuple[str, ...]
-    shards: tuple[ShardPlan, ...]
 
 
 def plan(source: Source, config: DataConfig) -> PreparePlan:
@@ -91,7 +62,15 @@ def plan(source: Source, config: DataConfig) -> PreparePlan:
 
 
 def build_shard(source: Source, plan: ShardPlan, config: DataConfig, store: Store) -> ShardResult:
-    """Loads and preprocesses the items and writes the shard; bad files are set aside."""
+    """Writes the shard, unless an interrupted run has done so; bad files are set aside."""
+    result = unfinished.kept(store, plan, config)
+    if result is None:
+        result = _build(source, plan, config, store)
+        unfinished.keep(store, plan, config, result)
+    return result
+
+
+def _build(source: Source, plan: ShardPlan, config: DataConfig, store: Store) -> ShardResult:
     images, items, quarantined = [], [], []
     for item in plan.items:
         try:
@@ -159,6 +138,7 @@ def finish(
         if name.endswith(".parquet"):  # left by an interrupted run with other settings
             store.delete(name)
     manifest.save(store)
+    unfinished.forget(store)
     return manifest
 
 
