@@ -24,7 +24,8 @@ class Store:
     """A directory at a local path or an ``s3://bucket/prefix`` URL.
 
     S3 credentials, region and endpoint come from the standard AWS variables and files
-    (``AWS_ENDPOINT_URL`` included). Picklable, and cheap to build.
+    (``AWS_ENDPOINT_URL`` included). Bytes are read and written as they are, whatever a name ends
+    in: ``.gz`` is not unpacked. Picklable, and cheap to build.
 
     Args:
         url: a local path (relative paths are made absolute) or an ``s3://`` URL.
@@ -78,7 +79,7 @@ class Store:
             DataError: if it is not there or cannot be read.
         """
         try:
-            with self.filesystem.open_input_stream(self.path(name)) as stream:
+            with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
                 return stream.read()
         except OSError as error:
             raise DataError(f"{self.url}/{name}: cannot be read ({error})") from error
@@ -87,7 +88,7 @@ class Store:
         """Writes the file, whole or not at all; an older one is replaced."""
         target = self.path(name)
         if not self.is_local:
-            with self.filesystem.open_output_stream(target) as stream:
+            with self.filesystem.open_output_stream(target, compression=None) as stream:
                 stream.write(data)
             return
         os.makedirs(os.path.dirname(target), exist_ok=True)

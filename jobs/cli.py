@@ -10,6 +10,8 @@ COMMANDS = {
     "demo": "the whole path on a built-in phantom, in minutes, on a laptop",
     "pipeline": "the whole path: prepare to report",
     "prepare": "raw scans to checked, split Parquet shards",
+    "verify": "is a shard set whole? names all that is damaged",
+    "check": "do two shard sets, or the splits of one, share patients or images?",
     "train-gan": "the class-conditional StyleGAN2-ADA or CGAN",
     "import-stylegan": "public StyleGAN2-ADA networks, to sample or to start from",
     "sample": "a few images of given seeds and labels, to look at",

@@ -65,6 +65,12 @@ def test_overwriting_never_empties_a_folder_that_is_not_a_result(url):
     assert open_output(url, "done.json", overwrite=True).exists("thesis.tex")
 
 
+def test_no_ending_changes_the_bytes(url):
+    for name in ("x.gz", "x.zst"):
+        Store(url).write_bytes(name, b"as they are")
+        assert Store(url).read_bytes(name) == b"as they are"
+
+
 def test_broken_json_is_named(url):
     store = Store(url)
     store.write_bytes("x.json", b"{")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from gemix.data.windows import WINDOWS, parse_window
 from gemix.schema import Config, Fraction, Positive, PowerOfTwo, Problem, Range
 
-GREY_SOURCES = ("folder", "covidx")
+GREY_SOURCES = ("folder", "covidx", "medmnist")
 """Those of 8-bit images, which no window applies to."""
 
 
@@ -29,14 +29,18 @@ class PhantomConfig(Config):
 class DataConfig(Config):
     """Where the scans are, how they become images, how they are split.
 
-    `windows` turn Hounsfield units into grey: names (:data:`gemix.data.windows.WINDOWS`) or
-    ``level/width`` in HU; one makes grey images, three make the three channels of an image.
-    Images of 8 bits are windowed already. `normal_class` names the class of the healthy, for the
-    missed-disease rate; null means the class called "normal" in any spelling, if there is one.
+    `labels` is the CSV file that gives DICOM patients or series their class. Of each patient's
+    slices every `slice_step`-th is used. `windows` turn Hounsfield units into grey: names
+    (:data:`gemix.data.windows.WINDOWS`) or ``level/width`` in HU; one makes grey images, three make
+    the three channels of an image. Images of 8 bits are windowed already. `normal_class` names the
+    class of the healthy, for the missed-disease rate; null means the class called "normal" in any
+    spelling, if there is one.
     """
 
-    source: Literal["folder", "covidx", "phantom"] = "phantom"
+    source: Literal["folder", "covidx", "dicom", "nifti", "medmnist", "phantom"] = "phantom"
     path: str = ""
+    labels: str = ""
+    slice_step: Positive = 1
     resolution: Annotated[int, PowerOfTwo(16, 1024)] = 128
     val_fraction: Fraction = 0.15
     test_fraction: Fraction = 0.2
@@ -54,6 +58,9 @@ class DataConfig(Config):
             problems.append(
                 Problem("path", self.path, f"a folder or URL (data.source is {self.source})")
             )
+        if self.source == "dicom" and not self.labels:
+            allowed = "a CSV file of patient (or series) and class (data.source is dicom)"
+            problems.append(Problem("labels", self.labels, allowed))
         if self.val_fraction + self.test_fraction >= 1:
             problems.append(
                 Problem("test_fraction", self.test_fraction, f"less than {1 - self.val_fraction:g}")

@@ -19,6 +19,7 @@ from gemix.data.contact_sheet import contact_sheet, thumbnail
 from gemix.data.manifest import SPLITS, Manifest
 from gemix.data.preprocess import preprocess, settings
 from gemix.data.scan import BadImage, Quarantined
+from gemix.data.selection import every_kth
 from gemix.data.shard_plan import PreparePlan, ShardPlan, ShardResult
 from gemix.data.shards import to_columns, write_shard
 from gemix.data.sources import Source
@@ -41,7 +42,7 @@ def plan(source: Source, config: DataConfig) -> PreparePlan:
     Raises:
         DataError: as the source and the split do.
     """
-    listing = source.list()
+    listing = every_kth(source.list(), config.slice_step)
     assigned = assign(listing, config)
     by_bytes = _MOST_BYTES // (config.resolution**2 * len(config.windows))
     by_count = max(_FEWEST_ROWS, -(-len(assigned.items) // _SHARDS))

@@ -118,7 +118,7 @@ def write_shard(
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         class_counts=tuple(np.bincount(indices, minlength=labels.shape[1]).tolist()),
-        content=_content(columns["checksum"], indices, labels, [split] * count),
+        content=content_hash(columns["checksum"], indices, labels, [split] * count),
     )
 
 
@@ -185,7 +185,7 @@ def _check_labels(name: str, labels: np.ndarray, indices: np.ndarray) -> None:
         raise DataError(f"shard {name}: a class index outside 0 to {labels.shape[1] - 1}")
 
 
-def _content(
+def content_hash(
     checksums: Sequence[str], indices: np.ndarray, labels: np.ndarray, splits: Sequence[str]
 ) -> str:
     """The sum of the rows' BLAKE2b-256 hashes; see :class:`ShardEntry`."""

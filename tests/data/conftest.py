@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from gemix.data.config import PhantomConfig
 from gemix.data.phantom import render_slice
@@ -63,5 +66,78 @@ def make_covidx(tmp_path: Path, grey_slices: list[np.ndarray]) -> Callable[..., 
         rows = "".join(f"{patient},src\n" for patient in ids)
         (root / "metadata.csv").write_text("patient id,source\n" + rows)
         return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def hounsfield_slices() -> list[np.ndarray]:
+    """Four phantom slices: float32 [96, 96], HU."""
+    return [render_slice(PhantomConfig(), "cancer", i, 0, 96) for i in range(4)]
+
+
+@pytest.fixture
+def make_dicom(tmp_path: Path, hounsfield_slices, monkeypatch) -> Callable[[], Path]:
+    """Writes four patients of two classes, three slices each, and ``labels.csv``."""
+
+    def make() -> Path:
+        monkeypatch.setenv("GEMIX_PATIENT_SALT", "0123456789abcdef")
+        root = tmp_path / "dicom"
+        root.mkdir()
+        (root / "labels.csv").write_text("patient,class\n0,a\n1,b\n2,a\n3,b\n")
+        for patient, pixels in enumerate(hounsfield_slices):
+            for number in range(3):
+                _write_dicom(root / f"{patient}-{number}", pixels + number, patient, number)
+        return root
+
+    return make
+
+
+def _write_dicom(path: Path, hounsfield: np.ndarray, patient: int, number: int) -> None:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = CTImageStorage
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = f"1.2.{patient}.{number}", f"1.2.{patient}"
+    dataset.Modality, dataset.PatientID = "CT", str(patient)
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.ImagePositionPatient = [0, 0, 5 * number]
+    dataset.Rows, dataset.Columns = hounsfield.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 1
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
+    dataset.PixelData = hounsfield.astype("<i2").tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+
+
+@pytest.fixture
+def make_nifti(tmp_path: Path, hounsfield_slices) -> Callable[[], Path]:
+    """Writes two classes of two volumes, three slices each."""
+
+    def make() -> Path:
+        root = tmp_path / "nifti"
+        for index, pixels in enumerate(hounsfield_slices):
+            values = np.stack([pixels.T + number for number in range(3)], axis=2)
+            folder = root / "ab"[index % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            image = nibabel.Nifti1Image(values.astype(np.int16), np.diag([-1, -1, 5, 1]))
+            nibabel.save(image, folder / f"{index}.nii.gz")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def make_medmnist(tmp_path: Path, grey_slices) -> Callable[[], Path]:
+    """Writes one ``.npz`` of two classes, four images a split."""
+
+    def make() -> Path:
+        arrays = {}
+        for split, first in (("train", 0), ("val", 4), ("test", 8)):
+            arrays[f"{split}_images"] = np.stack(grey_slices[first : first + 4])
+            arrays[f"{split}_labels"] = np.array([[0], [1], [0], [1]])
+        np.savez(tmp_path / "chest.npz", **arrays)
+        return tmp_path / "chest.npz"
 
     return make

@@ -11,11 +11,23 @@ from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.sources import open_source
 
 
-@pytest.fixture(params=["folder", "covidx", "phantom"])
-def source(request, make_folder, make_covidx):
-    make = {"folder": make_folder, "covidx": make_covidx, "phantom": lambda: ""}[request.param]
-    phantom = PhantomConfig(patients_per_class=2, slices_per_patient=2)
-    return open_source(DataConfig(source=request.param, path=str(make()), phantom=phantom))
+@pytest.fixture(params=["folder", "covidx", "dicom", "nifti", "medmnist", "phantom"])
+def source(request, make_folder, make_covidx, make_dicom, make_nifti, make_medmnist):
+    make = {
+        "folder": make_folder,
+        "covidx": make_covidx,
+        "dicom": make_dicom,
+        "nifti": make_nifti,
+        "medmnist": make_medmnist,
+        "phantom": lambda: "",
+    }[request.param]
+    config = DataConfig(
+        source=request.param,
+        path=str(make()),
+        labels="labels.csv" if request.param == "dicom" else "",
+        phantom=PhantomConfig(patients_per_class=2, slices_per_patient=2),
+    )
+    return open_source(config)
 
 
 def test_items_are_labelled_and_distinct(source):

@@ -3,10 +3,20 @@
 from gemix.data.config import DataConfig
 from gemix.data.sources.base import Item, Listing, Source
 from gemix.data.sources.covidx import CovidxSource
+from gemix.data.sources.dicom import DicomSource
 from gemix.data.sources.folder import FolderSource
+from gemix.data.sources.medmnist import MedMnistSource
+from gemix.data.sources.nifti import NiftiSource
 from gemix.data.sources.phantom import PhantomSource
 
 __all__ = ["Item", "Listing", "Source", "open_source"]
+
+_OF_A_PATH = {
+    "folder": FolderSource,
+    "covidx": CovidxSource,
+    "nifti": NiftiSource,
+    "medmnist": MedMnistSource,
+}
 
 
 def open_source(config: DataConfig) -> Source:
@@ -17,4 +27,6 @@ def open_source(config: DataConfig) -> Source:
     """
     if config.source == "phantom":
         return PhantomSource(config)
-    return {"folder": FolderSource, "covidx": CovidxSource}[config.source](config.path)
+    if config.source == "dicom":
+        return DicomSource(config.path, config.labels)
+    return _OF_A_PATH[config.source](config.path)

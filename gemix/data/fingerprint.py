@@ -1,0 +1,78 @@
+"""Fingerprints of images: what is left of a picture after a small shift, noise or new contrast.
+
+The 64-bit hash is the DCT hash of pHash (C. Zauner, "Implementation and Benchmarking of
+Perceptual Image Hash Functions", 2010): signs of low frequencies against their median. Beside it
+stands a 16 x 16 copy, whose correlation is finer than a number of bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.fft import dctn
+
+_SIDE = 16  # of the low-resolution copy
+_DCT_SIDE = 32  # of the copy that is transformed
+_BITS = 8  # frequencies an axis
+_ROWS = 512  # images at a time: bounds the memory of the float copies
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fingerprints:
+    """Fingerprints of N images.
+
+    Attributes:
+        hashes: uint64 [N], to compare by the number of differing bits.
+        copies: float32 [N, 256], of mean 0 and length 1, so that a product of two is their
+            correlation; all 0 for an image of one grey.
+    """
+
+    hashes: np.ndarray
+    copies: np.ndarray
+
+
+def fingerprint(images: np.ndarray) -> Fingerprints:
+    """Fingerprints of uint8 [N, H, W], or of a colour image's mean over channels [N, C, H, W]."""
+    hashes = np.empty(len(images), np.uint64)
+    copies = np.empty((len(images), _SIDE**2), np.float32)
+    for start in range(0, len(images), _ROWS):
+        rows = slice(start, start + _ROWS)
+        grey = images[rows].astype(np.float32)
+        if grey.ndim == 4:
+            grey = grey.mean(axis=1)
+        hashes[rows] = _hashes(_shrink(grey, _DCT_SIDE))
+        copies[rows] = _normalised(_shrink(grey, _SIDE).reshape(len(grey), -1))
+    return Fingerprints(hashes=hashes, copies=copies)
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Differing bits, 0 to 64, of uint64 hashes; broadcasts."""
+    return np.bitwise_count(a ^ b)
+
+
+def _hashes(small: np.ndarray) -> np.ndarray:
+    # the first row and column of frequencies hold the brightness and what is the same along an axis
+    low = dctn(small, axes=(1, 2))[:, 1 : _BITS + 1, 1 : _BITS + 1].reshape(len(small), -1)
+    bits = low > np.median(low, axis=1, keepdims=True)
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+
+
+def _normalised(copies: np.ndarray) -> np.ndarray:
+    centred = copies - copies.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    flat = length < 1e-3 * copies.shape[1] ** 0.5  # rounding, in grey values
+    return np.where(flat, 0, centred / np.where(flat, 1, length))
+
+
+def _shrink(images: np.ndarray, side: int) -> np.ndarray:
+    """Means over a grid of `side` x `side` equal cells: float32 [N, side, side]."""
+    height, width = images.shape[1:]
+    return _cells(height, side) @ images @ _cells(width, side).T
+
+
+def _cells(length: int, side: int) -> np.ndarray:
+    """What each of `length` pixels adds to the mean of each cell: [side, length], rows sum to 1."""
+    edges = np.linspace(0, length, side + 1)[:, None]
+    covered = np.clip(edges - np.arange(length), 0, 1)  # of each pixel, left of each edge
+    return (np.diff(covered, axis=0) * side / length).astype(np.float32)

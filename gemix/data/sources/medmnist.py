@@ -1,0 +1,207 @@
+"""One .npz file in the layout of MedMNIST: images, labels and official splits in arrays.
+
+Yang et al., "MedMNIST v2", Scientific Data 2023. Patients are not in the file.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+
+from gemix.data.decode import MAX_SIDE, MIN_SIDE
+from gemix.data.manifest import SPLITS
+from gemix.data.scan import Scan
+from gemix.data.sources.base import Item, Listing
+from gemix.errors import DataError
+from gemix.storage import Store
+
+_ENDING = ".npz"
+_Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Images uint8 [N, H, W] and labels int64 [N] of each split."""
+
+
+class MedMnistSource:
+    """The arrays ``{train,val,test}_{images,labels}`` of one file, its splits kept.
+
+    Class names come from a JSON file of the same name, ending in ``.json``, with a list of names
+    or an object ``{"0": "name"}``; without one they are the labels, "0" and so on.
+
+    Args:
+        path: the ``.npz`` file, a local path or an ``s3://`` URL.
+
+    Raises:
+        DataError: for another ending.
+    """
+
+    def __init__(self, path: str):
+        folder, self.name = posixpath.split(path)
+        if not self.name.endswith(_ENDING):
+            raise DataError(f"data.path {path!r}: one {_ENDING} file of MedMNIST is wanted")
+        self.store = Store(folder)
+        self._cached: _Arrays | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cached": None}
+
+    def list(self) -> Listing:
+        """Reads the file; see :class:`gemix.data.sources.base.Source`."""
+        arrays = self._arrays()
+        present = {int(label) for _, labels in arrays.values() for label in np.unique(labels)}
+        names = self._names()
+        if names is None:
+            names = {label: str(label) for label in present}
+        strange = sorted(present - names.keys())
+        if strange:
+            raise DataError(
+                f"{self._where}: label {strange[0]}, but {self._json} names only {len(names)} "
+                "classes; add its name there"
+            )
+        kept = sorted(present)
+        if not kept:
+            raise DataError(f"{self._where}: no image in any split; copy the file again")
+        if len(kept) == 1:
+            raise DataError(
+                f"{self._where}: only one class, {names[kept[0]]!r}; images of two "
+                "or more classes are needed"
+            )
+        untrained = [names[k] for k in kept if k not in arrays["train"][1]]
+        if untrained:
+            # images drawn from other splits one by one would part the slices of a patient
+            raise DataError(
+                f"{self._where}: train_labels has no image of class {', '.join(untrained)}; take "
+                "the whole file of the data set"
+            )
+        items = []
+        for class_index, label in enumerate(kept):
+            for split, (images, labels) in arrays.items():
+                height, width = images.shape[1:]
+                for index in np.flatnonzero(labels == label):
+                    key = f"{split}/{index:06d}"
+                    # a group of its own: blocks of neighbours would straddle official splits
+                    items.append(
+                        Item(
+                            key=key,
+                            class_index=class_index,
+                            group=key,
+                            split=split,
+                            box=(0, 0, width, height),
+                        )
+                    )
+        counts = ", ".join(f"{split} {len(labels)}" for split, (_, labels) in arrays.items())
+        notes = [
+            f"found {len(items)} images in {self.name} ({counts})",
+            "patients are not known: the official splits are trusted to keep them apart",
+        ]
+        missing = [names[label] for label in sorted(names.keys() - present)]
+        if missing:
+            notes.append(f"no image of class {', '.join(missing)} was found; it is left out")
+        return Listing(
+            classes=tuple(names[label] for label in kept),
+            items=tuple(items),
+            listed=len(items),
+            notes=tuple(notes),
+        )
+
+    def load(self, item: Item) -> Scan:
+        """See :class:`gemix.data.sources.base.Source`.
+
+        Raises:
+            DataError: if the file cannot be read any more.
+        """
+        split, _, index = item.key.partition("/")
+        images, _ = self._arrays()[split]
+        return Scan(pixels=images[int(index)].copy(), is_hounsfield=False, box=item.box)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.store.url}/{self.name}"
+
+    @property
+    def _json(self) -> str:
+        return self.name.removesuffix(_ENDING) + ".json"
+
+    def _names(self) -> dict[int, str] | None:
+        """Class names by label, None without the JSON file."""
+        if not self.store.exists(self._json):
+            return None
+        tree = self.store.read_json(self._json)
+        if isinstance(tree, list):
+            tree = {str(label): name for label, name in enumerate(tree)}
+        wanted = isinstance(tree, dict) and tree.keys() == {str(k) for k in range(len(tree))}
+        names = list(tree.values()) if wanted else []
+        if not (names and all(isinstance(n, str) and n.strip() for n in names)):
+            raise DataError(
+                f"{self.store.url}/{self._json}: wanted a list of class names or an object "
+                'with the keys "0", "1" and so on'
+            )
+        if len(set(names)) < len(names):
+            raise DataError(f"{self.store.url}/{self._json}: two classes have the same name")
+        return {int(label): name for label, name in tree.items()}
+
+    def _arrays(self) -> _Arrays:
+        """The checked arrays, read once a process."""
+        if self._cached is None:
+            if not self.store.exists(self.name):
+                raise DataError(f"data.path {self._where}: no such file; mend data.path")
+            data = io.BytesIO(self.store.read_bytes(self.name))
+            if not zipfile.is_zipfile(data):
+                raise DataError(f"{self._where}: no .npz file, or a truncated one; copy it again")
+            data.seek(0)
+            with np.load(data, allow_pickle=False) as file:
+                self._cached = {split: self._split(file, split) for split in SPLITS}
+        return self._cached
+
+    def _split(self, file: np.lib.npyio.NpzFile, split: str) -> tuple[np.ndarray, np.ndarray]:
+        images = self._images(file, f"{split}_images")
+        labels = self._labels(file, f"{split}_labels")
+        if len(images) != len(labels):
+            raise DataError(
+                f"{self._where}: {len(images)} {split}_images but {len(labels)} {split}_labels; "
+                "write the file again, one label an image"
+            )
+        return images, labels
+
+    def _read(self, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+        if name not in file.files:
+            raise DataError(
+                f"{self._where}: no array {name} (found {', '.join(file.files) or 'none'}); a "
+                "file of MedMNIST has images and labels of train, val and test"
+            )
+        try:
+            return file[name]
+        except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise DataError(f"{self._where}: array {name} cannot be read ({error})") from error
+
+    def _images(self, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+        images = self._read(file, name)
+        what = f"{self._where}: array {name} is {images.dtype} {list(images.shape)}"
+        is_colour = images.ndim == 4 and images.shape[3] == 3
+        if images.dtype != np.uint8 or not (images.ndim == 3 or is_colour):
+            raise DataError(f"{what}; wanted: grey images, uint8 [N, H, W]")
+        height, width = images.shape[1:3]
+        if max(height, width) > MAX_SIDE or min(height, width) < MIN_SIDE:
+            raise DataError(f"{what}; sides from {MIN_SIDE} to {MAX_SIDE} pixels are read")
+        if not is_colour:
+            return images
+        if (images != images[..., :1]).any():
+            raise DataError(
+                f"{what} and its channels differ: colour images, no CT; take a data set of grey "
+                "images (OrganAMNIST, say) or save one channel as uint8 [N, H, W]"
+            )
+        return images[..., 0].copy()
+
+    def _labels(self, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+        labels = self._read(file, name)
+        what = f"{self._where}: array {name} is {labels.dtype} {list(labels.shape)}"
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            raise DataError(f"{what}: several labels an image; one class an image is wanted")
+        if labels.dtype.kind not in "iu" or labels.ndim == 0 or labels.shape[1:] not in ((), (1,)):
+            raise DataError(f"{what}; wanted: integers [N] or [N, 1]")
+        if labels.size and labels.min() < 0:
+            raise DataError(f"{what} with the label {labels.min()}; labels count from 0")
+        return labels.reshape(-1).astype(np.int64)

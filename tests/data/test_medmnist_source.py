@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gemix.data.config import DataConfig
+from gemix.data.prepare import plan, prepare_here
+from gemix.data.sources.medmnist import MedMnistSource
+from gemix.errors import DataError
+from gemix.storage import Store
+
+SIZES = {"train": 9, "val": 6, "test": 6}
+
+
+def arrays(height=20, width=28, classes=3):
+    """The six arrays, labels 0, 1, 2, 0, 1, 2, … and no two images alike."""
+    rng = np.random.default_rng(0)
+    made = {}
+    for split, count in SIZES.items():
+        made[f"{split}_images"] = rng.integers(0, 256, (count, height, width), dtype=np.uint8)
+        made[f"{split}_labels"] = (np.arange(count, dtype=np.uint8) % classes)[:, None]
+    return made
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Writes an .npz file of `arrays()` with changes, None to leave one out; gives its path."""
+
+    def write(base=None, names=None, **changes):
+        made = {k: v for k, v in ((base or arrays()) | changes).items() if v is not None}
+        np.savez_compressed(tmp_path / "organ.npz", **made)
+        if names is not None:
+            (tmp_path / "organ.json").write_text(json.dumps(names))
+        return str(tmp_path / "organ.npz")
+
+    return write
+
+
+def test_items_keep_label_split_and_pixels(save):
+    path = save()
+    source = MedMnistSource(path)
+    listing = source.list()
+    assert listing.classes == ("0", "1", "2")
+    assert [item.class_index for item in listing.items] == [0] * 7 + [1] * 7 + [2] * 7
+    assert [item.key for item in listing.items][:4] == [
+        "train/000000",
+        "train/000003",
+        "train/000006",
+        "val/000000",
+    ]
+    for item in listing.items:
+        split, _, index = item.key.partition("/")
+        scan = source.load(item)
+        np.testing.assert_array_equal(scan.pixels, arrays()[f"{split}_images"][int(index)])
+        assert item.split == split
+        assert int(index) % 3 == item.class_index
+        assert scan.pixels.dtype == np.uint8
+        assert not scan.is_hounsfield
+        assert scan.box == item.box == (0, 0, 28, 20)
+
+
+def test_what_holds_for_every_source(save):
+    source = MedMnistSource(save())
+    listing = source.list()
+    assert len({item.key for item in listing.items}) == len(listing.items) == listing.listed == 21
+    assert source.list() == listing
+    assert pickle.loads(pickle.dumps(source)).list() == listing
+    assert any("patients are not known" in note for note in listing.notes)
+
+
+def test_official_splits_come_through_the_whole_preparation(save, tmp_path):
+    source = MedMnistSource(save())
+    config = DataConfig(source="medmnist", path="unused", resolution=16)
+    planned = plan(source, config)
+    for shard in planned.shards:
+        assert all(item.key.startswith(f"{shard.split}/") for item in shard.items)
+    manifest = prepare_here(source, config, Store(str(tmp_path / "out")))
+    assert {split: manifest.images(split) for split in SIZES} == SIZES
+
+
+@pytest.mark.parametrize(
+    "names", [["liver", "spleen", "heart"], {"2": "heart", "0": "liver", "1": "spleen"}]
+)
+def test_names_come_from_the_json_file_beside(save, names):
+    assert MedMnistSource(save(names=names)).list().classes == ("liver", "spleen", "heart")
+
+
+def test_a_named_class_without_an_image_is_left_out(save):
+    path = save(names=["a", "b", "c", "d"])
+    listing = MedMnistSource(path).list()
+    assert listing.classes == ("a", "b", "c")
+    assert any("no image of class d" in note for note in listing.notes)
+
+
+def test_flat_labels_of_any_integer_type_are_read(save):
+    made = arrays()
+    flat = {k: v.reshape(-1).astype(np.int64) for k, v in made.items() if k.endswith("labels")}
+    path = save()
+    expected = MedMnistSource(path).list()
+    assert MedMnistSource(save(made | flat)).list() == expected
+
+
+def test_labels_with_a_gap_keep_their_own_names(save):
+    made = arrays()
+    labels = {k: v * 2 for k, v in made.items() if k.endswith("labels")}
+    listing = MedMnistSource(save(made | labels)).list()
+    assert listing.classes == ("0", "2", "4")
+    assert {item.class_index for item in listing.items} == {0, 1, 2}
+
+
+def test_colour_of_equal_channels_is_grey_and_true_colour_is_refused(save):
+    made = arrays()
+    grey = made["val_images"]
+    colour = np.repeat(grey[..., None], 3, axis=3)
+    source = MedMnistSource(save(val_images=colour))
+    item = next(item for item in source.list().items if item.key == "val/000004")
+    np.testing.assert_array_equal(source.load(item).pixels, grey[4])
+    colour[5, 3, 3, 2] ^= 1
+    with pytest.raises(DataError, match=r"val_images is uint8.*channels differ.*one channel"):
+        MedMnistSource(save(val_images=colour)).list()
+
+
+def test_the_file_is_read_once_and_not_pickled(save, tmp_path):
+    source = MedMnistSource(save())
+    small = len(pickle.dumps(source))
+    items = source.list().items
+    assert len(pickle.dumps(source)) == small
+    copy = pickle.loads(pickle.dumps(source))
+    (tmp_path / "organ.npz").unlink()
+    first = source.load(items[0]).pixels
+    first[:] = 0
+    assert source.load(items[0]).pixels.any()
+    with pytest.raises(DataError, match=r"organ\.npz: no such file"):
+        copy.load(items[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"val_labels": None}, r"no array val_labels \(found train_images, .*test_labels\)"),
+        ({"test_images": np.zeros((5, 20, 28), np.uint8)}, "5 test_images but 6 test_labels"),
+        ({"val_images": np.zeros((6, 20, 28))}, r"val_images is float64 \[6, 20, 28\]; wanted"),
+        ({"val_images": np.zeros((6, 20, 28, 28), np.uint8)}, r"val_images is uint8 \[6, 20, 28, "),
+        ({"val_images": np.zeros((6, 8, 28), np.uint8)}, "val_images .*sides from 16 to 8192"),
+        ({"val_labels": np.zeros((6, 14), np.uint8)}, r"val_labels is uint8 \[6, 14\]: several"),
+        ({"val_labels": np.zeros(6)}, r"val_labels is float64 \[6\]; wanted: integers"),
+        ({"val_labels": np.uint8(3)}, r"val_labels is uint8 \[\]; wanted: integers"),
+        ({"val_labels": np.full(6, -1)}, "val_labels .*label -1; labels count from 0"),
+        ({"val_labels": np.array([0] * 6, object)}, "val_labels cannot be read.*[Oo]bject"),
+        ({"val_labels": np.full(6, 7)}, "train_labels has no image of class 7"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(save, changes, message):
+    with pytest.raises(DataError, match=message):
+        MedMnistSource(save(**changes)).list()
+
+
+def test_one_class_is_not_enough(save):
+    with pytest.raises(DataError, match="only one class, '0'"):
+        MedMnistSource(save(arrays(classes=1))).list()
+    empty = {name: array[:0] for name, array in arrays().items()}
+    with pytest.raises(DataError, match="no image in any split"):
+        MedMnistSource(save(empty)).list()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b"], r"label 2, but organ\.json names only 2"),
+        (["a", "b", "b"], "two classes have the same name"),
+        ({"0": "a", "1": "b", "3": "c"}, r"organ\.json: wanted a list of class names"),
+        (["a", "b", 3], r"organ\.json: wanted a list of class names"),
+        ([], r"organ\.json: wanted a list"),
+        ("abc", r"organ\.json: wanted a list"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(save, names, message):
+    path = save(names=names)
+    with pytest.raises(DataError, match=message):
+        MedMnistSource(path).list()
+
+
+def test_a_file_that_is_no_npz_is_named(save, tmp_path):
+    with pytest.raises(DataError, match=r"'scans': one \.npz file"):
+        MedMnistSource("scans")
+    with pytest.raises(DataError, match=r"none\.npz: no such file"):
+        MedMnistSource(str(tmp_path / "none.npz")).list()
+    path = tmp_path / "organ.npz"
+    np.save(path.with_suffix(".npy"), np.zeros(3))
+    for data in (b"", b"x" * 100, path.with_suffix(".npy").read_bytes()):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=r"organ\.npz: no \.npz file, or a truncated one"):
+            MedMnistSource(str(path)).list()
+    data = bytearray((tmp_path / save().rpartition("/")[2]).read_bytes())
+    data[2000:2100] = bytes(100)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"array train_images cannot be read"):
+        MedMnistSource(str(path)).list()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["", "deep/er/"])
+def test_a_bucket_is_the_same_as_a_disk(save, bucket, folder):
+    path = Path(save(names=["liver", "spleen", "heart"]))
+    for file in (path, path.with_suffix(".json")):
+        Store(bucket).write_bytes(f"{folder}{file.name}", file.read_bytes())
+    local, remote = MedMnistSource(str(path)), MedMnistSource(f"{bucket}/{folder}organ.npz")
+    listing = local.list()
+    assert remote.list() == listing
+    item = listing.items[-1]
+    np.testing.assert_array_equal(remote.load(item).pixels, local.load(item).pixels)
