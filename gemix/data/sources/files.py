@@ -36,7 +36,7 @@ def list_files(store: Store) -> list[str]:
     names = list(_walk(store.url)) if store.is_local else store.list(recursive=True)
     if not store.is_local and not names:
         raise DataError(f"data.path {store.url}: no object there; mend data.path")
-    return sorted((name for name in names if not _is_hidden(name)), key=natural_key)
+    return sorted((name for name in names if not is_hidden(name)), key=natural_key)
 
 
 def is_image(name: str) -> bool:
@@ -63,7 +63,8 @@ def load_image(store: Store, name: str) -> np.ndarray:
     return decode_image(data)
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder above it, is hidden or left by macOS."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
 from typing import Any
 
@@ -17,7 +16,7 @@ from nibabel.wrapstruct import WrapStructError
 from gemix.data.decode import MAX_SIDE, MIN_SIDE
 from gemix.data.scan import BadImage, Scan
 from gemix.data.sources.base import Item, Listing
-from gemix.data.sources.files import describe_endings, list_files, natural_key
+from gemix.data.sources.class_folders import find_class_folders
 from gemix.errors import DataError
 from gemix.storage import Store
 
@@ -73,7 +72,10 @@ class NiftiSource:
 
         A volume whose header is of no use is one item, which `load` refuses with the reason.
         """
-        by_class, others = self._find()
+        folders = find_class_folders(
+            self.store, lambda name: bool(_ENDING.search(name)), "volume", ".nii or .nii.gz"
+        )
+        by_class = folders.by_class
         items: list[Item] = []
         unusable: list[str] = []
         guessed = 0
@@ -110,11 +112,7 @@ class NiftiSource:
                 f"{guessed} volumes do not say how the patient lay (qform and sform code 0); "
                 "taken as stored from right to left, posterior to anterior, inferior to superior"
             )
-        if others:
-            notes.append(
-                f"left out {len(others)} files that are no volumes in a class folder: "
-                + describe_endings(others)
-            )
+        notes += folders.notes("volume")
         return Listing(
             classes=tuple(by_class), items=tuple(items), listed=len(items), notes=tuple(notes)
         )
@@ -148,40 +146,6 @@ class NiftiSource:
         if isinstance(volume, BadImage):
             raise BadImage(str(volume))
         return volume
-
-    def _find(self) -> tuple[dict[str, list[str]], list[str]]:
-        """Volumes by class folder, and all other files."""
-        by_class: dict[str, list[str]] = {}
-        if self.store.is_local and os.path.isdir(self.store.url):
-            # an empty folder has no file that would show it
-            folders = [entry.name for entry in os.scandir(self.store.url) if entry.is_dir()]
-            shown = [n for n in folders if not n.startswith(".") and n != "__MACOSX"]
-            by_class = {name: [] for name in sorted(shown, key=natural_key)}
-        others = []
-        for name in list_files(self.store):
-            folder, slash, _ = name.partition("/")
-            files = by_class.setdefault(folder, []) if slash else others
-            (files if _ENDING.search(name) else others).append(name)
-        where = f"data.path {self.store.url}"
-        if not by_class:
-            raise DataError(
-                f"{where}: no class folders; put the volumes of each class into a folder of its "
-                f"own ({len(others)} files lie loose: {describe_endings(others) or 'none'})"
-            )
-        for name, files in by_class.items():
-            if not files:
-                inside = [other for other in others if other.startswith(f"{name}/")]
-                found = f"only {describe_endings(inside)}" if inside else "it is empty"
-                raise DataError(
-                    f"{self.store.url}/{name}: no volume in this class folder ({found}); add .nii "
-                    "or .nii.gz files or remove the folder"
-                )
-        if len(by_class) == 1:
-            raise DataError(
-                f"{where}: only one class, {next(iter(by_class))!r}; two or more class folders "
-                "are needed (or data.path points one folder too deep or too high)"
-            )
-        return by_class, others
 
 
 def _read(store: Store, name: str, count: int) -> bytes:
