@@ -46,6 +46,12 @@ class Store:
         else:
             self.filesystem, self.root = pafs.FileSystem.from_uri(self.url)
 
+    @classmethod
+    def of_file(cls, url: str) -> tuple[Store, str]:
+        """The directory of a file, given by path or ``s3://`` URL, and the file's name in it."""
+        folder, name = posixpath.split(url)
+        return cls(folder or "."), name
+
     def __reduce__(self):
         return Store, (self.url,)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import posixpath
 import sys
 
 from gemix.errors import CheckpointError, ConfigError
@@ -66,8 +65,7 @@ def import_stylegan(
 
 
 def _read(url: str) -> bytes:
-    folder, name = posixpath.split(url)
-    store = Store(folder or ".")
+    store, name = Store.of_file(url)
     size = store.filesystem.get_file_info(store.path(name)).size or 0
     if size > MAX_BYTES:
         raise CheckpointError(f"{url}: {size / 2**30:.0f} GiB, far larger than networks are")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from gemix.images import encode_png
 
 _TILE = 128  # largest side of a thumbnail, pixels
 _COLUMNS = 12
@@ -35,6 +36,4 @@ def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]]) -> bytes:
         for column, index in enumerate(spread):
             tile = Image.fromarray(images[index]).resize((_TILE, _TILE))
             page.paste(tile, (column * _TILE, top + _TITLE))
-    buffer = io.BytesIO()
-    page.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return encode_png(np.asarray(page)[..., None])

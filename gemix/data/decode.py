@@ -46,12 +46,16 @@ def decode_image(data: bytes) -> np.ndarray:
         raise BadImage(f"truncated or damaged ({error}); copy it again") from None
 
 
-def _check_header(image: Image.Image, data: bytes) -> None:
-    width, height = image.size
+def check_size(width: int, height: int) -> None:
+    """Raises BadImage for a side outside `MIN_SIDE` to `MAX_SIDE`, in pixels."""
     if max(width, height) > MAX_SIDE or min(width, height) < MIN_SIDE:
         raise BadImage(
             f"{width} x {height} pixels; sides from {MIN_SIDE} to {MAX_SIDE} pixels are read"
         )
+
+
+def _check_header(image: Image.Image, data: bytes) -> None:
+    check_size(*image.size)
     if getattr(image, "n_frames", 1) > 1:
         raise BadImage(f"{image.n_frames} frames in one file; save one slice a file")
     # Pillow reads 16-bit colour PNG as 8-bit without a word, so its header is asked

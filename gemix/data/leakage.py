@@ -18,7 +18,6 @@ Phantom patients are more alike than people: about one in a hundred of their pai
 from __future__ import annotations
 
 import dataclasses
-import io
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +29,7 @@ from gemix.data.contact_sheet import thumbnail
 from gemix.data.fingerprint import Fingerprints, distance, fingerprint
 from gemix.data.imageset import ImageSet
 from gemix.data.shards import image_checksum
+from gemix.images import encode_png
 
 MAX_BITS = 10
 MIN_CORRELATION = 0.95
@@ -205,6 +205,4 @@ def overlap_sheet(overlaps: Sequence[Overlap]) -> bytes:
             draw.text((start + 3, top + 28), pair.sources[side][-20:], fill=0)
             tile = Image.fromarray(image).resize((_TILE, _TILE))
             page.paste(tile, (start, top + _TEXT))
-    buffer = io.BytesIO()
-    page.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return encode_png(np.asarray(page)[..., None])

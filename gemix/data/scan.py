@@ -9,6 +9,9 @@ import numpy as np
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are exclusive."""
 
+LOWEST_HU, HIGHEST_HU = -1024.0, 3071.0
+"""What the 12 bits of a CT scanner hold, in Hounsfield units; the lowest stands for air."""
+
 
 class BadImage(Exception):
     """One file that cannot be used; its text is the reason, which the quarantine list shows."""

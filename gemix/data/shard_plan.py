@@ -17,6 +17,7 @@ from gemix.data.config import DataConfig
 from gemix.data.manifest import ShardEntry
 from gemix.data.scan import Quarantined
 from gemix.data.sources import Item, Listing
+from gemix.images import encode_png
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,9 +79,7 @@ class PreparePlan:
 
 
 def _to_png(image: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(encode_png(image[..., None])).decode()
 
 
 def _from_png(text: str) -> np.ndarray:

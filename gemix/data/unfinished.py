@@ -24,8 +24,6 @@ def keep(store: Store, plan: ShardPlan, config: DataConfig, result: ShardResult)
 
 def kept(store: Store, plan: ShardPlan, config: DataConfig) -> ShardResult | None:
     """What became of a plan in an earlier run; None if its shard has to be built."""
-    if not store.exists(_name(plan)):
-        return None
     try:
         tree = store.read_json(_name(plan))
         if tree["digest"] != plan.digest(config):
@@ -35,7 +33,7 @@ def kept(store: Store, plan: ShardPlan, config: DataConfig) -> ShardResult | Non
             return None
         data = store.read_bytes(plan.name)
     except (DataError, KeyError, TypeError, ValueError):
-        return None  # damaged: building it again mends it
+        return None  # not there, or damaged: building it again mends it
     return result if hashlib.sha256(data).hexdigest() == result.entry.sha256 else None
 
 

@@ -15,8 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gemix.data.manifest import MANIFEST, Manifest, ShardEntry
-
-# the definition of a row's hash belongs to the shards and must not be there twice
 from gemix.data.shards import SCHEMA, content_hash, image_checksum
 from gemix.errors import DataError
 from gemix.storage import Store

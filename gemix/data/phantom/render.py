@@ -12,6 +12,7 @@ from gemix.data.phantom.canvas import Canvas, ellipse, smooth_max, smooth_noise
 from gemix.data.phantom.lesions import CLASSES, draw_confounders, draw_disease, paint_lesions
 from gemix.data.phantom.patient import LUNG_HEIGHT, Patient
 from gemix.data.phantom.vessels import draw_tree, paint_tree
+from gemix.data.scan import HIGHEST_HU, LOWEST_HU
 from gemix.randomness import Stream, sample_rng
 
 _SHAPE = 2.3  # exponent of the superellipses of body and rib cage
@@ -207,4 +208,4 @@ def _scan(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndar
         -((canvas.x / patient.body[0]) ** 2) - (canvas.y / patient.body[1]) ** 2
     )
     noisy = blurred + (2.0 * patient.noise) * grain * inside
-    return np.clip(noisy, -1024, 3071).astype(np.float32)
+    return np.clip(noisy, LOWEST_HU, HIGHEST_HU).astype(np.float32)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -45,8 +44,7 @@ class DicomSource:
     def list(self) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
         salt = _read_salt()
-        folder, name = posixpath.split(self.labels)
-        labels = read_labels(Store(folder), name)
+        labels = read_labels(*Store.of_file(self.labels))
         left_out: Counter[str] = Counter()
         slices = list(self._slices(labels.key, left_out))
         labelled = [one for one in slices if one.key in labels.labels]

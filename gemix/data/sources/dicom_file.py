@@ -18,11 +18,10 @@ import pydicom
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID_dictionary
 
-from gemix.data.decode import MAX_SIDE, MIN_SIDE
-from gemix.data.scan import BadImage
+from gemix.data.decode import check_size
+from gemix.data.scan import HIGHEST_HU, LOWEST_HU, BadImage
 
 _AXIAL = math.cos(math.radians(25))  # least |z| of a slice's normal: gantries tilt, planes differ
-_AIR, _DENSEST = -1024.0, 3071.0  # HU: what 12 bits hold at the usual intercept
 _TAGS = [
     "BurnedInAnnotation", "ImageOrientationPatient", "ImagePositionPatient", "ImageType",
     "InstanceNumber", "Modality", "PatientID", "SOPInstanceUID", "SeriesInstanceUID",
@@ -137,10 +136,7 @@ def _check(dataset: pydicom.Dataset) -> None:
         raise BadImage(f"{frames} frames in one file; save one slice a file")
     if samples != 1 or _text(dataset, "PhotometricInterpretation") != "MONOCHROME2":
         raise BadImage(f"{samples} samples a pixel, or not MONOCHROME2: no plain CT slice")
-    if max(rows, columns) > MAX_SIDE or min(rows, columns) < MIN_SIDE:
-        raise BadImage(
-            f"{columns} x {rows} pixels; sides from {MIN_SIDE} to {MAX_SIDE} pixels are read"
-        )
+    check_size(columns, rows)
     if "PixelData" not in dataset:
         raise BadImage("no pixel data; copy the file again")
     if dataset.get("RescaleSlope") is None or dataset.get("RescaleIntercept") is None:
@@ -166,8 +162,8 @@ def _to_hounsfield(dataset: pydicom.Dataset) -> np.ndarray:
     padding = dataset.get("PixelPaddingValue")
     if padding is not None:
         # some scanners write the value unsigned though their pixels are signed
-        hounsfield[stored == np.int64(padding).astype(stored.dtype)] = _AIR
-    return np.clip(hounsfield, _AIR, _DENSEST).astype(np.float32)
+        hounsfield[stored == np.int64(padding).astype(stored.dtype)] = LOWEST_HU
+    return np.clip(hounsfield, LOWEST_HU, HIGHEST_HU).astype(np.float32)
 
 
 def _axes(header: pydicom.Dataset) -> np.ndarray | None:

@@ -6,7 +6,6 @@ Yang et al., "MedMNIST v2", Scientific Data 2023. Patients are not in the file.
 from __future__ import annotations
 
 import io
-import posixpath
 import zipfile
 import zlib
 from typing import Any
@@ -39,10 +38,9 @@ class MedMnistSource:
     """
 
     def __init__(self, path: str):
-        folder, self.name = posixpath.split(path)
+        self.store, self.name = Store.of_file(path)
         if not self.name.endswith(_ENDING):
             raise DataError(f"data.path {path!r}: one {_ENDING} file of MedMNIST is wanted")
-        self.store = Store(folder)
         self._cached: _Arrays | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from gemix.data.decode import MAX_SIDE, MIN_SIDE
-from gemix.data.scan import BadImage, Scan
+from gemix.data.scan import HIGHEST_HU, LOWEST_HU, BadImage, Scan
 from gemix.data.sources.base import Item, Listing
 from gemix.data.sources.class_folders import find_class_folders
 from gemix.errors import DataError
@@ -22,7 +22,6 @@ from gemix.storage import Store
 
 _ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _KEY = re.compile(r"(.+)#slice-(\d{4,})", re.DOTALL)
-_LOWEST_HU, _HIGHEST_HU = -1024, 3071  # what 12 bits of a CT scanner hold
 _MOST_BYTES = 2 * 2**30  # of a volume at 4 bytes a voxel; also of what lies before its voxels
 _FLAG_BYTES = 4  # after the header: whether extensions follow (NIfTI specification)
 
@@ -131,7 +130,7 @@ class NiftiSource:
         broken = int(np.count_nonzero(~np.isfinite(pixels)))
         if broken:
             raise BadImage(f"{broken} of {pixels.size} pixels are NaN or infinite")
-        pixels = pixels.clip(_LOWEST_HU, _HIGHEST_HU).astype(np.float32)
+        pixels = pixels.clip(LOWEST_HU, HIGHEST_HU).astype(np.float32)
         return Scan(pixels=pixels, is_hounsfield=True, box=item.box)
 
     def _volume(self, name: str) -> _Volume:

@@ -117,9 +117,9 @@ def _providers(onnxruntime: Any, device: torch.device) -> list[str]:
 
 
 def _read(kind: str, path: str) -> bytes:
-    folder, _, name = path.rpartition("/")
     try:
-        return Store(folder or ("/" if path.startswith("/") else ".")).read_bytes(name)
+        store, name = Store.of_file(path)
+        return store.read_bytes(name)
     except DataError as error:
         raise ConfigError(f"metrics.extractor {kind}: {error}; mend the path") from error
 
