@@ -12,10 +12,13 @@ import json
 import os
 import posixpath
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
 from gemix.errors import AlreadyFinishedError, DataError
 
@@ -89,6 +92,21 @@ class Store:
                 return stream.read()
         except OSError as error:
             raise DataError(f"{self.url}/{name}: cannot be read ({error})") from error
+
+    def read_columns(self, name: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a Parquet file; of the others nothing is read.
+
+        Raises:
+            DataError: if it is not there, damaged, or lacks a column.
+        """
+        try:
+            with self.filesystem.open_input_file(self.path(name)) as file:
+                table = pq.ParquetFile(file).read(columns=list(columns))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DataError(f"{self.url}/{name}: cannot be read ({error})") from error
+        if missing := set(columns) - set(table.column_names):
+            raise DataError(f"{self.url}/{name}: no column {', '.join(sorted(missing))}")
+        return table
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Writes the file, whole or not at all; an older one is replaced."""

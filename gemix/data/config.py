@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Annotated, Literal
 
 from gemix.data.windows import WINDOWS, parse_window
-from gemix.schema import Config, Fraction, Positive, PowerOfTwo, Problem, Range
+from gemix.schema import Config, Count, Fraction, Positive, PowerOfTwo, Problem, Range
 
 GREY_SOURCES = ("folder", "covidx", "medmnist")
 """Those of 8-bit images, which no window applies to."""
@@ -29,8 +30,13 @@ class PhantomConfig(Config):
 class DataConfig(Config):
     """Where the scans are, how they become images, how they are split.
 
-    `labels` is the CSV file that gives DICOM patients or series their class. Of each patient's
-    slices every `slice_step`-th is used. `windows` turn Hounsfield units into grey: names
+    `labels` is the CSV file that gives DICOM patients or series their class. `patient_pattern` is a
+    regular expression whose first group, found in a file's path, names the patient; for sources of
+    files without names of patients. Of each patient's slices every `slice_step`-th is used, and of
+    those the ones whose lungs fill at least `min_lung_fraction` of the body. With `folds` above 1
+    the test set is one fold of so many, number `fold`, instead of `test_fraction`. `shard_mb` are
+    megabytes of pixels in a shard. `allow_overlap` lets training and test share patients or images,
+    which is refused otherwise. `windows` turn Hounsfield units into grey: names
     (:data:`gemix.data.windows.WINDOWS`) or ``level/width`` in HU; one makes grey images, three make
     the three channels of an image. Images of 8 bits are windowed already. `normal_class` names the
     class of the healthy, for the missed-disease rate; null means the class called "normal" in any
@@ -40,20 +46,25 @@ class DataConfig(Config):
     source: Literal["folder", "covidx", "dicom", "nifti", "medmnist", "phantom"] = "phantom"
     path: str = ""
     labels: str = ""
+    patient_pattern: str = ""
     slice_step: Positive = 1
+    min_lung_fraction: Fraction = 0.0
     resolution: Annotated[int, PowerOfTwo(16, 1024)] = 128
     val_fraction: Fraction = 0.15
     test_fraction: Fraction = 0.2
     split_seed: Annotated[int, Range(low=0)] = 0
+    folds: Count = 0
+    fold: Count = 0
+    allow_overlap: bool = False
     windows: tuple[str, ...] = ("lung",)
     normal_class: str | None = None
     max_bad_fraction: Fraction = 0.05
-    shard_rows: Positive = 8192
+    shard_mb: Annotated[float, Range(low=0.001)] = 256
     phantom: PhantomConfig = PhantomConfig()
 
     def conflicts(self) -> list[Problem]:
         """A path where one is needed; windows that exist; a training share that is left over."""
-        problems = self._window_problems()
+        problems = self._window_problems() + self._split_problems()
         if self.source != "phantom" and not self.path:
             problems.append(
                 Problem("path", self.path, f"a folder or URL (data.source is {self.source})")
@@ -61,16 +72,38 @@ class DataConfig(Config):
         if self.source == "dicom" and not self.labels:
             allowed = "a CSV file of patient (or series) and class (data.source is dicom)"
             problems.append(Problem("labels", self.labels, allowed))
-        if self.val_fraction + self.test_fraction >= 1:
-            problems.append(
-                Problem("test_fraction", self.test_fraction, f"less than {1 - self.val_fraction:g}")
-            )
         return problems
 
     @property
     def levels_and_widths(self) -> list[tuple[float, float]]:
         """Level and width of each window, in HU."""
         return [window for window in map(parse_window, self.windows) if window]
+
+    @property
+    def test_share(self) -> float:
+        """What part of the groups is tested on: ``test_fraction``, or one fold."""
+        return 1 / self.folds if self.folds else self.test_fraction
+
+    def _split_problems(self) -> list[Problem]:
+        problems = []
+        if self.folds == 1:
+            problems.append(Problem("folds", self.folds, "0 for none, or at least 2"))
+        elif self.val_fraction + self.test_share >= 1:
+            name = "folds" if self.folds else "test_fraction"
+            allowed = f"a test share of less than {1 - self.val_fraction:g}"
+            problems.append(Problem(name, getattr(self, name), allowed))
+        if self.fold >= max(self.folds, 1):
+            problems.append(Problem("fold", self.fold, f"less than data.folds, {self.folds}"))
+        try:
+            groups = re.compile(self.patient_pattern).groups
+        except re.error as error:
+            allowed = f"a regular expression ({error})"
+            problems.append(Problem("patient_pattern", self.patient_pattern, allowed))
+        else:
+            if self.patient_pattern and not groups:
+                allowed = "a regular expression with a group: (P[0-9]+)_"
+                problems.append(Problem("patient_pattern", self.patient_pattern, allowed))
+        return problems
 
     def _window_problems(self) -> list[Problem]:
         known = f"{', '.join(WINDOWS)} or level/width in HU, as in -600/1500"

@@ -32,7 +32,6 @@ CONTACT_SHEET = "contact_sheet.png"
 
 _SHARDS = 32  # at least so many where there are enough images, to keep many processors busy
 _FEWEST_ROWS = 32
-_MOST_BYTES = 256 * 2**20  # of pixels in a shard: what a worker holds at once
 _SHOWN = 5  # quarantined files that an error message lists
 
 
@@ -44,9 +43,9 @@ def plan(source: Source, config: DataConfig) -> PreparePlan:
     """
     listing = every_kth(source.list(), config.slice_step)
     assigned = assign(listing, config)
-    by_bytes = _MOST_BYTES // (config.resolution**2 * len(config.windows))
+    by_bytes = int(config.shard_mb * 1e6) // (config.resolution**2 * len(config.windows))
     by_count = max(_FEWEST_ROWS, -(-len(assigned.items) // _SHARDS))
-    rows = max(1, min(config.shard_rows, by_bytes, by_count))
+    rows = max(1, min(by_bytes, by_count))
     shards = []
     for split in SPLITS:
         items = [item for item in assigned.items if item.split == split]
