@@ -17,6 +17,10 @@ class BadImage(Exception):
     """One file that cannot be used; its text is the reason, which the quarantine list shows."""
 
 
+class NotWanted(Exception):
+    """A good scan that a rule of selection leaves out."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scan:
     """One axial slice.
