@@ -9,8 +9,11 @@ from typing import Annotated, Literal
 from gemix.data.windows import WINDOWS, parse_window
 from gemix.schema import Config, Count, Fraction, Positive, PowerOfTwo, Problem, Range
 
-GREY_SOURCES = ("folder", "covidx", "medmnist")
+GREY_SOURCES = ("folder", "covidx", "medmnist", "parquet")
 """Those of 8-bit images, which no window applies to."""
+
+NAMELESS_SOURCES = ("folder", "nifti")
+"""Those that know patients by the names of files alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,9 @@ class DataConfig(Config):
     spelling, if there is one.
     """
 
-    source: Literal["folder", "covidx", "dicom", "nifti", "medmnist", "phantom"] = "phantom"
+    source: Literal["folder", "covidx", "dicom", "nifti", "medmnist", "parquet", "phantom"] = (
+        "phantom"
+    )
     path: str = ""
     labels: str = ""
     patient_pattern: str = ""
@@ -94,6 +99,9 @@ class DataConfig(Config):
             problems.append(Problem(name, getattr(self, name), allowed))
         if self.fold >= max(self.folds, 1):
             problems.append(Problem("fold", self.fold, f"less than data.folds, {self.folds}"))
+        if self.patient_pattern and self.source not in NAMELESS_SOURCES:
+            allowed = f"nothing: {self.source} names its patients itself, or has none"
+            problems.append(Problem("patient_pattern", self.patient_pattern, allowed))
         try:
             groups = re.compile(self.patient_pattern).groups
         except re.error as error:

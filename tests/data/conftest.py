@@ -27,17 +27,28 @@ def grey_slices() -> list[np.ndarray]:
     ]
 
 
+def chequered_body(patient: tuple[int, ...], number: int) -> np.ndarray:
+    """A "slice" of a body that no other patient's resembles: uint8 [96, 96], no two alike."""
+    blocks = np.random.default_rng(patient).integers(90, 240, (8, 8))
+    pixels = np.zeros((96, 96), np.int64)
+    pixels[8:88, 8:88] = blocks.repeat(10, axis=0).repeat(10, axis=1)
+    noise = np.random.default_rng((*patient, number)).integers(-8, 9, pixels.shape)
+    return np.where(pixels > 0, pixels + noise, 0).astype(np.uint8)
+
+
 @pytest.fixture
-def make_folder(tmp_path: Path, grey_slices: list[np.ndarray]) -> Callable[..., Path]:
-    """Writes a folder with one sub-folder a class and so many PNG files in each."""
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a folder with one sub-folder a class and so many PNG files in each.
+
+    Nothing but their looks and order says that every two files are of one patient.
+    """
 
     def make(name: str = "scans", **classes: int) -> Path:
         root = tmp_path / name
         for class_index, (class_name, count) in enumerate((classes or {"a": 6, "b": 6}).items()):
             (root / class_name).mkdir(parents=True)
             for i in range(count):
-                pixels = grey_slices[i % 12].copy()
-                pixels[0, :2] = class_index, i  # no two files alike
+                pixels = chequered_body((class_index, i // 2), i)
                 Image.fromarray(pixels).save(root / class_name / f"slice {i + 1}.png")
         return root
 
@@ -58,7 +69,9 @@ def make_covidx(tmp_path: Path, grey_slices: list[np.ndarray]) -> Callable[..., 
                 ids.append(f"P{class_index}_{patient}")
                 for number in range(2):
                     name = f"P{class_index}_{patient}_77_{number:04d}.png"
-                    Image.fromarray(grey_slices[number]).save(root / "3A_images" / name)
+                    noise = np.random.default_rng((class_index, patient)).integers(0, 9, (96, 96))
+                    pixels = np.clip(grey_slices[number] + noise, 0, 255).astype(np.uint8)
+                    Image.fromarray(pixels).save(root / "3A_images" / name)
                     chosen = lists[patient % len(lists)]
                     lines[chosen].append(f"{name} {class_index} 4 10 92 84")
         for name in lists:

@@ -56,6 +56,49 @@ def test_linked_classes_are_followed_and_loops_are_not(make_folder, tmp_path):
     assert len(listing.items) == 5
 
 
+def test_a_link_to_itself_is_passed_over(make_folder):
+    root = make_folder(a=2, b=2)
+    (root / "self").symlink_to(root / "self")
+    (root / "a" / "self.png").symlink_to(root / "a" / "self.png")
+    (root / "a" / "gone.png").symlink_to(root / "nowhere.png")
+    assert len(FolderSource(str(root)).list().items) == 4
+
+
+def test_names_in_any_script_come_through_whole(make_folder):
+    names = ["نورمال", "正常", "norm\n\tal", "čistý ☂", "Ω" * 60]
+    root = make_folder(**dict.fromkeys(names, 2))
+    source = FolderSource(str(root))
+    listing = source.list()
+    assert set(listing.classes) == set(names)
+    for item in listing.items:
+        assert source.load(item).pixels.shape == (96, 96)
+        assert (root / item.key).is_file()
+
+
+def test_a_pattern_names_the_patients_that_paths_hold(make_folder):
+    root = make_folder(a=3, b=3)
+    for index in range(3):
+        for name in "ab":
+            path = root / name / f"slice {index + 1}.png"
+            path.rename(root / name / f"Case{index // 2}_{index}.png")
+    assert {item.group for item in FolderSource(str(root)).list().items} == {None}
+    listing = FolderSource(str(root), r"Case(\d+)_").list()
+    assert [item.group for item in listing.items] == ["patient-0", "patient-0", "patient-1"] * 2
+    assert "2 patients, named by data.patient_pattern" in listing.notes
+    apart = FolderSource(str(root), r"([^/]+/Case\d+)_").list()
+    assert len({item.group for item in apart.items}) == 4
+
+
+@pytest.mark.parametrize("pattern", [r"P(\d+)", "a/slice(x?)", "(?:slice|(never))"])
+def test_files_without_a_patient_are_counted_and_one_is_shown(make_folder, pattern):
+    root = make_folder(a=2, b=2)
+    with pytest.raises(DataError, match=r"no patient in 4 of 4 files, as in 'a/slice 1\.png'"):
+        FolderSource(str(root), pattern).list()
+    os.rename(root / "a" / "slice 2.png", root / "a" / "P7.png")
+    with pytest.raises(DataError, match="no patient in 3 of 4 files"):
+        FolderSource(str(root), r"P(\d+)").list()
+
+
 def test_a_missing_folder_is_named():
     with pytest.raises(DataError, match=r"no/such/place.*no such folder"):
         FolderSource("no/such/place").list()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gemix.data.config import DataConfig
-from gemix.data.prepare import plan, prepare_here
+from gemix.data.prepare import prepare_here
+from gemix.data.shards import read_images
 from gemix.data.sources.medmnist import MedMnistSource
 from gemix.errors import DataError
 from gemix.storage import Store
@@ -75,11 +76,11 @@ def test_what_holds_for_every_source(save):
 def test_official_splits_come_through_the_whole_preparation(save, tmp_path):
     source = MedMnistSource(save())
     config = DataConfig(source="medmnist", path="unused", resolution=16)
-    planned = plan(source, config)
-    for shard in planned.shards:
-        assert all(item.key.startswith(f"{shard.split}/") for item in shard.items)
     manifest = prepare_here(source, config, Store(str(tmp_path / "out")))
     assert {split: manifest.images(split) for split in SIZES} == SIZES
+    for split in SIZES:
+        sources = read_images([str(tmp_path / "out")], split).sources
+        assert all(key.startswith(f"{split}/") for key in sources)
 
 
 @pytest.mark.parametrize(

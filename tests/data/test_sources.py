@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.sources import open_source
 
 
-@pytest.fixture(params=["folder", "covidx", "dicom", "nifti", "medmnist", "phantom"])
-def source(request, make_folder, make_covidx, make_dicom, make_nifti, make_medmnist):
+@pytest.fixture
+def make_parquet(tmp_path, grey_slices) -> Callable[[], Path]:
+    """Writes two files of three images each, of two classes."""
+
+    def make() -> Path:
+        for name, chosen in (("a", grey_slices[:3]), ("b", grey_slices[3:6])):
+            columns = {
+                "image": [image.tobytes() for image in chosen],
+                "channels": [1] * 3,
+                "height": [96] * 3,
+                "width": [96] * 3,
+                "class": ["x", "y", "x"],
+            }
+            (tmp_path / "parquet").mkdir(exist_ok=True)
+            pq.write_table(pa.table(columns), tmp_path / "parquet" / f"{name}.parquet")
+        return tmp_path / "parquet"
+
+    return make
+
+
+@pytest.fixture(params=["folder", "covidx", "dicom", "nifti", "medmnist", "parquet", "phantom"])
+def source(request, make_folder, make_covidx, make_dicom, make_nifti, make_medmnist, make_parquet):
     make = {
         "folder": make_folder,
         "covidx": make_covidx,
         "dicom": make_dicom,
         "nifti": make_nifti,
         "medmnist": make_medmnist,
+        "parquet": make_parquet,
         "phantom": lambda: "",
     }[request.param]
     config = DataConfig(
@@ -47,6 +72,19 @@ def test_listing_again_or_in_another_process_is_the_same(source):
     listing = source.list()
     assert source.list() == listing
     assert pickle.loads(pickle.dumps(source)).list() == listing
+
+
+def test_however_the_work_is_spread_the_listing_is_the_same(source, monkeypatch):
+    def elsewhere(function, inputs, what):
+        """In processes that know nothing of each other, the last input first."""
+        travelled = [pickle.loads(pickle.dumps((function, value))) for value in inputs]
+        results = {i: pickle.dumps(f(v)) for i, (f, v) in reversed([*enumerate(travelled)])}
+        yield from (pickle.loads(results[i]) for i in range(len(inputs)))
+
+    listing = source.list()
+    for module in ("dicom", "nifti"):
+        monkeypatch.setattr(f"gemix.data.sources.{module}._CHUNK", 3)
+    assert source.list(elsewhere) == listing
 
 
 def test_every_item_loads_and_fits_its_box(source):

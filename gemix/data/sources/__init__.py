@@ -1,22 +1,20 @@
 """Where scans come from. Each source lists its scans and loads them one at a time."""
 
 from gemix.data.config import DataConfig
-from gemix.data.sources.base import Item, Listing, Source
+from gemix.data.sources.base import Listing, Source
 from gemix.data.sources.covidx import CovidxSource
 from gemix.data.sources.dicom import DicomSource
 from gemix.data.sources.folder import FolderSource
+from gemix.data.sources.items import Item, Items
 from gemix.data.sources.medmnist import MedMnistSource
 from gemix.data.sources.nifti import NiftiSource
+from gemix.data.sources.parquet import ParquetSource
 from gemix.data.sources.phantom import PhantomSource
 
-__all__ = ["Item", "Listing", "Source", "open_source"]
+__all__ = ["Item", "Items", "Listing", "Source", "open_source"]
 
-_OF_A_PATH = {
-    "folder": FolderSource,
-    "covidx": CovidxSource,
-    "nifti": NiftiSource,
-    "medmnist": MedMnistSource,
-}
+_OF_A_PATH = {"covidx": CovidxSource, "medmnist": MedMnistSource, "parquet": ParquetSource}
+_OF_CLASS_FOLDERS = {"folder": FolderSource, "nifti": NiftiSource}
 
 
 def open_source(config: DataConfig) -> Source:
@@ -29,4 +27,6 @@ def open_source(config: DataConfig) -> Source:
         return PhantomSource(config)
     if config.source == "dicom":
         return DicomSource(config.path, config.labels)
+    if config.source in _OF_CLASS_FOLDERS:
+        return _OF_CLASS_FOLDERS[config.source](config.path, config.patient_pattern)
     return _OF_A_PATH[config.source](config.path)

@@ -5,29 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
-from gemix.data.scan import Box, Scan
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Item:
-    """One labelled scan that can be loaded.
-
-    Attributes:
-        key: unique in its source; the path below the source's root for files. It is written to
-            shards and reports, so a source of files that may name patients makes one up.
-        class_index: 0 to K - 1.
-        group: the patient, or None where patients are not known.
-        split: the split that the source's own lists give it, or None.
-        box: the part to keep, or None where the body is to be found.
-        location: where `load` finds it, if that is not the key; never written anywhere.
-    """
-
-    key: str
-    class_index: int
-    group: str | None = None
-    split: str | None = None
-    box: Box | None = None
-    location: str | None = None
+from gemix.data.scan import Scan
+from gemix.data.sources.items import Item, Items
+from gemix.data.spread import Spread, here
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +22,7 @@ class Listing:
     """
 
     classes: tuple[str, ...]
-    items: tuple[Item, ...]
+    items: Items
     listed: int
     notes: tuple[str, ...] = ()
 
@@ -50,8 +30,11 @@ class Listing:
 class Source(Protocol):
     """A place with labelled scans."""
 
-    def list(self) -> Listing:
+    def list(self, spread: Spread = here) -> Listing:
         """Finds the scans without decoding them; the same order every time.
+
+        Args:
+            spread: what reads headers, in sources that must.
 
         Raises:
             DataError: if there is nothing to learn from, with the remedy.

@@ -68,8 +68,9 @@ def _folders(store: Store) -> list[str]:
     """Class folders of a disk, so that an empty one is noticed; a bucket has no empty ones."""
     if not store.is_local or not os.path.isdir(store.url):
         return []
-    entries = [e for e in os.scandir(store.url) if e.is_dir() and not is_hidden(e.name)]
-    return sorted((entry.name for entry in entries), key=natural_key)
+    # not DirEntry.is_dir, which raises for a link to itself
+    names = [e.name for e in os.scandir(store.url) if os.path.isdir(e.path)]
+    return sorted((name for name in names if not is_hidden(name)), key=natural_key)
 
 
 def _check(found: ClassFolders, store: Store, what: str, endings: str) -> None:

@@ -14,8 +14,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from gemix.data.scan import Scan
-from gemix.data.sources.base import Item, Listing
+from gemix.data.sources.base import Listing
 from gemix.data.sources.files import is_image, list_files, load_image, natural_key
+from gemix.data.sources.items import Item, Items
+from gemix.data.spread import Spread, here
 from gemix.errors import DataError
 from gemix.storage import Store
 
@@ -31,7 +33,7 @@ class CovidxSource:
     def __init__(self, path: str):
         self.store = Store(path)
 
-    def list(self) -> Listing:
+    def list(self, spread: Spread = here) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
         files = list_files(self.store)
         listed = self._read_lists(files)
@@ -63,7 +65,7 @@ class CovidxSource:
         items.sort(key=lambda item: (item.class_index, natural_key(item.key)))
         return Listing(
             classes=tuple(CLASSES[index] for index in kept),
-            items=tuple(items),
+            items=Items.of(items),
             listed=len(listed),
             notes=tuple(notes + rule_note),
         )

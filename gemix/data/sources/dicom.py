@@ -7,24 +7,31 @@ reason or error quotes a header value or a path.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
+import itertools
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from gemix.data.scan import BadImage, Scan
-from gemix.data.sources.base import Item, Listing
-from gemix.data.sources.dicom_file import SliceHeader, read_header, read_hounsfield
+from gemix.data.sources.base import Listing
+from gemix.data.sources.dicom_file import read_hounsfield
+from gemix.data.sources.dicom_header import UNREADABLE, SliceHeader, read_headers
+from gemix.data.sources.dicom_slices import SliceTable, foot_to_head
 from gemix.data.sources.files import list_files
+from gemix.data.sources.items import Item, Items
 from gemix.data.sources.label_file import LabelFile, read_labels
+from gemix.data.spread import Spread, here
 from gemix.errors import DataError
 from gemix.storage import Store
 
 SALT = "GEMIX_PATIENT_SALT"
 
 _SHORTEST_SALT = 16
-_UNREADABLE = "files that could not be read"
+_CHUNK = 256  # files whose headers are read at a time
 
 
 class DicomSource:
@@ -41,19 +48,19 @@ class DicomSource:
         is_whole = "://" in labels or os.path.isabs(labels)
         self.labels = labels if is_whole else f"{self.store.url}/{labels}"
 
-    def list(self) -> Listing:
-        """See :class:`gemix.data.sources.base.Source`."""
+    def list(self, spread: Spread = here) -> Listing:
+        """Reads headers alone; see :class:`gemix.data.sources.base.Source`."""
         salt = _read_salt()
         labels = read_labels(*Store.of_file(self.labels))
-        left_out: Counter[str] = Counter()
-        slices = list(self._slices(labels.key, left_out))
-        labelled = [one for one in slices if one.key in labels.labels]
-        notes = _notes(slices, labelled, labels, left_out)
-        kept = sorted({labels.labels[one.key][0] for one in labelled})
+        names = [n for n in list_files(self.store) if f"{self.store.url}/{n}" != self.labels]
+        found = SliceTable.of(self._headers(names, labels.key, spread))
+        labelled = found.labelled(labels)
+        notes = _notes(found, labelled, labels)
+        kept = sorted({labels.labels[found.keys[run]][0] for run in np.unique(labelled["run"])})
         if len(kept) < 2:
-            found = f"slices of class {kept[0]!r} alone" if kept else "no labelled axial CT slice"
+            what = f"slices of class {kept[0]!r} alone" if kept else "no labelled axial CT slice"
             raise DataError(
-                f"data.path: {found} ({'; '.join(notes)}); add DICOM files of two or more classes, "
+                f"data.path: {what} ({'; '.join(notes)}); add DICOM files of two or more classes, "
                 f"or mend the column {labels.key} of data.labels, which must hold "
                 f"{'PatientID' if labels.key == 'patient' else 'SeriesInstanceUID'} as the files do"
             )
@@ -62,8 +69,8 @@ class DicomSource:
             notes.append(f"no slice of class {', '.join(missing)} was found; it is left out")
         return Listing(
             classes=tuple(kept),
-            items=tuple(_items(labelled, labels, kept, salt)),
-            listed=len(labelled) + left_out[_UNREADABLE],
+            items=Items.of(_items(found, labelled, labels, kept, salt, names)),
+            listed=len(labelled) + found.left_out[UNREADABLE],
             notes=tuple(notes),
         )
 
@@ -75,25 +82,13 @@ class DicomSource:
             raise BadImage("the file is gone or cannot be read; run gemix prepare again") from None
         return Scan(pixels=read_hounsfield(data), is_hounsfield=True)
 
-    def _slices(self, key: str, left_out: Counter[str]) -> Iterator[SliceHeader]:
-        """Axial CT slices in the order of their paths; counts what is left out."""
-        seen: set[str] = set()
-        for name in list_files(self.store):
-            if f"{self.store.url}/{name}" == self.labels:
-                continue
-            try:
-                data = self.store.read_bytes(name)
-            except DataError:
-                left_out[_UNREADABLE] += 1
-                continue
-            found = read_header(name, data, key)
-            if isinstance(found, str):
-                left_out[found] += 1
-            elif found.instance in seen:
-                left_out["copies of a slice (the same SOPInstanceUID)"] += 1
-            else:
-                seen.add(found.instance)
-                yield found
+    def _headers(
+        self, names: Sequence[str], key: str, spread: Spread
+    ) -> Iterator[SliceHeader | str]:
+        """What each file's header says, in the order of `names`."""
+        chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+        read = functools.partial(read_headers, self.store, key)
+        return itertools.chain.from_iterable(spread(read, chunks, "headers"))
 
 
 def _read_salt() -> bytes:
@@ -108,29 +103,21 @@ def _read_salt() -> bytes:
     return salt.encode()
 
 
-def _notes(
-    slices: list[SliceHeader],
-    labelled: list[SliceHeader],
-    labels: LabelFile,
-    left_out: Counter[str],
-) -> list[str]:
+def _notes(found: SliceTable, labelled: np.ndarray, labels: LabelFile) -> list[str]:
     """Counts of what was found and left out."""
-    found = {one.key for one in labelled}
-    unlabelled = [one.key for one in slices if one.key not in labels.labels]
-    nameless = sum(not one.has_patient for one in labelled)
-    burned = sum(one.is_burned for one in labelled)
+    runs = np.unique(found.slices["run"])
+    strangers = {found.keys[run] for run in runs} - labels.labels.keys()
+    absent = labels.labels.keys() - {found.keys[run] for run in runs}
+    nameless, burned = np.sum(labelled["is_nameless"]), np.sum(labelled["is_burned"])
     notes = [f"found {len(labelled)} axial CT slices, labelled by {labels.key}"]
-    notes += [f"left out {count} {what}" for what, count in sorted(left_out.items())]
-    if unlabelled:
+    notes += [f"left out {count} {what}" for what, count in sorted(found.left_out.items())]
+    if strangers:
         notes.append(
-            f"left out {len(unlabelled)} slices whose {labels.key} ({len(set(unlabelled))} of "
-            "them) has no label"
+            f"left out {len(found.slices) - len(labelled)} slices whose {labels.key} "
+            f"({len(strangers)} of them) has no label"
         )
-    if len(found) < len(labels.labels):
-        notes.append(
-            f"{len(labels.labels) - len(found)} keys in the column {labels.key} of data.labels "
-            "have no slice"
-        )
+    if absent:
+        notes.append(f"{len(absent)} keys in the column {labels.key} of data.labels have no slice")
     if nameless:
         notes.append(f"{nameless} slices have no PatientID: their study stands for the patient")
     if burned:
@@ -142,31 +129,31 @@ def _notes(
 
 
 def _items(
-    slices: Iterable[SliceHeader], labels: LabelFile, classes: list[str], salt: bytes
+    found: SliceTable,
+    slices: np.ndarray,
+    labels: LabelFile,
+    classes: Sequence[str],
+    salt: bytes,
+    names: Sequence[str],
 ) -> Iterator[Item]:
     """Items by class, patient, series and height; the hashes decide the order of the first two."""
-    runs: dict[tuple[int, str, str], list[SliceHeader]] = defaultdict(list)
-    for one in slices:
-        index = classes.index(labels.labels[one.key][0])
-        patient = _hash(salt, "patient", one.patient)[:16]
-        # a careless export gives two patients one SeriesInstanceUID
-        series = _hash(salt, "series", one.patient, one.series)[:12]
-        runs[index, patient, series].append(one)
-    for (index, patient, series), run in sorted(runs.items()):
-        for number, one in enumerate(_in_order(run), start=1):
+    runs = []
+    for run in np.unique(slices["run"]):
+        label, split = labels.labels[found.keys[run]]
+        patient = _hash(salt, "patient", found.patients[run])[:16]
+        series = _hash(salt, "series", found.patients[run], found.series[run])[:12]
+        runs.append((classes.index(label), patient, series, split or "", run))
+    by_run = slices[foot_to_head(slices)]
+    starts = np.searchsorted(by_run["run"], np.arange(len(found.keys) + 1))
+    for index, patient, series, split, run in sorted(runs):
+        for number, one in enumerate(by_run["file"][starts[run] : starts[run + 1]], start=1):
             yield Item(
                 key=f"series-{series}/slice-{number:04d}",
                 class_index=index,
                 group=f"patient-{patient}",
-                split=labels.labels[one.key][1],
-                location=one.name,
+                split=split or None,
+                location=names[one],
             )
-
-
-def _in_order(run: list[SliceHeader]) -> list[SliceHeader]:
-    """Foot to head; by InstanceNumber where the height of any slice is unknown."""
-    known = all(one.height is not None for one in run)
-    return sorted(run, key=lambda one: (one.height if known else 0, one.number, one.instance))
 
 
 def _hash(salt: bytes, *parts: str) -> str:

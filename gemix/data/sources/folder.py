@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 from gemix.data.scan import Scan
-from gemix.data.sources.base import Item, Listing
+from gemix.data.sources.base import Listing
 from gemix.data.sources.class_folders import find_class_folders
 from gemix.data.sources.files import is_image, load_image
+from gemix.data.sources.items import Item, Items
+from gemix.data.sources.patients import patients_of
+from gemix.data.spread import Spread, here
 from gemix.storage import Store
 
 
 class FolderSource:
     """Images below ``<path>/<class>/``, at any depth; the folder's name is the class name.
 
-    Patients are not known. Local paths and ``s3://`` URLs.
+    Keys are the files' paths. Local paths and ``s3://`` URLs.
+
+    Args:
+        path: the folder with the class folders.
+        patient_pattern: what names the patient in a file's path, as
+            :func:`gemix.data.sources.patients.patients_of` reads it; empty where nothing does.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, patient_pattern: str = ""):
         self.store = Store(path)
+        self.patient_pattern = patient_pattern
 
-    def list(self) -> Listing:
+    def list(self, spread: Spread = here) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
         found = find_class_folders(self.store, is_image, "image", "PNG, JPEG, BMP or TIFF")
-        items = tuple(
-            Item(key=name, class_index=index)
-            for index, names in enumerate(found.by_class.values())
-            for name in names
-        )
-        note = f"found {len(items)} images in {len(found.by_class)} class folders"
+        files = [
+            (index, name) for index, names in enumerate(found.by_class.values()) for name in names
+        ]
+        notes = [f"found {len(files)} images in {len(found.by_class)} class folders"]
+        groups: dict[str, str] = {}
+        if self.patient_pattern:
+            groups = patients_of((name for _, name in files), self.patient_pattern)
+            notes.append(f"{len(set(groups.values()))} patients, named by data.patient_pattern")
         return Listing(
             classes=tuple(found.by_class),
-            items=items,
-            listed=len(items),
-            notes=(note, *found.notes("image")),
+            items=Items.of(
+                Item(key=name, class_index=index, group=groups.get(name)) for index, name in files
+            ),
+            listed=len(files),
+            notes=(*notes, *found.notes("image")),
         )
 
     def load(self, item: Item) -> Scan:

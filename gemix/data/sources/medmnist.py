@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import numpy as np
 from gemix.data.decode import MAX_SIDE, MIN_SIDE
 from gemix.data.manifest import SPLITS
 from gemix.data.scan import Scan
-from gemix.data.sources.base import Item, Listing
+from gemix.data.sources.base import Listing
+from gemix.data.sources.items import Item, Items
+from gemix.data.spread import Spread, here
 from gemix.errors import DataError
 from gemix.storage import Store
 
@@ -46,7 +49,7 @@ class MedMnistSource:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cached": None}
 
-    def list(self) -> Listing:
+    def list(self, spread: Spread = here) -> Listing:
         """Reads the file; see :class:`gemix.data.sources.base.Source`."""
         arrays = self._arrays()
         present = {int(label) for _, labels in arrays.values() for label in np.unique(labels)}
@@ -74,22 +77,7 @@ class MedMnistSource:
                 f"{self._where}: train_labels has no image of class {', '.join(untrained)}; take "
                 "the whole file of the data set"
             )
-        items = []
-        for class_index, label in enumerate(kept):
-            for split, (images, labels) in arrays.items():
-                height, width = images.shape[1:]
-                for index in np.flatnonzero(labels == label):
-                    key = f"{split}/{index:06d}"
-                    # a group of its own: blocks of neighbours would straddle official splits
-                    items.append(
-                        Item(
-                            key=key,
-                            class_index=class_index,
-                            group=key,
-                            split=split,
-                            box=(0, 0, width, height),
-                        )
-                    )
+        items = Items.of(_items(arrays, kept))
         counts = ", ".join(f"{split} {len(labels)}" for split, (_, labels) in arrays.items())
         notes = [
             f"found {len(items)} images in {self.name} ({counts})",
@@ -100,7 +88,7 @@ class MedMnistSource:
             notes.append(f"no image of class {', '.join(missing)} was found; it is left out")
         return Listing(
             classes=tuple(names[label] for label in kept),
-            items=tuple(items),
+            items=items,
             listed=len(items),
             notes=tuple(notes),
         )
@@ -203,3 +191,20 @@ class MedMnistSource:
         if labels.size and labels.min() < 0:
             raise DataError(f"{what} with the label {labels.min()}; labels count from 0")
         return labels.reshape(-1).astype(np.int64)
+
+
+def _items(arrays: _Arrays, labels_kept: Sequence[int]) -> Iterator[Item]:
+    """Items class by class; within a class split by split, in the order of the file."""
+    for class_index, label in enumerate(labels_kept):
+        for split, (images, labels) in arrays.items():
+            height, width = images.shape[1:]
+            for index in np.flatnonzero(labels == label):
+                key = f"{split}/{index:06d}"
+                # a group of its own: groups of neighbours would straddle official splits
+                yield Item(
+                    key=key,
+                    class_index=class_index,
+                    group=key,
+                    split=split,
+                    box=(0, 0, width, height),
+                )

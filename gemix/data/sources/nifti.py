@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
+import itertools
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+from nibabel.orientations import apply_orientation
 
-from gemix.data.decode import MAX_SIDE, MIN_SIDE
 from gemix.data.scan import HIGHEST_HU, LOWEST_HU, BadImage, Scan
-from gemix.data.sources.base import Item, Listing
-from gemix.data.sources.class_folders import find_class_folders
+from gemix.data.sources.base import Listing
+from gemix.data.sources.class_folders import ClassFolders, find_class_folders
+from gemix.data.sources.items import Item, Items
+from gemix.data.sources.nifti_header import FLAG_BYTES, HEADER_BYTES, parse_header
+from gemix.data.sources.patients import patients_of
+from gemix.data.sources.quiet import quiet
+from gemix.data.spread import Spread, here
 from gemix.errors import DataError
 from gemix.storage import Store
 
+_CHUNK = 32  # volumes whose headers are read at a time
 _ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _KEY = re.compile(r"(.+)#slice-(\d{4,})", re.DOTALL)
-_MOST_BYTES = 2 * 2**30  # of a volume at 4 bytes a voxel; also of what lies before its voxels
-_FLAG_BYTES = 4  # after the header: whether extensions follow (NIfTI specification)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Header:
-    """What a header says that is needed; `to_lps` turns the stored axes."""
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Survey:
+    """What listing needs of a header."""
 
-    kind: type[nib.Nifti1Image]
-    shape: tuple[int, ...]
-    file_bytes: int
-    to_lps: np.ndarray
     slices: int
     has_orientation: bool
 
@@ -48,7 +46,10 @@ class _Volume:
 
 
 class NiftiSource:
-    """Volumes ``<path>/<class>/**/*.nii`` or ``.nii.gz``, NIfTI-1 or -2; a volume is a patient.
+    """Volumes ``<path>/<class>/**/*.nii`` or ``.nii.gz``, NIfTI-1 or -2.
+
+    Nothing of a header but geometry and scaling is used. The paths of the files are written to
+    shards and reports: if they may name patients, rename the files before.
 
     Items are axial slices from inferior to superior, seen as radiologists do: anterior on top,
     the patient's right on the left. Oblique volumes are cut along the nearest axis. Local paths
@@ -56,17 +57,21 @@ class NiftiSource:
 
     Args:
         path: the folder with the class folders.
+        patient_pattern: what names the patient in a volume's path, as
+            :func:`gemix.data.sources.patients.patients_of` reads it; where it is empty, a volume
+            is a patient.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, patient_pattern: str = ""):
         self.store = Store(path)
+        self.patient_pattern = patient_pattern
         # slices are asked for in order: one volume is held, so that it is decoded once
         self._last: tuple[str, _Volume | BadImage] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
 
-    def list(self) -> Listing:
+    def list(self, spread: Spread = here) -> Listing:
         """Reads headers alone; see :class:`gemix.data.sources.base.Source`.
 
         A volume whose header is of no use is one item, which `load` refuses with the reason.
@@ -74,53 +79,62 @@ class NiftiSource:
         folders = find_class_folders(
             self.store, lambda name: bool(_ENDING.search(name)), "volume", ".nii or .nii.gz"
         )
-        by_class = folders.by_class
-        items: list[Item] = []
-        unusable: list[str] = []
-        guessed = 0
-        for index, (folder, names) in enumerate(by_class.items()):
-            reasons = []
-            for name in names:
-                item = Item(key=name, class_index=index, group=_ENDING.sub("", name))
-                try:
-                    header = _read_header(self.store, name)
-                except BadImage as reason:
-                    reasons.append(f"{name}: {reason}")
-                    items.append(item)
-                    continue
-                guessed += not header.has_orientation
-                items += [
-                    dataclasses.replace(item, key=f"{name}#slice-{number:04d}")
-                    for number in range(header.slices)
-                ]
+        names = [name for names in folders.by_class.values() for name in names]
+        chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+        read = functools.partial(_survey, self.store)
+        surveyed = itertools.chain.from_iterable(spread(read, chunks, "headers"))
+        found = dict(zip(names, surveyed, strict=True))
+        self._check(folders, found)
+        groups = {name: _ENDING.sub("", name) for name in names}
+        if self.patient_pattern:
+            groups = patients_of(names, self.patient_pattern)
+        items = Items.of(
+            Item(key=key, class_index=index, group=groups[name])
+            for index, inside in enumerate(folders.by_class.values())
+            for name in inside
+            for key in _keys(name, found[name])
+        )
+        return Listing(
+            classes=tuple(folders.by_class),
+            items=items,
+            listed=len(items),
+            notes=(*self._notes(len(items), found, groups), *folders.notes("volume")),
+        )
+
+    def _check(self, folders: ClassFolders, found: Mapping[str, _Survey | str]) -> None:
+        """Raises DataError for a class without a usable volume."""
+        for folder, names in folders.by_class.items():
+            reasons = [f"{name}: {found[name]}" for name in names if isinstance(found[name], str)]
             if len(reasons) == len(names):
                 raise DataError(
                     f"{self.store.url}/{folder}: none of its {len(names)} volumes can be used "
                     f"({reasons[0]}); mend them or remove the folder"
                 )
-            unusable += reasons
-        volumes = sum(map(len, by_class.values())) - len(unusable)
-        notes = [
-            f"found {len(items) - len(unusable)} slices of {volumes} volumes "
-            f" in {len(by_class)} class folders; a volume counts as a patient"
-        ]
+
+    def _notes(
+        self, images: int, found: Mapping[str, _Survey | str], groups: Mapping[str, str]
+    ) -> Iterator[str]:
+        volumes = [one for one in found.values() if not isinstance(one, str)]
+        unusable = len(found) - len(volumes)
+        whose = "a volume counts as a patient"
+        if self.patient_pattern:
+            whose = f"{len(set(groups.values()))} patients, named by data.patient_pattern"
+        yield f"found {images - unusable} slices of {len(volumes)} volumes; {whose}"
         if unusable:
-            notes.append(f"{len(unusable)} volumes cannot be cut; each counts as one image")
-        if guessed:
-            notes.append(
+            yield f"{unusable} volumes cannot be cut; each counts as one image"
+        if guessed := sum(not volume.has_orientation for volume in volumes):
+            yield (
                 f"{guessed} volumes do not say how the patient lay (qform and sform code 0); "
                 "taken as stored from right to left, posterior to anterior, inferior to superior"
             )
-        notes += folders.notes("volume")
-        return Listing(
-            classes=tuple(by_class), items=tuple(items), listed=len(items), notes=tuple(notes)
-        )
 
     def load(self, item: Item) -> Scan:
         """Hounsfield units from -1024 to 3071; see :class:`gemix.data.sources.base.Source`."""
         match = _KEY.fullmatch(item.key)
         if not match:
-            _read_header(self.store, item.key)  # raises the reason that listing met
+            parse_header(
+                _read(self.store, item.key, HEADER_BYTES)
+            )  # raises the reason that listing met
             raise BadImage("its header can be read now, but could not when listed; run again")
         volume, number = self._volume(match[1]), int(match[2])
         if number >= volume.values.shape[2]:
@@ -147,63 +161,38 @@ class NiftiSource:
         return volume
 
 
+def _survey(store: Store, names: Sequence[str]) -> list[_Survey | str]:
+    """What the header of each volume says, or why the volume is of no use."""
+    found: list[_Survey | str] = []
+    for name in names:
+        try:
+            header = parse_header(_read(store, name, HEADER_BYTES))
+        except BadImage as reason:
+            found.append(str(reason))
+        else:
+            found.append(_Survey(slices=header.slices, has_orientation=header.has_orientation))
+    return found
+
+
+def _keys(name: str, survey: _Survey | str) -> Iterator[str]:
+    """The keys of a volume's slices, or one for a volume that is of no use."""
+    if isinstance(survey, str):
+        yield name
+    else:
+        yield from (f"{name}#slice-{number:04d}" for number in range(survey.slices))
+
+
 def _read(store: Store, name: str, count: int) -> bytes:
     """The first `count` bytes at most, decompressed; no more than that is decompressed."""
     compression = "gzip" if name.lower().endswith(".gz") else None
     try:
-        with store.filesystem.open_input_stream(store.path(name), compression) as stream:
-            return stream.read(count)
-    except OSError as error:
-        raise BadImage(f"cannot be read or is damaged ({error}); copy it again") from None
-
-
-def _read_header(store: Store, name: str) -> _Header:
-    """Raises BadImage for all that the header alone shows to be unusable."""
-    start = _read(store, name, nib.Nifti2Header.sizeof_hdr)
-    sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")}
-    kinds = [k for k in (nib.Nifti1Image, nib.Nifti2Image) if k.header_class.sizeof_hdr in sizes]
-    if not kinds:
-        raise BadImage(f"no NIfTI header in its first {len(start)} bytes; remove or mend the file")
-    kind = kinds[0]
-    try:
-        header = kind.header_class(start[: kind.header_class.sizeof_hdr])
-        header.get_slope_inter()
-        shape, dtype = header.get_data_shape(), header.get_data_dtype()
-        orientation = io_orientation(header.get_best_affine())
-    except (HeaderDataError, WrapStructError, ValueError) as error:
-        raise BadImage(f"damaged NIfTI header ({error}); copy it again") from None
-    sides = " x ".join(map(str, shape))
-    if dtype.kind not in "iuf":
-        raise BadImage(f"data type {header.get_value_label('datatype')}; one number a voxel wanted")
-    if len(shape) not in (3, 4) or shape[3:] not in ((), (1,)) or min(shape) < 1:
-        raise BadImage(f"shape {sides or 'empty'}; one volume of three dimensions wanted")
-    if 4 * math.prod(shape) > _MOST_BYTES:
-        raise BadImage(
-            f"{sides} voxels are {4 * math.prod(shape)} bytes; at most {_MOST_BYTES} are decoded"
-        )
-    offset = float(header["vox_offset"])
-    if not header.sizeof_hdr + _FLAG_BYTES <= offset <= _MOST_BYTES:
-        raise BadImage(f"voxels at byte {offset:g} of the file: no single-file NIfTI volume")
-    if np.isnan(orientation).any():
-        raise BadImage("its affine has no inverse, so that no axis is the patient's; mend it")
-    to_lps = ornt_transform(orientation, axcodes2ornt("LPS"))
-    width, height, slices = (shape[axis] for axis in np.argsort(to_lps[:, 0]))
-    if max(width, height) > MAX_SIDE or min(width, height) < MIN_SIDE:
-        raise BadImage(
-            f"slices of {width} x {height} pixels; sides from {MIN_SIDE} to {MAX_SIDE} are read"
-        )
-    return _Header(
-        kind=kind,
-        shape=shape[:3],
-        file_bytes=int(offset) + dtype.itemsize * math.prod(shape),
-        to_lps=to_lps,
-        slices=slices,
-        has_orientation=bool(header["qform_code"] > 0 or header["sform_code"] > 0),
-    )
+        return store.read_head(name, count, compression)
+    except DataError as error:
+        raise BadImage(f"{error}; copy it again") from None
 
 
 def _read_volume(store: Store, name: str) -> _Volume:
-    header = _read_header(store, name)
+    header = parse_header(_read(store, name, HEADER_BYTES))
     data = _read(store, name, header.file_bytes)
     if len(data) < header.file_bytes:
         raise BadImage(
@@ -211,9 +200,10 @@ def _read_volume(store: Store, name: str) -> _Volume:
         )
     # extensions are free-form and may name the patient: marked as absent, they are not parsed
     flag = header.kind.header_class.sizeof_hdr
-    data = data[:flag] + bytes(_FLAG_BYTES) + data[flag + _FLAG_BYTES :]
-    proxy = header.kind.from_bytes(data).dataobj
-    values = proxy.get_unscaled().reshape(header.shape, order="F")
+    data = data[:flag] + bytes(FLAG_BYTES) + data[flag + FLAG_BYTES :]
+    with quiet("nibabel.global"):
+        proxy = header.kind.from_bytes(data).dataobj
+        values = proxy.get_unscaled().reshape(header.shape, order="F")
     return _Volume(
         values=apply_orientation(values, header.to_lps), slope=proxy.slope, intercept=proxy.inter
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from gemix.data.config import DataConfig
 from gemix.data.phantom import CLASSES, render_slice
 from gemix.data.scan import Scan
-from gemix.data.sources.base import Item, Listing
+from gemix.data.sources.base import Listing
+from gemix.data.sources.items import Item, Items
+from gemix.data.spread import Spread, here
 
 _SMALLEST, _LARGEST = 96, 256  # pixels a side of a rendered slice
 
@@ -21,10 +23,10 @@ class PhantomSource:
         self.config = config.phantom
         self.size = min(_LARGEST, max(_SMALLEST, 2 * config.resolution))
 
-    def list(self) -> Listing:
+    def list(self, spread: Spread = here) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
         per_class, slices = self.config.patients_per_class, self.config.slices_per_patient
-        items = tuple(
+        items = Items.of(
             Item(
                 key=f"{name}/patient-{patient:05d}/slice-{index:03d}",
                 class_index=class_index,

@@ -1,0 +1,165 @@
+"""Images in Parquet files of our own schema, prepared before or written by others."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gemix.data.manifest import MANIFEST, Manifest
+from gemix.data.scan import BadImage, Scan
+from gemix.data.sources.base import Listing
+from gemix.data.sources.files import list_files, natural_key
+from gemix.data.sources.items import SCHEMA, Item, Items
+from gemix.data.sources.parquet_rows import RowGroup, survey
+from gemix.data.spread import Spread, here
+from gemix.errors import DataError
+from gemix.storage import Store
+
+_ENDING = ".parquet"
+_KEY = re.compile(r"(.+)#row-(\d{6,})", re.DOTALL)
+
+
+class ParquetSource:
+    """Rows of the Parquet files below `path`, in columns as :data:`gemix.data.shards.SCHEMA` has.
+
+    Needed are image (uint8 bytes [1, H, W]), channels, height, width and the class:
+    ``class_index`` where a ``manifest.json`` at the top names the classes, else the text column
+    ``class``. ``patient``, ``split`` and ``checksum`` are used where they are there. Of a set with
+    a manifest the files that it names are read. Images are taken to be windowed and cropped.
+    Local paths and ``s3://`` URLs.
+
+    Args:
+        path: the folder with the files.
+    """
+
+    def __init__(self, path: str):
+        self.store = Store(path)
+        # rows are asked for in order: a row group is opened once for those in it
+        self._last: RowGroup | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_last": None}
+
+    def list(self, spread: Spread = here) -> Listing:
+        """Reads small columns alone; see :class:`gemix.data.sources.base.Source`."""
+        names, notes = self._files(), []
+        manifest = Manifest.load(self.store) if self.store.exists(MANIFEST) else None
+        if manifest:
+            names, notes = self._of_set(names, manifest)
+        tables = self._survey(names, "class_index" if manifest else "class", spread)
+        rows = pa.concat_tables(tables)
+        classes, codes = _from_manifest(rows, manifest) if manifest else _from_text(rows)
+        kept = np.unique(codes[codes >= 0])
+        if len(kept) < 2:
+            found = f"only one class, {classes[kept[0]]!r}" if len(kept) else "no labelled image"
+            raise DataError(
+                f"data.path {self.store.url}: {found}; Parquet files with images of two or more "
+                "classes are needed"
+            )
+        missing = [name for index, name in enumerate(classes) if index not in kept]
+        if missing:
+            notes.append(f"no image of class {', '.join(missing)} was found; it is left out")
+        nameless = int(np.sum(codes < 0))
+        if nameless:
+            notes.append(f"left out {nameless} rows without a class")
+        order = np.argsort(codes, kind="stable")[nameless:]
+        indices = np.searchsorted(kept, codes[order]).astype(np.int32)
+        columns = {name: rows[name].take(order) for name in ("key", "group", "split", "box")}
+        columns |= {"class_index": indices, "location": pa.nulls(len(order), pa.string())}
+        return Listing(
+            classes=tuple(classes[index] for index in kept),
+            items=Items(pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)),
+            listed=max(len(rows), manifest.images() if manifest else 0),
+            notes=(f"found {len(order)} images in {len(names)} Parquet files", *notes),
+        )
+
+    def load(self, item: Item) -> Scan:
+        """See :class:`gemix.data.sources.base.Source`; the box is the whole image."""
+        match = _KEY.fullmatch(item.key)
+        if not match:
+            raise BadImage("no key of a Parquet row; run gemix prepare again")
+        name, row = match[1], int(match[2])
+        if self._last is None or not self._last.holds(name, row):
+            self._last = None  # frees its rows before others are decoded
+            self._last = RowGroup(self.store, name, row)
+        return Scan(pixels=self._last.image(row), is_hounsfield=False, box=item.box)
+
+    def _files(self) -> list[str]:
+        """The Parquet files in natural order."""
+        files = list_files(self.store)
+        names = [name for name in files if name.lower().endswith(_ENDING)]
+        if not names:
+            raise DataError(
+                f"data.path {self.store.url}: no {_ENDING} file among {len(files)} files; mend "
+                "data.path"
+            )
+        return names
+
+    def _of_set(self, names: Sequence[str], manifest: Manifest) -> tuple[list[str], list[str]]:
+        """Those of the files that the manifest names, and notes on the others and the set."""
+        shards = {shard.name for shard in manifest.shards}
+        kept = [name for name in names if name in shards]
+        notes = []
+        if len(kept) < len(names):
+            notes.append(f"left out {len(names) - len(kept)} files that {MANIFEST} does not name")
+        if len(kept) < len(shards):
+            notes.append(f"{len(shards) - len(kept)} files that {MANIFEST} names are not there")
+        if manifest.kind != "real":
+            notes.append(f"the images are {manifest.kind}, as {MANIFEST} says")
+        if not kept:
+            raise DataError(
+                f"{self.store.url}/{MANIFEST}: none of the {len(shards)} files that it names is "
+                "there; copy them beside it"
+            )
+        return kept, notes
+
+    def _survey(self, names: Sequence[str], label: str, spread: Spread) -> list[pa.Table]:
+        """The small columns of each file."""
+        surveyed = list(spread(functools.partial(survey, self.store, label), names, "files"))
+        bad = [
+            f"{name}: {one}"
+            for name, one in zip(names, surveyed, strict=True)
+            if isinstance(one, str)
+        ]
+        if bad:
+            # a file holds thousands of images: too many to go on without them
+            raise DataError(
+                f"data.path {self.store.url}: {len(bad)} of {len(names)} Parquet files cannot be "
+                f"used ({bad[0]}); copy or write them again, or move them away. The class is "
+                f"text in a column class, or class_index where a {MANIFEST} names the classes"
+            )
+        return surveyed
+
+
+def _from_manifest(rows: pa.Table, manifest: Manifest) -> tuple[Sequence[str], np.ndarray]:
+    """Class names and each row's index among them, -1 for none."""
+    codes = np.asarray(rows["class"].fill_null(-1))
+    wrong = np.flatnonzero((codes >= len(manifest.classes)) | (codes < -1))
+    if len(wrong):
+        raise DataError(
+            f"{rows['key'][int(wrong[0])]}: class_index {codes[wrong[0]]}, but {MANIFEST} names "
+            f"{len(manifest.classes)} classes; write the row again"
+        )
+    return manifest.classes, codes
+
+
+def _from_text(rows: pa.Table) -> tuple[Sequence[str], np.ndarray]:
+    """The same from the names in the rows; they are put in natural order."""
+    texts = rows["class"].combine_chunks().dictionary_encode()
+    found = texts.dictionary.to_pylist()
+    classes = sorted((name for name in found if name.strip()), key=natural_key)
+    seen: dict[str, str] = {}
+    for name in classes:
+        other = seen.setdefault(name.casefold().strip(), name)
+        if other != name:
+            raise DataError(
+                f"column class: {other!r} and {name!r} differ in case or spaces alone; spell "
+                "them alike"
+            )
+    ranks = np.array([classes.index(name) if name in classes else -1 for name in found] + [-1])
+    return classes, ranks[np.asarray(texts.indices.fill_null(len(found)))]
