@@ -6,7 +6,6 @@ import argparse
 import itertools
 import sys
 
-from gemix.data.imageset import ImageSet
 from gemix.data.leakage import Overlap, compare, overlap_sheet
 from gemix.data.manifest import SPLITS, Manifest
 from gemix.data.shards import read_images
@@ -70,15 +69,26 @@ def _between_splits(url: str) -> tuple[Overlap, ...]:
 
 
 def _between_sets(first: str, second: str) -> Overlap:
-    (a, splits_a), (b, splits_b) = _read(first), _read(second)
-    return compare(a, b, names=(first, second), splits=(splits_a, splits_b))
+    manifests = Manifest.load(Store(first)), Manifest.load(Store(second))
+    a, b = read_images([first]), read_images([second])
+    return compare(
+        a,
+        b,
+        names=(first, second),
+        splits=(_splits(manifests[0]), _splits(manifests[1])),
+        same_source=_same_archive(*manifests),
+    )
 
 
-def _read(url: str) -> tuple[ImageSet, list[str]]:
-    """All images, and the split of each."""
-    manifest = Manifest.load(Store(url))
-    splits = [shard.split for shard in manifest.shards for _ in range(shard.rows)]
-    return read_images([url]), splits
+def _splits(manifest: Manifest) -> list[str]:
+    """The split of every image."""
+    return [shard.split for shard in manifest.shards for _ in range(shard.rows)]
+
+
+def _same_archive(a: Manifest, b: Manifest) -> bool:
+    """Whether, as far as the manifests tell, both were prepared from the same scans."""
+    archives = [(m.classes, m.origin.get("source"), m.origin.get("listed")) for m in (a, b)]
+    return archives[0] == archives[1] and None not in archives[0]
 
 
 def _describe(overlap: Overlap) -> str:

@@ -19,6 +19,7 @@ from gemix.classifier.bundle import Classifier
 from gemix.classifier.registry import register
 from gemix.config import PipelineConfig
 from gemix.data.imageset import ImageSet
+from gemix.data.seen import Seen
 from gemix.data.shards import read_images
 from gemix.errors import DataError
 from gemix.metrics.bootstrap import Comparison, compare
@@ -30,6 +31,7 @@ from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
 from jobs.layout import Layout
 from jobs.outputs import open_step
+from jobs.overlap import keep_apart, real_splits
 from jobs.progress import Progress
 from jobs.train_classifier import CLASSIFIERS
 
@@ -45,17 +47,22 @@ def evaluate(config: PipelineConfig, layout: Layout, *, overwrite: bool = False)
     Returns:
         What ``evaluation.json`` holds: `results`, one mapping a method, with means over its seeds;
         `best`, the method of the registered classifier; `best_classifier`; `registered_model`,
-        its name and version; `test`, what it was tested on.
+        its name and version; `test`, what it was tested on; `overlap`, what the test set shares
+        with that which classifiers and generators learned from, two empty lists if nothing.
 
     Raises:
-        DataError: if the classifiers are not finished, or the test set cannot tell them apart.
+        DataError: if the classifiers are not finished, the test set cannot tell them apart, or
+            they or their generators learned from it and ``data.allow_overlap`` is not set.
     """
     listing = _listing(layout)
+    seen = Seen(Store(layout.classifiers), "the classifiers")
+    overlap = keep_apart("evaluate", config, [(seen, *real_splits(layout, "test"))])
     test = read_images([layout.data], "test")
     normal = normal_class(test.classes, config.data.normal_class)
     connect()
     store = open_step(layout.evaluation, EVALUATION, config, overwrite)
     with tracking.start_run(config, layout.workdir, "evaluate") as run:
+        run.set_tags(overlap.tags)
         run.log_dataset(test.digest, "real", "test")
         predictions = _predict_all(config, layout, listing, test)
         compared = compare(
@@ -78,6 +85,7 @@ def evaluate(config: PipelineConfig, layout: Layout, *, overwrite: bool = False)
                 "normal_class": None if normal is None else test.classes[normal],
                 "digest": test.digest,
             },
+            "overlap": overlap.to_json(),
         }
         _log(run, evaluation, compared, test.classes)
         store.write_json(EVALUATION, evaluation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from ray.data import ActorPoolStrategy
 from gemix import tracking
 from gemix.config import PipelineConfig
 from gemix.data.manifest import MANIFEST, Manifest, ShardEntry
+from gemix.data.seen import Seen, write_seen
 from gemix.gan.trained import TrainedGenerator, load_generator
 from gemix.storage import Store
 from gemix.synthesis import (
@@ -25,6 +27,7 @@ from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
 from jobs.layout import Layout
 from jobs.outputs import open_step
+from jobs.overlap import keep_apart, real_splits
 from jobs.progress import Progress
 
 
@@ -39,19 +42,31 @@ def synthesize(
 
     Returns:
         The manifests, by method.
+
+    Raises:
+        CheckpointError: without a generator of these classes.
+        DataError: if the generator learned from what is held out, unless ``data.allow_overlap`` is
+            set.
     """
-    connect()
     data = Manifest.load(Store(layout.data))
     generator = load_generator(Store(layout.gan))
     check_generator(generator, data.classes)
+    pairs = itertools.product([_seen(layout)], real_splits(layout, "val", "test"))
+    overlap = keep_apart("synthesize", config, pairs)
+    connect()
     count = config.synthesis.images(data.images("train"))
     with tracking.start_run(config, layout.workdir, "synthesize") as run:
+        run.set_tags(overlap.tags)
         manifests = {}
         for method in methods or config.synthesis.methods:
             manifests[method] = _make_set(config, layout, generator, method, count, overwrite)
             run.log_dataset(manifests[method].digest, f"synthetic-{method}", "output")
         run.log_metrics({"images_per_method": count})
     return manifests
+
+
+def _seen(layout: Layout) -> Seen:
+    return Seen(Store(layout.gan), "the generator")
 
 
 def _make_set(
@@ -63,6 +78,7 @@ def _make_set(
     overwrite: bool,
 ) -> Manifest:
     store = open_step(layout.synthetic(method), MANIFEST, config, overwrite)
+    write_seen(store, [], [_seen(layout)])
     ranges = shard_ranges(count, config.synthesis.shard_rows)
     plans = [
         {"name": f"{index:05d}.parquet", "start": start, "count": size}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from gemix.classifier.training import check_sets, train
 from gemix.config import PipelineConfig
 from gemix.data.imageset import ImageSet
 from gemix.data.manifest import MANIFEST, Manifest
+from gemix.data.seen import Seen, write_seen
 from gemix.data.shards import read_images
 from gemix.errors import DataError
 from gemix.metrics.classification import normal_class, score
@@ -33,6 +35,7 @@ from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
 from jobs.layout import Layout
 from jobs.outputs import open_step
+from jobs.overlap import keep_apart, real_splits
 from jobs.ray_train import fit
 
 CLASSIFIERS = "classifiers.json"
@@ -57,17 +60,28 @@ def train_classifiers(
         What ``classifiers.json`` lists: name, method, seed and validation scores of each.
 
     Raises:
-        DataError: for a named set that is not finished, or sets that do not fit together.
+        DataError: for a named set that is not finished, sets that do not fit together, or, unless
+            ``data.allow_overlap`` is set, images or patients that are both learned and held out.
         ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
     """
     check_name(config.classifier.model)
     Workers(0, config.compute.workers).positions(config.classifier.batch)
     real = Manifest.load(Store(layout.data))
     arms = _training_sets(config, layout, methods)
+    generators = [
+        Seen(Store(layout.synthetic(method)), f"the generator of the {method} images")
+        for method in arms
+        if method != REAL
+    ]
+    learned, val, test = real_splits(layout, "train", "val", "test")
+    pairs = [*itertools.product([learned, *generators], [val, test]), (val, test)]
+    overlap = keep_apart("train-classifier", config, pairs)
     connect()
     resources = worker_resources(config.compute)
     store = open_step(layout.classifiers, CLASSIFIERS, config, overwrite)
+    write_seen(store, [learned, val], generators)  # val chooses the epoch
     with tracking.start_run(config, layout.workdir, "train-classifier") as run:
+        run.set_tags(overlap.tags)
         for method, urls in arms.items():
             run.log_dataset(Manifest.load(Store(urls[-1])).digest, method, "training")
         settings = {

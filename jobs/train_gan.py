@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from gemix import tracking
 from gemix.config import PipelineConfig
 from gemix.data.manifest import Manifest
+from gemix.data.seen import SEEN, Seen, write_seen
 from gemix.gan.best import save_best_generator
-from gemix.gan.checkpoint import Origin, check_resumable
+from gemix.gan.checkpoint import Origin, check_resumable, checkpoints
 from gemix.gan.dataset import TrainingData
 from gemix.gan.device import default_device
 from gemix.gan.distributed import Workers
@@ -28,6 +30,7 @@ from jobs.gan_metrics import ImageMetrics
 from jobs.gan_stage import Stage
 from jobs.layout import Layout
 from jobs.outputs import open_step
+from jobs.overlap import keep_apart, real_splits
 from jobs.ray_train import fit
 
 PRETRAINING = "pretraining"  # directory of the unconditional stage, inside that of the GAN
@@ -40,17 +43,32 @@ def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False
 
     Returns:
         ``kimg``, ``images_per_s`` and the generator's ``checksum``.
+
+    Raises:
+        DataError: if it, or the network that it starts from, learns from what is held out, unless
+            ``data.allow_overlap`` is set.
     """
-    connect()
-    resources = worker_resources(config.compute)
     data = Manifest.load(Store(layout.data))
     # what can be told without starting workers is told here, once and without a traceback
     Workers(0, config.compute.workers).positions(config.gan.batch, config.gan.sample_group)
     if not overwrite:
         unfinished = open_output(layout.gan, MARKER, overwrite=False)
         check_resumable(unfinished, origin_of(config, data))
+    train, *held_out = real_splits(layout, "train", "val", "test")
+    init_from = config.gan.init_from
+    before = [Seen(Store(init_from), "the network")] if init_from else []
+    pairs = itertools.product([train, *before], held_out)
+    overlap = keep_apart("train-gan", config, pairs)
+    connect()
+    resources = worker_resources(config.compute)
     store = open_step(layout.gan, MARKER, config, overwrite)
+    # a training that goes on no longer needs the network that it started from
+    if not checkpoints(store) or not store.exists(SEEN):
+        write_seen(store, [train], before)
+        if config.gan.pretrain_kimg:
+            write_seen(store / PRETRAINING, [train], before)
     with tracking.start_run(config, layout.workdir, "train-gan") as run:
+        run.set_tags(overlap.tags)
         run.log_dataset(data.digest, "data", "training")
         settings = {"config": config.to_mapping(), "layout": layout.workdir, "run": run}
         fit("train-gan", _train_worker, settings, config.compute, resources, layout.ray)
@@ -139,7 +157,8 @@ COMMAND = Command(
     summary="Trains the class-conditional StyleGAN2-ADA, or the CGAN baseline (gan.method=cgan), "
     "on the train split.",
     reads="<workdir>/data",
-    writes="<workdir>/gan: checkpoints, sample grids, log.jsonl, generator.safetensors",
+    writes="<workdir>/gan: checkpoints, sample grids, log.jsonl, generator.safetensors, "
+    "seen.parquet (what it learned from)",
     costs="nearly all of the pipeline: minutes for demo on 2 CPU cores, GPU hours at 128 x 128; "
     "a killed run goes on from its newest checkpoint",
     run=_run,

@@ -1,18 +1,6 @@
 """Do two image sets share patients or pictures? Then a test on one of them proves little.
 
-Near duplicates are pairs whose hashes differ in at most 10 of 64 bits and whose 16 x 16 copies
-correlate to at least 0.95 (:mod:`gemix.data.fingerprint`). The thresholds were chosen on 876 lung
-CT slices of a public collection, body crops of 128 x 128 pixels:
-
-- Of 224 thousand pairs of different diagnosis, so of different patients, one was called near, and
-  to the eye it shows neighbouring slices of one patient; no other correlates above 0.94.
-- Copies moved by a pixel in both directions are found in 99 of 100 cases, and in all cases with
-  noise of 12 grey values, other brightness, contrast or gamma, or another size. Of copies moved
-  by two pixels one in twenty is found, of mirrored ones none.
-- Of neighbouring files, mostly neighbouring slices of a patient, a fifth were called near.
-
-That is rare, but a large set has many pairs: look at the sheet before anything is thrown out.
-Phantom patients are more alike than people: about one in a hundred of their pairs is called near.
+What counts as nearly the same is told in :mod:`gemix.data.near`.
 """
 
 from __future__ import annotations
@@ -28,15 +16,14 @@ from PIL import Image, ImageDraw
 from gemix.data.contact_sheet import thumbnail
 from gemix.data.fingerprint import Fingerprints, distance, fingerprint
 from gemix.data.imageset import ImageSet
+from gemix.data.near import near_blocks
 from gemix.data.shards import image_checksum
 from gemix.images import encode_png
 
-MAX_BITS = 10
-MIN_CORRELATION = 0.95
 WORST = 12
 
-_BLOCK = 2048  # a side of the blocks of pairs: 16 MiB of correlations at a time
-_MADE_UP = re.compile(r".*/block-\d+")  # what stands in for patients that are not known
+# what stands in for patients that are not known, in older sets the second
+_MADE_UP = re.compile(r"run-[0-9a-f]{16}|.*/block-\d+")
 _TILE = 128  # pixels
 _TEXT = 44
 _COLUMNS = 3
@@ -114,9 +101,9 @@ def compare(
     Args:
         names: of the sets, for reports.
         splits: of every image of `a` and of `b`.
-        same_source: whether both were prepared as one. Only then do the blocks that stand in for
-            unknown patients (``<class>/block-NN``) mean the same files in both; else they are
-            left out of the shared groups.
+        same_source: whether both were prepared from the same scans. Only then do the names that
+            stand in for unknown patients (``run-`` and a hash, in older sets ``<class>/block-NN``)
+            mean the same files in both; else they are left out of the shared groups.
     """
     shared = set(a.groups) & set(b.groups)
     if not same_source:
@@ -129,9 +116,7 @@ def compare(
     identical = match >= 0
     prints_a, prints_b = fingerprint(a.images), fingerprint(b.images)
     rest = np.flatnonzero(~identical)
-    match[rest], similarity_of_rest = _most_similar(
-        prints_a, Fingerprints(hashes=prints_b.hashes[rest], copies=prints_b.copies[rest])
-    )
+    match[rest], similarity_of_rest = _most_similar(prints_a, prints_b.take(rest))
     similarity = np.ones(len(b))
     similarity[rest] = similarity_of_rest
     found = np.flatnonzero(match >= 0)
@@ -167,20 +152,14 @@ def _identity(image: np.ndarray) -> tuple[tuple[int, ...], str]:
 
 def _most_similar(a: Fingerprints, b: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
     """For each of `b`: the row of its nearest near duplicate in `a`, or -1, and the correlation."""
-    match = np.full(len(b.hashes), -1, np.int64)
-    best = np.zeros(len(b.hashes))
-    for top in range(0, len(a.hashes), _BLOCK):
-        for left in range(0, len(b.hashes), _BLOCK):
-            block = a.copies[top : top + _BLOCK] @ b.copies[left : left + _BLOCK].T
-            rows, columns = np.nonzero(block >= MIN_CORRELATION)
-            similarity = block[rows, columns]
-            rows, columns = rows + top, columns + left
-            near = distance(a.hashes[rows], b.hashes[columns]) <= MAX_BITS
-            # ascending, so that of several assignments to a column the last is the largest
-            order = np.flatnonzero(near & (similarity > best[columns]))
-            order = order[np.argsort(similarity[order], kind="stable")]
-            best[columns[order]] = np.minimum(similarity[order], 1)
-            match[columns[order]] = rows[order]
+    match = np.full(len(b), -1, np.int64)
+    best = np.zeros(len(b))
+    for rows, columns, similarity in near_blocks(a, b):
+        # ascending, so that of several assignments to a column the last is the largest
+        order = np.flatnonzero(similarity > best[columns])
+        order = order[np.argsort(similarity[order], kind="stable")]
+        best[columns[order]] = np.minimum(similarity[order], 1)
+        match[columns[order]] = rows[order]
     return match, best
 
 

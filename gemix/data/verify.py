@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gemix.data.manifest import MANIFEST, Manifest, ShardEntry
+from gemix.data.seen import SEEN
 from gemix.data.shards import SCHEMA, content_hash, image_checksum
 from gemix.errors import DataError
 from gemix.storage import Store
@@ -56,7 +57,7 @@ def verify(store: Store) -> Verification:
         findings += [Finding(shard.name, problem) for problem in problems]
     findings += _check_groups(groups)
     unknown = {name for name in store.list() if name.endswith(".parquet")}
-    unknown -= {shard.name for shard in manifest.shards}
+    unknown -= {SEEN, *(shard.name for shard in manifest.shards)}
     findings += [Finding(name, "the manifest does not know this file") for name in sorted(unknown)]
     return Verification(manifest=manifest, findings=tuple(findings))
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from gemix.data import leakage
+from gemix.data import near
 from gemix.data.config import DataConfig
 from gemix.data.fingerprint import distance, fingerprint
 from gemix.data.imageset import ImageSet
@@ -102,7 +102,7 @@ def test_the_nearest_is_shown_whatever_block_it_is_in(one, monkeypatch):
     images[30] = CHANGES["brightness"](other[19])
     images[39] = CHANGES["shift"](other[19])
     for block in (4, 7, 2048):
-        monkeypatch.setattr(leakage, "_BLOCK", block)
+        monkeypatch.setattr(near, "_BLOCK", block)
         overlap = compare(image_set(images, "one"), image_set(other, "other"))
         assert overlap.near == 1
         assert [pair.sources for pair in overlap.worst] == [("one-30", "other-19")]
@@ -128,13 +128,14 @@ def test_another_size_is_near_and_flat_images_only_if_the_same(one):
 
 
 def test_shared_groups(one):
-    groups = ["one-patient-3", "any/block-01", "ONE-patient-4", *(f"q{i}" for i in range(57))]
-    first = image_set(one.images, "one", groups=[*one.groups[:39], "any/block-01"])
+    made_up = ["run-00ff17a2b3c4d5e6", "any/block-01"]
+    groups = ["one-patient-3", *made_up, "ONE-patient-4", *(f"q{i}" for i in range(56))]
+    first = image_set(one.images, "one", groups=[*one.groups[:38], *made_up])
     other = image_set(textures(2, 60), "other", groups=groups)
     overlap = compare(first, other)
     assert overlap and overlap.shared_groups == ("one-patient-3",)
     together = compare(first, other, same_source=True)
-    assert together.shared_groups == ("any/block-01", "one-patient-3")
+    assert together.shared_groups == ("any/block-01", "one-patient-3", "run-00ff17a2b3c4d5e6")
 
 
 def test_the_sheet_shows_every_pair_of_all_comparisons(one):

@@ -21,7 +21,7 @@ def textures(seed, count):
     return np.clip(smooth / smooth.std() * 50 + 128, 20, 235).astype(np.uint8)
 
 
-def write_set(url, **splits):
+def write_set(url, origin=None, **splits):
     """One shard a split: (images, groups)."""
     store, entries = Store(url), []
     for split, (images, groups) in splits.items():
@@ -35,7 +35,7 @@ def write_set(url, **splits):
         )
         entries.append(write_shard(store, f"{split}-0.parquet", columns, split))
     settings = {"kind": "real", "classes": ("ill", "well"), "resolution": 32, "channels": 1}
-    Manifest.of(entries, **settings).save(store)
+    Manifest.of(entries, origin=origin, **settings).save(store)
     return store.url
 
 
@@ -116,6 +116,17 @@ def test_check_finds_what_sets_share_whatever_the_split(tmp_path, capsys, bucket
     pair = Store(f"{bucket}/out").read_json("overlap.json")["comparisons"][0]["worst"][0]
     assert (pair["sources"], pair["splits"]) == (["val/4", "test/0"], ["val", "test"])
     assert (pair["identical"], pair["similarity"]) == (True, 1.0)
+
+
+def test_made_up_names_of_patients_count_in_sets_of_one_archive_alone(tmp_path, capsys):
+    groups = ["run-0123456789abcdef"] * 6
+    origin = {"source": "folder", "listed": 12}
+    one = write_set(tmp_path / "one", origin, train=(textures(1, 6), groups))
+    again = write_set(tmp_path / "again", origin, test=(textures(2, 6), groups))
+    larger = write_set(tmp_path / "larger", {**origin, "listed": 13}, test=(textures(3, 6), groups))
+    assert check.COMMAND.main([one, again]) == 1
+    assert "run-0123456789abcdef" in capsys.readouterr().out
+    assert check.COMMAND.main([one, larger]) == 0
 
 
 def test_check_replaces_a_result_only_when_told_and_nothing_else(tmp_path, capsys):

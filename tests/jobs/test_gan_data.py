@@ -32,7 +32,8 @@ def sharded(tiny_config, tmp_path_factory) -> Layout:
     """Tiny data in shards of four images."""
     connect()
     layout = Layout.at(tmp_path_factory.mktemp("work"))
-    data = dataclasses.replace(tiny_config.data, shard_rows=4)
+    four = 4 * tiny_config.data.resolution**2 * len(tiny_config.data.windows) / 1e6
+    data = dataclasses.replace(tiny_config.data, shard_mb=four)
     prepare_here(open_source(data), data, Store(layout.data))
     assert len(Manifest.load(Store(layout.data)).shards) > 6
     return layout

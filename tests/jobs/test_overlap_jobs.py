@@ -1,0 +1,171 @@
+"""No job learns from, or tests on, what the other side has, unless it is told to."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+from gemix.config import PipelineConfig
+from gemix.data.manifest import Manifest
+from gemix.data.overlap import TAG, Split
+from gemix.data.seen import SEEN, Seen, write_seen
+from gemix.data.shards import read_images, to_columns, write_shard
+from gemix.errors import DataError
+from gemix.storage import Store
+from jobs.evaluate import EVALUATION, evaluate
+from jobs.layout import Layout
+from jobs.synthesize import synthesize
+from jobs.train_classifier import CLASSIFIERS, train_classifiers
+from jobs.train_gan import PRETRAINING, train_gan
+
+CLASSES = ("benign", "normal")
+REMEDY = r"gemix check .*data\.allow_overlap=true"
+
+
+def images(seed, count=8):
+    """Dark and bright ones in turn."""
+    rng, labels = np.random.default_rng(seed), np.arange(count) % 2
+    pixels = rng.normal(80 + 60 * labels[:, None, None, None], 15, size=(count, 1, 16, 16))
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def write_set(url: str, kind: str = "real", **splits) -> None:
+    """Of each split (images, prefix of the groups)."""
+    store, entries = Store(url), []
+    for split, (pixels, prefix) in splits.items():
+        labels = np.arange(len(pixels)) % 2
+        columns = to_columns(
+            pixels,
+            np.eye(2)[labels],
+            class_index=labels,
+            patients=[f"{prefix}-{row // 2}" for row in range(len(pixels))],
+            sources=[f"{split}/{row}.png" for row in range(len(pixels))],
+        )
+        entries.append(write_shard(store, f"{split}-00000.parquet", columns, split))
+    Manifest.of(entries, kind=kind, classes=CLASSES, resolution=16, channels=1).save(store)
+
+
+def allowing(config: PipelineConfig) -> PipelineConfig:
+    data = dataclasses.replace(config.data, allow_overlap=True)
+    return dataclasses.replace(config, data=data)
+
+
+@pytest.fixture(scope="module")
+def config() -> PipelineConfig:
+    return PipelineConfig.from_mapping(
+        {
+            "synthesis": {"methods": ["softmax"]},
+            "classifier": {"model": "test_resnet", "epochs": 1, "batch": 8, "lr": 1e-3},
+            "compute": {"cpus_per_worker": 1, "max_failures": 0},
+        }
+    )
+
+
+@pytest.fixture
+def clean(tmp_path) -> Layout:
+    layout = Layout.at(tmp_path)
+    splits = {"train": (images(1), "a"), "val": (images(2), "b"), "test": (images(3), "c")}
+    write_set(layout.data, **splits)
+    return layout
+
+
+def prepared_with(tmp_path, split, pixels, prefix) -> Split:
+    """The split of another set, of these images."""
+    url = f"{tmp_path}/other-{prefix}"
+    write_set(url, **{split: (pixels, prefix)})
+    return Split(Store(url), split)
+
+
+@pytest.mark.parametrize("job", [train_gan, train_classifiers])
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_training_on_what_is_held_out_is_refused(config, tmp_path, job, held_out):
+    layout = Layout.at(tmp_path)
+    splits = {"train": (images(1), "a"), "val": (images(2), "b"), "test": (images(3), "c")}
+    write_set(layout.data, **splits | {held_out: (images(4), "a")})
+    with pytest.raises(DataError, match=f"{held_out} split.*share 4 groups.*{REMEDY}"):
+        job(config, layout)
+    assert Store(layout.workdir).list() == []
+
+
+def test_a_classifier_chosen_by_test_images_is_refused(config, tmp_path):
+    layout = Layout.at(tmp_path)
+    splits = {"train": (images(1), "a"), "val": (images(2), "b"), "test": (images(2), "c")}
+    write_set(layout.data, **splits)
+    with pytest.raises(
+        DataError, match=rf"the val split.*the test split.*share 8 images.*{REMEDY}"
+    ):
+        train_classifiers(config, layout)
+
+
+def test_a_gan_that_starts_from_one_that_saw_the_test_set_is_refused(config, clean, tmp_path):
+    network = Store(tmp_path / "pretrained")
+    write_seen(network, [prepared_with(tmp_path, "train", images(3)[2:5], "elsewhere")])
+    gan = dataclasses.replace(config.gan, init_from=network.url)
+    with pytest.raises(DataError, match=rf"of the network in .*pretrained.*3 images.*{REMEDY}"):
+        train_gan(dataclasses.replace(config, gan=gan), clean)
+
+
+def test_images_of_a_generator_that_saw_the_test_set_are_refused(config, clean, tmp_path):
+    url = clean.synthetic("softmax")
+    write_set(url, kind="synthetic", train=(images(5), "synthetic"))
+    write_seen(Store(url), [prepared_with(tmp_path, "train", images(6), "c")])
+    with pytest.raises(DataError, match=rf"generator of the softmax.*share 4 groups.*{REMEDY}"):
+        train_classifiers(config, clean)
+
+
+def test_a_test_set_that_the_classifiers_saw_is_refused(config, clean, tmp_path):
+    store = Store(clean.classifiers)
+    store.write_json(CLASSIFIERS, [])
+    write_seen(store, [prepared_with(tmp_path, "val", images(3)[:1], "elsewhere")])
+    with pytest.raises(DataError, match=rf"of the classifiers in.*share 1 images.*{REMEDY}"):
+        evaluate(config, clean)
+    assert not Store(clean.evaluation).list()
+
+
+@pytest.mark.slow
+def test_what_is_allowed_is_told_everywhere(config, tmp_path, capsys):
+    layout = Layout.at(tmp_path)
+    test = images(3, 12)
+    test[4] = images(1)[2]
+    write_set(layout.data, train=(images(1), "a"), val=(images(2), "b"), test=(test, "c"))
+    write_set(layout.synthetic("softmax"), kind="synthetic", train=(images(5), "synthetic"))
+    train_classifiers(allowing(config), layout)
+    with pytest.raises(DataError, match="share 1 images"):
+        evaluate(config, layout)
+    found = evaluate(allowing(config), layout)["overlap"]
+    assert "evaluate: warning: " in capsys.readouterr().out
+    assert Store(layout.evaluation).read_json(EVALUATION)["overlap"] == found
+    (shared,) = found["shared"]
+    assert (shared["groups"], shared["images"]) == (0, 1)
+    assert shared["examples"]["images"] == ["test/4.png"]
+    (unknown,) = found["unknown"]
+    assert "the generator of the softmax images" in unknown  # nobody knows whose they are
+    client = MlflowClient(f"sqlite:///{layout.workdir}/mlflow.db")
+    experiment = client.get_experiment_by_name("gemix").experiment_id
+    tags = [run.data.tags for run in client.search_runs([experiment])]
+    assert len(tags) == 2 and all(tag[TAG].startswith("allowed: ") for tag in tags)
+
+
+@pytest.mark.slow
+def test_what_a_gan_learned_from_goes_with_its_images(tiny_config, prepared):
+    gan = dataclasses.replace(tiny_config.gan, pretrain_kimg=0.016)
+    train_gan(dataclasses.replace(tiny_config, gan=gan), prepared)
+    train = read_images([prepared.data], "train")
+    seen = pq.read_table(Store(prepared.gan).path(SEEN))
+    assert sorted(seen["group"].to_pylist()) == sorted(train.groups)
+    assert set(seen["dataset"].to_pylist()) == {train.digest}
+    assert pq.read_table(Store(f"{prepared.gan}/{PRETRAINING}").path(SEEN)).equals(seen)
+    synthesize(tiny_config, prepared, methods=["onehot"])
+    images_of_it = Store(prepared.synthetic("onehot"))
+    assert pq.read_table(images_of_it.path(SEEN)).equals(seen)
+    assert Seen(images_of_it, "the generator").unknown == ()
+    # as if the data had been split anew since
+    gan = Store(prepared.gan)
+    write_seen(gan, [Split(Store(prepared.data), "test")])
+    with pytest.raises(DataError, match=rf"of the generator in.*the test split.*{REMEDY}"):
+        synthesize(tiny_config, prepared, methods=["softmax"])
+    assert not Store(prepared.synthetic("softmax")).list()
