@@ -6,7 +6,6 @@ is there and cannot be read is an error.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import datetime
 import io
@@ -19,9 +18,10 @@ import numpy as np
 from PIL import Image
 
 from gemix.config import PipelineConfig
-from gemix.data.manifest import MANIFEST, SPLITS, Manifest
+from gemix.data.manifest import MANIFEST, Manifest
 from gemix.errors import DataError
 from gemix.report import environment
+from gemix.report.data_section import DataPart, data_part
 from gemix.report.examples import Example, examples, small_png
 from gemix.report.image_metrics import ImageMetricsPart, image_metrics
 from gemix.report.verdict import REAL, Verdict, decide
@@ -29,7 +29,6 @@ from gemix.storage import Store
 from gemix.tracking import git_commit
 
 EXAMPLES_PER_CLASS = 8
-QUARANTINE_SHOWN = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,33 +44,6 @@ class Sources:
     synthetic: Mapping[str, str]
     classifiers: str
     evaluation: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataPart:
-    """The real images, and what was set aside.
-
-    Attributes:
-        manifest: of the real set.
-        reasons: how many files were set aside for which reason, most frequent first.
-        quarantine: the first `QUARANTINE_SHOWN` of them, (source, reason).
-        quarantined: all of them.
-    """
-
-    manifest: Manifest
-    reasons: tuple[tuple[str, int], ...]
-    quarantine: tuple[tuple[str, str], ...]
-    quarantined: int
-
-    @property
-    def totals(self) -> dict[str, int]:
-        """Images of each split."""
-        return {split: self.manifest.images(split) for split in SPLITS}
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What prepare had to say about the scans."""
-        return tuple(self.manifest.origin.get("notes", ()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,7 +112,7 @@ def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
     """
     missing: list[str] = []
     methods = config.synthesis.methods
-    data = _data(Store(sources.data))
+    data = data_part(Store(sources.data))
     if data is None:
         missing.append("the real images (gemix prepare)")
     sets = {name: url for name, url in sources.synthetic.items() if Store(url).exists(MANIFEST)}
@@ -178,20 +150,6 @@ def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
         versions=environment.versions(),
         commit=git_commit(),
         missing=tuple(missing),
-    )
-
-
-def _data(store: Store) -> DataPart | None:
-    if not store.exists(MANIFEST):
-        return None
-    name = "quarantine.json"
-    bad = store.read_json(name) if store.exists(name) else []
-    reasons = collections.Counter(entry["reason"] for entry in bad)
-    return DataPart(
-        manifest=Manifest.load(store),
-        reasons=tuple(reasons.most_common()),
-        quarantine=tuple((e["source"], e["reason"]) for e in bad[:QUARANTINE_SHOWN]),
-        quarantined=len(bad),
     )
 
 

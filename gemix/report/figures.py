@@ -119,6 +119,33 @@ def curves_chart(
         return _svg(figure, re.sub(r"[^a-z0-9]+", "-", title.lower()))
 
 
+def histogram_chart(shares: Sequence[np.ndarray]) -> str:
+    """How frequent each grey level is: one line a class, in colour 1 and following.
+
+    The axis grows with the root of the share and ends a little above the second highest bin: the
+    highest is mostly the background, which would dwarf all else.
+
+    Args:
+        shares: for each class float64 [n], of its pixels those in each of n equal bins of 0 to 255.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _panel("Grey levels of the images")
+        axes.grid(axis="y")
+        for index, values in enumerate(shares):
+            edges = np.linspace(0, 256, len(values) + 1)
+            line = color(index + 1)
+            axes.stairs(100 * values, edges, baseline=None, color=line, linewidth=1.4)
+        top = max(np.sort(values)[-2] or values.max() for values in shares)
+        axes.set_yscale("function", functions=(np.sqrt, np.square))
+        axes.set_ylim(0, 115 * top)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter("{x:g}%")
+        axes.set_xlim(0, 256)
+        axes.set_xticks([0, 64, 128, 192, 255])
+        axes.set_xlabel("black  →  white")
+        return _svg(figure, "grey-levels")
+
+
 def validation_curves(
     histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], key: str
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:

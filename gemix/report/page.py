@@ -11,6 +11,7 @@ import numpy as np
 
 from gemix.config import PipelineConfig
 from gemix.report.content import ReportContent
+from gemix.report.data_section import grey_chart
 from gemix.report.figures import (
     SERIES,
     curves_chart,
@@ -75,13 +76,32 @@ def render(content: ReportContent) -> str:
         classes=content.classes,
         metrics=[m for m in METRICS if any(r.get(m.key) is not None for r in results)],
         effect=effect,
+        overlaps=_overlaps(content.evaluation or {}),
         difference_charts=_difference_charts(results),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
         image_charts=image_charts(content.gan_log),
+        grey_chart=grey_chart(content.data) if content.data else None,
         settings=_settings(content.config),
         configuration=content.config.to_yaml(),
         series=SERIES,
     )
+
+
+def _overlaps(evaluation: Mapping[str, Any]) -> list[str]:
+    """A sentence on each thing that training and test share, or may share."""
+    found = evaluation.get("overlap") or {"shared": [], "unknown": []}
+    return [
+        *(
+            f"Training and test overlap, which was allowed: {one['learned']} and "
+            f"{one['held_out']} share {one['groups']} patients or groups and {one['images']} "
+            "equal images. The results may measure memory."
+            for one in found["shared"]
+        ),
+        *(
+            f"There is no record of {name}: whether test images are among them is not known."
+            for name in found["unknown"]
+        ),
+    ]
 
 
 def rate(value: float | None) -> str:

@@ -145,3 +145,15 @@ def test_durations_are_readable(seconds, text):
 def test_rates_have_three_decimals_or_a_dash():
     assert rate(0.12345) == "0.123"
     assert rate(None) == "–"
+
+
+def test_overlap_that_was_allowed_is_said_beside_the_results(finished, config, source):
+    assert "neither the GAN nor any classifier has seen" in Page(source).text
+    store = Store(finished.evaluation)
+    shared = {"learned": "the train split", "held_out": "the test split", "groups": 2, "images": 3}
+    overlap = {"shared": [shared], "unknown": ["the training images of the generator"]}
+    store.write_json("evaluation.json", store.read_json("evaluation.json") | {"overlap": overlap})
+    text = Page(render(gather(finished, config))).text
+    assert "share 2 patients or groups and 3 equal images" in text
+    assert "no record of the training images of the generator" in text
+    assert "neither the GAN nor any classifier has seen" not in text
