@@ -30,7 +30,7 @@ class Stream(enum.IntEnum):
     SOFT_LABEL = 10
     SYNTHESIS_LATENT = 11
     PHANTOM = 12
-    SPLIT = 13
+    # 13 drew splits, which are functions of the groups' names now
     CLASSIFIER_ORDER = 14
     CLASSIFIER_AUGMENT = 15
     BOOTSTRAP = 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import Any
@@ -102,13 +103,19 @@ def _claim(config: PipelineConfig, layout: Layout, overwrite: bool) -> Store:
             "choose another --workdir"
         )
     settings = config.to_yaml().encode()
-    if not overwrite and store.exists(CONFIG) and store.read_bytes(CONFIG) != settings:
+    if not overwrite and store.exists(CONFIG) and not _same(store.read_bytes(CONFIG), settings):
         raise AlreadyFinishedError(
             f"{store.url}: holds an unfinished pipeline of other settings ({CONFIG}); repeat "
             "those to go on with it, pass --overwrite to start over, or choose another --workdir"
         )
     store.write_bytes(CONFIG, settings)
     return store
+
+
+def _same(settings: bytes, others: bytes) -> bool:
+    """Whether an unfinished pipeline may go on: a refused overlap may be allowed on the way."""
+    one, other = (re.sub(rb"allow_overlap: \w+", b"", text) for text in (settings, others))
+    return one == other
 
 
 def _outputs(layout: Layout) -> list[tuple[str, str]]:

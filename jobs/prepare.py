@@ -1,27 +1,21 @@
-"""Raw scans to checked, cropped, resized, split Parquet shards: Ray Data over shard plans."""
+"""Raw scans to checked, cropped, resized, split Parquet shards, spread by Ray Data."""
 
 from __future__ import annotations
 
-import logging
-import pickle
 import sys
-from collections.abc import Iterator
-from typing import Any
-
-import ray.data
 
 from gemix import tracking
 from gemix.config import PipelineConfig
 from gemix.data import prepare as steps
-from gemix.data.config import DataConfig
+from gemix.data.card import CARD
+from gemix.data.contact_sheet import CONTACT_SHEET
 from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.sources import Source, open_source
+from gemix.data.sources import open_source
 from gemix.storage import Store, open_output
-from jobs.cluster import connect
 from jobs.command import Command
 from jobs.layout import Layout
 from jobs.outputs import open_step
-from jobs.progress import Progress
+from jobs.spread import RaySpread
 
 
 def prepare(config: PipelineConfig, layout: Layout, *, overwrite: bool = False) -> Manifest:
@@ -38,41 +32,16 @@ def prepare(config: PipelineConfig, layout: Layout, *, overwrite: bool = False) 
         open_output(layout.data, MANIFEST, overwrite=False)
     # listed before an older result is removed: a wrong path must not cost it
     source = open_source(config.data)
-    plan = steps.plan(source, config.data)
-    connect()
+    spread = RaySpread("prepare")
+    listing = steps.find(source, config.data, spread)
     with tracking.start_run(config, layout.workdir, "prepare") as run:
-        for note in plan.notes:
+        for note in listing.notes:
             print(f"prepare: {note}", flush=True)
         store = open_step(layout.data, MANIFEST, config, overwrite)
-        results = list(_build(source, plan, config.data, store))
-        manifest = steps.finish(plan, results, config.data, store)
+        manifest = steps.prepare(source, listing, config.data, store, spread)
         _log(run, manifest, store)
-    _say(manifest, store, known=len(plan.notes))
+    _say(manifest, store, known=len(listing.notes))
     return manifest
-
-
-def _build(
-    source: Source, plan: steps.PreparePlan, config: DataConfig, store: Store
-) -> Iterator[steps.ShardResult]:
-    """Every shard, built by Ray tasks; only counts and thumbnails come back.
-
-    Plans and results travel as bytes, since Arrow has no column type for them.
-    """
-
-    def build(row: dict[str, Any]) -> dict[str, Any]:
-        shard = pickle.loads(row["plan"])
-        result = steps.build_shard(source, shard, config, store)
-        return {"result": pickle.dumps(result)}
-
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # that it shows no bars, and its own end
-    rows = [{"plan": pickle.dumps(shard)} for shard in plan.shards]
-    built = ray.data.from_items(rows, override_num_blocks=len(rows)).map(build)
-    with Progress("prepare", sum(len(shard.items) for shard in plan.shards), "images") as progress:
-        for row in built.iter_rows():
-            result = pickle.loads(row["result"])
-            progress.update(len(result.checksums) + len(result.quarantined))
-            yield result
 
 
 def _log(run: tracking.Run, manifest: Manifest, store: Store) -> None:
@@ -81,7 +50,7 @@ def _log(run: tracking.Run, manifest: Manifest, store: Store) -> None:
         {f"images_{split}": sum(counts.values()) for split, counts in manifest.counts.items()}
         | {"quarantined": manifest.origin["quarantined"]}
     )
-    for name in (MANIFEST, steps.QUARANTINE, steps.CONTACT_SHEET):
+    for name in (MANIFEST, steps.QUARANTINE, CARD, CONTACT_SHEET):
         run.log_bytes(store.read_bytes(name), name)
 
 
@@ -94,14 +63,14 @@ def _say(manifest: Manifest, store: Store, known: int) -> None:
     bad = manifest.origin["quarantined"]
     if bad:
         print(f"prepare: {bad} bad files set aside, see {store.url}/{steps.QUARANTINE}")
-    print(f"prepare: wrote {store.url}; look at {steps.CONTACT_SHEET} there", flush=True)
+    print(f"prepare: wrote {store.url}; read {CARD} there and look at {CONTACT_SHEET}")
 
 
 COMMAND = Command(
     name="prepare",
     summary="Raw scans to checked, cropped, resized and split Parquet shards.",
     reads="data.path (a folder with one sub-folder a class, or COVIDx CT), or the phantom",
-    writes="<workdir>/data: shards, manifest.json, quarantine.json, contact_sheet.png",
+    writes="<workdir>/data: shards, manifest.json, quarantine.json, CARD.md, contact_sheet.png",
     costs="about 80 images a second and CPU core; no GPU",
     run=lambda request: prepare(request.config, request.layout, overwrite=request.overwrite),
 )

@@ -34,7 +34,7 @@ def test_neighbouring_samples_are_independent():
     assert abs(draws.mean()) < 0.02 and abs(draws.std() - 1) < 0.02
     correlation = np.corrcoef(draws)
     assert np.abs(correlation[~np.eye(200, dtype=bool)]).max() < 0.25
-    assert uniform(0, Stream.SPLIT, range(100), (100,)).mean() - 0.5 < 0.02
+    assert uniform(0, Stream.SHARD_ORDER, range(100), (100,)).mean() - 0.5 < 0.02
 
 
 def test_the_numbers_never_change():

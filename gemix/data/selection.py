@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 
+import numpy as np
+
 from gemix.data.sources import Listing
 
 
@@ -17,11 +19,12 @@ def every_kth(listing: Listing, step: int) -> Listing:
     if step == 1:
         return listing
     seen: Counter[tuple[int, str | None]] = Counter()
-    kept = []
-    for item in listing.items:
+    kept = np.zeros(len(listing.items), bool)
+    for row, item in enumerate(listing.items):
         run = item.class_index, item.group
-        if seen[run] % step == 0:
-            kept.append(item)
+        kept[row] = seen[run] % step == 0
         seen[run] += 1
-    note = f"data.slice_step={step}: {len(kept)} of {len(listing.items)} slices are used"
-    return dataclasses.replace(listing, items=tuple(kept), notes=(*listing.notes, note))
+    note = f"data.slice_step={step}: {kept.sum()} of {len(kept)} slices are used"
+    return dataclasses.replace(
+        listing, items=listing.items.take(kept), notes=(*listing.notes, note)
+    )

@@ -1,47 +1,60 @@
-"""The shards that an interrupted run has finished, so that the next one goes on from there.
+"""What an interrupted run has finished, so that the next one goes on from there.
 
-A finished shard leaves a small file in ``unfinished/`` that says what it was made of and what came
-of it. A run with the same plan and settings takes it over if the shard's bytes are still those; a
-shard that had bad files is built again, because they may have been mended.
+A finished file leaves a small note in ``unfinished/`` that says what it was made of and what came
+of it. A run that would make the same file takes it over if its bytes are still those.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import Any
 
-from gemix.data.config import DataConfig
-from gemix.data.shard_plan import ShardPlan, ShardResult
 from gemix.errors import DataError
 from gemix.storage import Store
 
-_FOLDER = "unfinished"
+FOLDER = "unfinished"
 
 
-def keep(store: Store, plan: ShardPlan, config: DataConfig, result: ShardResult) -> None:
-    """Notes that the shard of a plan is written."""
-    store.write_json(_name(plan), {"digest": plan.digest(config), "result": result.to_json()})
+def digest_of(*values: Any) -> str:
+    """32 hex digits, equal for equal plain values (JSON)."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def kept(store: Store, plan: ShardPlan, config: DataConfig) -> ShardResult | None:
-    """What became of a plan in an earlier run; None if its shard has to be built."""
+def keep(store: Store, name: str, digest: str, sha256: str, result: dict[str, Any]) -> None:
+    """Notes that a file is written.
+
+    Args:
+        name: of the file.
+        digest: of all that it was made of.
+        sha256: hex digest of its bytes; empty where no file was needed.
+        result: plain values that say what came of it.
+    """
+    note = {"digest": digest, "sha256": sha256, "result": result}
+    store.write_json(_note(name), note)
+
+
+def kept(store: Store, name: str, digest: str) -> dict[str, Any] | None:
+    """The result of a file that is there, whole and made of the same; None if it must be made."""
     try:
-        tree = store.read_json(_name(plan))
-        if tree["digest"] != plan.digest(config):
+        note = store.read_json(_note(name))
+        if note["digest"] != digest:
             return None
-        result = ShardResult.from_json(tree["result"])
-        if result.quarantined or result.entry is None:
-            return None
-        data = store.read_bytes(plan.name)
-    except (DataError, KeyError, TypeError, ValueError):
-        return None  # not there, or damaged: building it again mends it
-    return result if hashlib.sha256(data).hexdigest() == result.entry.sha256 else None
+        data = store.read_bytes(name) if note["sha256"] else None
+        result = note["result"]
+    except (DataError, KeyError, TypeError):
+        return None  # not there, or damaged: making it again mends it
+    if data is not None and hashlib.sha256(data).hexdigest() != note["sha256"]:
+        return None
+    return result
 
 
 def forget(store: Store) -> None:
-    """Removes the notes of a run that has finished."""
-    for name in (store / _FOLDER).list():
-        store.delete(f"{_FOLDER}/{name}")
+    """Removes what a run that has finished needs no more."""
+    for name in (store / FOLDER).list():
+        store.delete(f"{FOLDER}/{name}")
 
 
-def _name(plan: ShardPlan) -> str:
-    return f"{_FOLDER}/{plan.name}.json"
+def _note(name: str) -> str:
+    return f"{FOLDER}/{name.rpartition('/')[2]}.json"

@@ -8,9 +8,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
+from gemix.data.card import CARD
 from gemix.data.config import DataConfig, PhantomConfig
+from gemix.data.contact_sheet import CONTACT_SHEET
 from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.prepare import CONTACT_SHEET, QUARANTINE, plan, prepare_here
+from gemix.data.prepare import QUARANTINE, find, prepare_here
 from gemix.data.shards import read_images
 from gemix.data.sources import open_source
 from gemix.errors import DataError
@@ -62,23 +64,25 @@ def test_the_contact_sheet_shows_every_class(phantom_set):
     _, _, store = phantom_set
     with Image.open(io.BytesIO(store.read_bytes(CONTACT_SHEET))) as sheet:
         pixels = np.asarray(sheet)
-    rows = np.split(pixels, 3)
-    assert all(row[20:, :128].std() > 20 for row in rows)
+    for row in range(3):
+        top = 64 + 156 * row
+        before, after = pixels[top : top + 128, 8:136], pixels[top : top + 128, 138:266]
+        assert before.std() > 20 and after.std() > 20
 
 
 def test_the_result_depends_on_scans_and_settings_alone(phantom_set, tmp_path):
     config, manifest, _ = phantom_set
     again, _ = prepared(config, tmp_path / "again")
     assert again == manifest
-    assert plan(open_source(config), config) == plan(open_source(config), config)
     other = DataConfig(**{**vars(config), "split_seed": 5})
     assert prepared(other, tmp_path / "other")[0].digest != manifest.digest
 
 
 def test_shards_are_no_longer_than_asked(make_folder, tmp_path):
     root = make_folder(a=40, b=9)
-    manifest, _ = prepared(folder_config(root, shard_rows=5), tmp_path / "out")
-    assert max(shard.rows for shard in manifest.shards) <= 5
+    five_images = 5 * 32 * 32 / 1e6
+    manifest, _ = prepared(folder_config(root, shard_mb=five_images), tmp_path / "out")
+    assert max(shard.rows for shard in manifest.shards) == 5
     assert manifest.images() == 49
 
 
@@ -133,11 +137,73 @@ def test_a_box_outside_the_image_sets_that_file_aside(make_covidx, tmp_path):
     assert "(0, 0, 97, 96)" in bad["reason"] and "96 x 96" in bad["reason"]
 
 
-def test_exact_duplicates_are_counted(make_folder, tmp_path):
+def test_of_exact_duplicates_one_stays(make_folder, tmp_path):
     root = make_folder(a=10, b=10)
-    (root / "a" / "zz.png").write_bytes((root / "a" / "slice 1.png").read_bytes())
-    manifest, _ = prepared(folder_config(root), tmp_path / "out")
-    assert any("exact duplicates" in note for note in manifest.origin["notes"])
+    for name in ("zy", "zz"):
+        (root / "a" / f"{name}.png").write_bytes((root / "a" / "slice 1.png").read_bytes())
+    manifest, store = prepared(folder_config(root), tmp_path / "out")
+    assert manifest.images() == 20
+    assert manifest.origin["duplicates"]["exact"] == 2
+    assert "2 images are exact duplicates of others and were dropped" in manifest.origin["notes"]
+    sources = read_images([store.url]).sources
+    assert len(set(sources)) == 20 and "a/zz.png" not in sources
+
+
+def test_an_image_with_two_labels_is_set_aside(make_folder, tmp_path):
+    root = make_folder(a=20, b=20)
+    (root / "b" / "zz.png").write_bytes((root / "a" / "slice 3.png").read_bytes())
+    manifest, store = prepared(folder_config(root), tmp_path / "out")
+    bad = {entry["source"]: entry["reason"] for entry in store.read_json(QUARANTINE)}
+    assert set(bad) == {"a/slice 3.png", "b/zz.png"}
+    assert "b/zz.png, which has another label" in bad["a/slice 3.png"]
+    assert manifest.origin["duplicates"]["label_conflicts"] == 2
+    assert not set(bad) & set(read_images([store.url]).sources)
+
+
+def test_a_copy_in_training_gives_way_to_the_test_image(make_covidx, tmp_path):
+    root = make_covidx(patients=6)
+    train = (root / "train_COVIDx_CT-3A.txt").read_text().split()[0]
+    test = (root / "test_COVIDx_CT-3A.txt").read_text().split()[0]
+    (root / "3A_images" / train).write_bytes((root / "3A_images" / test).read_bytes())
+    config = DataConfig(source="covidx", path=str(root), resolution=32)
+    manifest, store = prepared(config, tmp_path / "out")
+    assert manifest.origin["duplicates"]["exact"] == 1
+    assert f"3A_images/{test}" in read_images([store.url], "test").sources
+    assert f"3A_images/{train}" not in read_images([store.url]).sources
+
+
+def test_scans_that_a_rule_leaves_out_are_counted_not_bad(tmp_path):
+    phantom = PhantomConfig(patients_per_class=8, slices_per_patient=4)
+    config = DataConfig(resolution=32, phantom=phantom)
+    every, _ = prepared(config, tmp_path / "all")
+    picky = DataConfig(resolution=32, phantom=phantom, min_lung_fraction=0.3)
+    manifest, _ = prepared(picky, tmp_path / "picky")
+    left_out = manifest.origin["left_out"]["min_lung_fraction"]
+    assert 0 < left_out < every.images()
+    assert manifest.images() == every.images() - left_out
+    assert manifest.origin["quarantined"] == 0
+
+
+def test_the_card_tells_counts_and_warns_of_unknown_patients(make_folder, tmp_path):
+    _, store = prepared(folder_config(make_folder(a=20, b=20)), tmp_path / "out")
+    text = store.read_bytes(CARD).decode()
+    assert "The patients are not known" in text
+    assert "| a |" in text and "contact_sheet.png" in text
+
+
+def test_the_histograms_count_every_pixel(phantom_set):
+    _, manifest, _ = phantom_set
+    counts = {
+        name: sum(counts[name] for counts in manifest.counts.values()) for name in manifest.classes
+    }
+    for name, histogram in manifest.origin["histograms"].items():
+        assert len(histogram) == 64 and sum(histogram) == counts[name] * 32 * 32
+
+
+def test_a_class_of_fewer_images_than_splits_is_refused(make_folder):
+    config = folder_config(make_folder(a=9, b=2))
+    with pytest.raises(DataError, match=r"class 'b': 2 images.*3 parts.*data\.val_fraction"):
+        find(open_source(config), config)
 
 
 def test_shards_of_an_interrupted_run_do_not_stay(make_folder, tmp_path):

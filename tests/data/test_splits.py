@@ -1,145 +1,158 @@
 from __future__ import annotations
 
-import itertools
-from collections import Counter, defaultdict
+import dataclasses
 
 import numpy as np
 import pytest
 
 from gemix.data.config import DataConfig
-from gemix.data.sources.base import Item, Listing
-from gemix.data.splits import assign
-from gemix.errors import DataError
+from gemix.data.manifest import SPLITS
+from gemix.data.splits import TEST, TRAIN, VAL, assign
 
 CONFIG = DataConfig(val_fraction=0.15, test_fraction=0.2)
+CLASSES = ("a", "b", "c")
 
 
-def listing_of(items, classes=("a", "b", "c")):
-    return Listing(classes=classes, items=tuple(items), listed=len(items))
+@dataclasses.dataclass
+class Scans:
+    """Images of patients, each with a class and maybe an official split."""
+
+    names: list[str]
+    group: np.ndarray
+    label: np.ndarray
+    official: np.ndarray
+
+    def assign(self, config=CONFIG):
+        return assign(self.group, self.names, self.label, self.official, CLASSES, config)
+
+    def split_of(self, config=CONFIG) -> dict[str, str]:
+        """The split of each patient, if all images of each are in one."""
+        split = self.assign(config).split
+        found = {
+            (self.names[group], SPLITS[one]) for group, one in zip(self.group, split, strict=True)
+        }
+        assert len(found) == len(set(self.group.tolist()))
+        return dict(found)
 
 
-def patients(rng, per_class, classes=3, official=None):
-    """Items of patients with one to nine slices each."""
-    return [
-        Item(
-            key=f"{c}/{p}/{s}",
-            class_index=c,
-            group=f"{c}-{p}",
-            split=official[p % len(official)] if official else None,
-        )
-        for c in range(classes)
-        for p in range(per_class)
-        for s in range(rng.integers(1, 10))
-    ]
+def patients(rng, per_class, official=(-1,)) -> Scans:
+    """Patients of each class with one to nine slices."""
+    names = [f"{c}-{p}" for c in range(3) for p in range(per_class)]
+    slices = rng.integers(1, 10, len(names))
+    listed = np.array(official)[np.arange(len(names)) % per_class % len(official)]
+    return Scans(
+        names=names,
+        group=np.repeat(np.arange(len(names)), slices),
+        label=np.repeat(np.repeat(np.arange(3), per_class), slices),
+        official=np.repeat(listed, slices).astype(np.int8),
+    )
 
 
-def splits_by_group(items):
-    found = defaultdict(set)
-    for item in items:
-        found[item.group].add(item.split)
-    return found
+def without(scans: Scans, wanted) -> Scans:
+    return Scans(scans.names, scans.group[wanted], scans.label[wanted], scans.official[wanted])
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_patient_is_on_two_sides_and_every_class_on_all(seed):
     rng = np.random.default_rng(seed)
-    items = patients(rng, int(rng.integers(3, 40)))
+    scans = patients(rng, int(rng.integers(3, 40)))
     config = DataConfig(
         val_fraction=rng.uniform(0.05, 0.3), test_fraction=rng.uniform(0.05, 0.3), split_seed=seed
     )
-    assigned = assign(listing_of(items), config).items
-    assert all(len(splits) == 1 for splits in splits_by_group(assigned).values())
-    assert {(i.class_index, i.split) for i in assigned} == {
-        (c, s) for c in range(3) for s in ("train", "val", "test")
+    split = scans.assign(config).split
+    assert len(scans.split_of(config)) == len(scans.names)
+    assert set(zip(scans.label.tolist(), split.tolist(), strict=True)) == {
+        (c, s) for c in range(3) for s in range(3)
     }
-    assert [item.key for item in assigned] == [item.key for item in items]
 
 
 def test_a_patient_of_two_classes_stays_whole():
-    items = patients(np.random.default_rng(0), 8)
-    items.append(Item(key="odd", class_index=2, group="0-0"))
-    assigned = assign(listing_of(items), CONFIG).items
-    assert all(len(splits) == 1 for splits in splits_by_group(assigned).values())
+    scans = patients(np.random.default_rng(0), 8)
+    scans.label[0] = 2
+    assert len(scans.split_of()) == 24
 
 
-def test_shares_are_met():
-    assigned = assign(listing_of(patients(np.random.default_rng(0), 100)), CONFIG).items
-    for index in range(3):
-        counts = Counter(item.split for item in assigned if item.class_index == index)
-        total = counts.total()
-        assert counts["val"] / total == pytest.approx(0.15, abs=0.03)
-        assert counts["test"] / total == pytest.approx(0.2, abs=0.03)
+def test_shares_are_met_on_average():
+    scans = patients(np.random.default_rng(0), 2000)
+    split = scans.assign().split
+    for label in range(3):
+        shares = np.bincount(split[scans.label == label]) / (scans.label == label).sum()
+        assert shares[VAL] == pytest.approx(0.15, abs=0.03)
+        assert shares[TEST] == pytest.approx(0.2, abs=0.03)
 
 
 def test_the_seed_decides():
-    listing = listing_of(patients(np.random.default_rng(0), 20))
-    config = DataConfig(split_seed=1)
-    assert assign(listing, config) == assign(listing, config)
-    assert assign(listing, config) != assign(listing, DataConfig(split_seed=2))
+    scans = patients(np.random.default_rng(0), 20)
+    assert scans.split_of() == scans.split_of()
+    assert scans.split_of() != scans.split_of(DataConfig(split_seed=2))
 
 
-@pytest.mark.parametrize("count", [3, 10, 96, 448])
-def test_without_patients_neighbours_stay_together(count):
-    items = [Item(key=f"{c}/{i}", class_index=c) for c in range(2) for i in range(count)]
-    assigned = assign(listing_of(items, ("a", "b")), CONFIG)
-    assert any("patients are not known" in note for note in assigned.notes)
-    for index in range(2):
-        mine = [item for item in assigned.items if item.class_index == index]
-        blocks = [item.group for item in mine]
-        # each block is one run of the file order
-        assert len(set(blocks)) == 1 + sum(x != y for x, y in itertools.pairwise(blocks))
-        splits = [item.split for item in mine]
-        assert set(splits) == {"train", "val", "test"}
-        if count >= 96:
-            assert min(Counter(blocks).values()) >= 4
-            assert len({i.group for i in mine if i.split == "val"}) >= 2
-            assert sum(x != y for x, y in itertools.pairwise(splits)) <= 15
+@pytest.mark.parametrize("seed", range(5))
+def test_patients_that_come_or_go_move_no_other(seed):
+    scans = patients(np.random.default_rng(seed), 40)
+    whole = scans.split_of()
+    fewer = without(scans, scans.group % 5 != seed)
+    for name, split in fewer.split_of().items():
+        assert whole[name] == split
+
+
+def test_every_patient_is_tested_in_one_fold():
+    scans = patients(np.random.default_rng(0), 40)
+    folds = [scans.split_of(DataConfig(folds=5, fold=fold, val_fraction=0.2)) for fold in range(5)]
+    for name in scans.names:
+        assert sorted(fold[name] for fold in folds) == ["test", "train", "train", "train", "val"]
+
+
+def test_folds_draw_their_own_splits():
+    scans = patients(np.random.default_rng(0), 20, official=(TRAIN, VAL, TEST))
+    folded = DataConfig(folds=4, fold=1)
+    unlisted = dataclasses.replace(scans, official=np.full_like(scans.official, -1))
+    assert scans.split_of(folded) == unlisted.split_of(folded)
+    assert any("official splits are not used" in note for note in scans.assign(folded).notes)
 
 
 def test_official_splits_are_kept():
-    items = patients(np.random.default_rng(0), 9, official=("train", "val", "test"))
-    assigned = assign(listing_of(items), CONFIG)
-    assert [item.split for item in assigned.items] == [item.split for item in items]
+    scans = patients(np.random.default_rng(0), 9, official=(TRAIN, VAL, TEST))
+    np.testing.assert_array_equal(scans.assign().split, scans.official)
+
+
+def test_images_on_no_list_train_beside_those_that_are():
+    scans = patients(np.random.default_rng(0), 12, official=(TRAIN, VAL, TEST, -1))
+    expected = np.where(scans.official < 0, TRAIN, scans.official)
+    np.testing.assert_array_equal(scans.assign().split, expected)
 
 
 def test_a_patient_on_two_official_lists_goes_to_one():
-    items = patients(np.random.default_rng(0), 9, official=("train", "val", "test"))
-    items.append(Item(key="leak", class_index=0, group="0-2", split="train"))
-    assigned = assign(listing_of(items), CONFIG)
-    assert splits_by_group(assigned.items)["0-2"] == {"test"}
-    assert any("1 patients were on several" in note for note in assigned.notes)
+    scans = patients(np.random.default_rng(0), 9, official=(TRAIN, VAL, TEST))
+    listed_for_test = np.flatnonzero(
+        (scans.official == TEST) & (np.bincount(scans.group)[scans.group] > 1)
+    )
+    row = listed_for_test[0]
+    scans.official[row] = TRAIN
+    assert scans.split_of()[scans.names[scans.group[row]]] == "test"
+    assert any("1 patients were on several" in note for note in scans.assign().notes)
 
 
 def test_an_official_split_that_is_missing_comes_out_of_training():
-    items = patients(np.random.default_rng(0), 12, official=("train", "test"))
-    assigned = assign(listing_of(items), CONFIG)
-    was_test = {item.key for item in items if item.split == "test"}
-    assert {item.key for item in assigned.items if item.split == "test"} == was_test
-    for index in range(3):
-        mine = {item.split for item in assigned.items if item.class_index == index}
-        assert mine == {"train", "val", "test"}
+    scans = patients(np.random.default_rng(0), 12, official=(TRAIN, TEST))
+    split = scans.assign().split
+    np.testing.assert_array_equal(split == TEST, scans.official == TEST)
+    for label in range(3):
+        assert set(split[scans.label == label]) == {TRAIN, VAL, TEST}
 
 
 def test_lists_without_training_images_are_set_aside():
-    items = patients(np.random.default_rng(0), 9, official=("test",))
-    assigned = assign(listing_of(items), CONFIG)
-    assert {item.split for item in assigned.items} == {"train", "val", "test"}
+    scans = patients(np.random.default_rng(0), 9, official=(TEST,))
+    assigned = scans.assign()
+    assert set(assigned.split) == {TRAIN, VAL, TEST}
     assert any("split by patient instead" in note for note in assigned.notes)
 
 
-def test_too_few_patients_go_to_training_first_and_are_noted():
-    items = patients(np.random.default_rng(0), 9)
-    items = [item for item in items if item.class_index != 1]
-    items += [Item(key=f"x{i}", class_index=1, group="only") for i in range(5)]
-    assigned = assign(listing_of(items), CONFIG)
-    assert {i.split for i in assigned.items if i.class_index == 1} == {"train"}
-    assert any("class 'b' has 1 patients" in note for note in assigned.notes)
-
-
-def test_fewer_images_than_splits_are_refused():
-    items = [Item(key=f"{c}/{i}", class_index=c) for c in range(2) for i in range(5 - 3 * c)]
-    with pytest.raises(DataError, match=r"class 'b': 2 images.*3 parts.*data\.val_fraction"):
-        assign(listing_of(items, ("a", "b")), CONFIG)
-    no_val = DataConfig(val_fraction=0, test_fraction=0.3)
-    assigned = assign(listing_of(items, ("a", "b")), no_val).items
-    assert {item.split for item in assigned} == {"train", "test"}
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("kept", "expected"), [(1, {TRAIN}), (2, {TRAIN, TEST})])
+def test_too_few_patients_go_to_training_first_and_are_noted(kept, expected, seed):
+    scans = patients(np.random.default_rng(0), 9)
+    scans = without(scans, (scans.label != 1) | (scans.group < 9 + kept))
+    assigned = scans.assign(DataConfig(split_seed=seed))
+    assert set(assigned.split[scans.label == 1]) == expected
+    assert any(f"class 'b' has {kept} patients" in note for note in assigned.notes)

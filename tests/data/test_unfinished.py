@@ -13,14 +13,17 @@ import pytest
 
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.manifest import MANIFEST
-from gemix.data.prepare import build_shard, plan, prepare_here
+from gemix.data.prepare import find, prepare, prepare_here
 from gemix.data.sources import open_source
 from gemix.errors import DataError
 from gemix.storage import Store
 
 CONFIG = DataConfig(
-    resolution=32, shard_rows=4, phantom=PhantomConfig(patients_per_class=6, slices_per_patient=2)
+    resolution=32,
+    shard_mb=20 * 32 * 32 / 1e6,
+    phantom=PhantomConfig(patients_per_class=16, slices_per_patient=2),
 )
+IMAGES = 96  # in three parts and six shards
 
 
 class Counting:
@@ -29,8 +32,8 @@ class Counting:
     def __init__(self, config: DataConfig, most: int = 10**9):
         self.source, self.left, self.loaded = open_source(config), most, 0
 
-    def list(self):
-        return self.source.list()
+    def list(self, spread):
+        return self.source.list(spread)
 
     def load(self, item):
         if self.left == self.loaded:
@@ -39,58 +42,87 @@ class Counting:
         return self.source.load(item)
 
 
+def stop_while_writing(store: Store, done: int) -> None:
+    """Prepares until so many shards are written."""
+
+    def spread(function, inputs, what):
+        for number, one in enumerate(inputs):
+            if what == "shards written" and number == done:
+                raise KeyboardInterrupt
+            yield function(one)
+
+    source = open_source(CONFIG)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, find(source, CONFIG), CONFIG, store, spread)
+
+
 def content(store: Store) -> dict[str, bytes]:
     return {name: store.read_bytes(name) for name in store.list(recursive=True)}
 
 
 def run(folder: str) -> None:
-    """Prepares, with a line for each shard."""
+    """Prepares, with a line at the start."""
     source, store = open_source(CONFIG), Store(folder)
-    for shard in plan(source, CONFIG).shards:
-        build_shard(source, shard, CONFIG, store)
-        print(shard.name, flush=True)
+    print("started", flush=True)
     prepare_here(source, CONFIG, store)
 
 
-def test_finished_shards_are_kept_and_nothing_is_done_twice(tmp_path):
-    whole = Counting(CONFIG)
-    manifest = prepare_here(whole, CONFIG, Store(tmp_path / "whole"))
-    stopped, again = Counting(CONFIG, most=22), Counting(CONFIG)
-    store = Store(tmp_path / "stopped")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Store:
+    store = Store(tmp_path_factory.mktemp("whole"))
+    prepare_here(open_source(CONFIG), CONFIG, store)
+    return store
+
+
+def test_finished_parts_are_kept_and_nothing_is_done_twice(whole, tmp_path):
+    stopped, again = Counting(CONFIG, most=70), Counting(CONFIG)
+    store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         prepare_here(stopped, CONFIG, store)
     assert not store.exists(MANIFEST)
-    assert prepare_here(again, CONFIG, store) == manifest
-    assert whole.loaded == 36
-    assert 0 < stopped.loaded + again.loaded - whole.loaded < 4  # of the shard in hand alone
-    assert content(store) == content(Store(tmp_path / "whole"))
+    prepare_here(again, CONFIG, store)
+    assert again.loaded == IMAGES - 64  # but for the part in hand
+    assert content(store) == content(whole)
 
 
-@pytest.mark.parametrize("damage", ["shard", "note", "gone"])
-def test_what_is_damaged_is_built_again(tmp_path, damage):
-    manifest = prepare_here(Counting(CONFIG), CONFIG, Store(tmp_path / "whole"))
-    store = Store(tmp_path / "stopped")
-    with pytest.raises(KeyboardInterrupt):
-        prepare_here(Counting(CONFIG, most=22), CONFIG, store)
-    shard = next(name for name in store.list() if name.endswith(".parquet"))
-    if damage == "shard":
-        store.write_bytes(shard, store.read_bytes(shard)[:-9])
+def test_finished_shards_are_kept(whole, tmp_path):
+    store = Store(tmp_path)
+    stop_while_writing(store, done=3)
+    written = {name: os.stat(store.path(name)).st_ino for name in store.list()}
+    shards = [name for name in written if name.endswith(".parquet")]
+    assert len(shards) == 3
+    source = Counting(CONFIG)
+    prepare_here(source, CONFIG, store)
+    assert source.loaded == 0
+    for name in shards:
+        assert os.stat(store.path(name)).st_ino == written[name]
+    assert content(store) == content(whole)
+
+
+@pytest.mark.parametrize("where", ["part", "shard"])
+@pytest.mark.parametrize("damage", ["cut", "note", "gone"])
+def test_what_is_damaged_is_made_again(whole, tmp_path, where, damage):
+    store = Store(tmp_path)
+    stop_while_writing(store, done=3)
+    name = "unfinished/part-000001.parquet" if where == "part" else "train-00001.parquet"
+    if damage == "cut":
+        store.write_bytes(name, store.read_bytes(name)[:-9])
     elif damage == "note":
-        store.write_bytes(f"unfinished/{shard}.json", b'{"digest"')
+        store.write_bytes(f"unfinished/{os.path.basename(name)}.json", b'{"digest"')
     else:
-        store.delete(shard)
-    assert prepare_here(Counting(CONFIG), CONFIG, store) == manifest
-    assert content(store) == content(Store(tmp_path / "whole"))
+        store.delete(name)
+    prepare_here(Counting(CONFIG), CONFIG, store)
+    assert content(store) == content(whole)
 
 
 def test_other_settings_take_nothing_over(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        prepare_here(Counting(CONFIG, most=22), CONFIG, store)
+        prepare_here(Counting(CONFIG, most=70), CONFIG, store)
     other = DataConfig(**{**vars(CONFIG), "windows": ("bone",)})
     source = Counting(other)
     prepare_here(source, other, store)
-    assert source.loaded == 36
+    assert source.loaded == IMAGES
 
 
 def test_mended_files_are_taken_up(make_folder, tmp_path):
@@ -109,8 +141,7 @@ def test_mended_files_are_taken_up(make_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_change_nothing(tmp_path):
-    prepare_here(open_source(CONFIG), CONFIG, Store(tmp_path / "whole"))
+def test_kills_at_random_moments_change_nothing(whole, tmp_path):
     folder, rng = str(tmp_path / "killed"), np.random.default_rng(0)
     here = os.path.dirname(__file__)
     code = (
@@ -119,11 +150,8 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
     for _ in range(4):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
             process.stdout.readline()
-            time.sleep(rng.uniform(0, 0.3))
+            time.sleep(rng.uniform(0, 0.6))
             process.send_signal(signal.SIGKILL)
     assert not Store(folder).exists(MANIFEST)
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
-    left = content(Store(folder))
-    aside = [name for name in os.listdir(folder) if ".writing-" in name]
-    assert left == content(Store(tmp_path / "whole"))
-    assert len(aside) <= 4
+    assert content(Store(folder)) == content(whole)

@@ -1,0 +1,210 @@
+"""Scans to prepared images, once: parts that wait until it is known what goes where.
+
+Duplicates, groups and splits need a look at all images, but no image twice: each part of the
+listing is decoded and preprocessed by itself and leaves a Parquet file in ``unfinished/``, whose
+small columns are all that the decisions need.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from gemix.data import unfinished
+from gemix.data.config import DataConfig
+from gemix.data.contact_sheet import before_thumbnail, thumbnail
+from gemix.data.fingerprint import COPY_BYTES, fingerprint
+from gemix.data.preprocess import preprocess
+from gemix.data.scan import BadImage, NotWanted, Quarantined
+from gemix.data.shards import image_checksum
+from gemix.data.sources import Items, Source
+from gemix.images import encode_png
+from gemix.storage import Store
+
+PARTS = 32  # at least so many where there are enough images, to keep many processors busy
+FEWEST_ROWS, MOST_ROWS = 32, 2048
+MOST_BYTES = 64e6  # of pixels
+
+SCHEMA = pa.schema(
+    {
+        "image": pa.binary(),
+        "key": pa.string(),
+        "class_index": pa.int32(),
+        "group": pa.string(),
+        "split": pa.string(),
+        "checksum": pa.binary(16),
+        # what the name of a group of neighbours is made of
+        "key_hash": pa.uint64(),
+        # of images of unknown patients alone
+        "hash": pa.uint64(),
+        "copy": pa.binary(COPY_BYTES),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some items of the listing, next to each other."""
+
+    number: int
+    items: Items
+
+    @property
+    def name(self) -> str:
+        """The file that its images wait in."""
+        return f"{unfinished.FOLDER}/part-{self.number:06d}.parquet"
+
+    def digest(self, config: DataConfig) -> str:
+        """Equal for the same items and settings."""
+        items = [dataclasses.astuple(item) for item in self.items]
+        # this one is for what comes after prepare
+        settings = dataclasses.replace(config, allow_overlap=False).to_mapping()
+        return unfinished.digest_of(items, settings)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Staged:
+    """What became of a part.
+
+    Attributes:
+        name: of its file.
+        rows: images in it; there is no file for none.
+        sha256: hex digest of the file.
+        quarantined: the files that cannot be used.
+        left_out: good scans that a rule left out, by setting.
+        shown: thumbnails as PNG, before and after, of one image of each class index.
+    """
+
+    name: str
+    rows: int
+    sha256: str
+    quarantined: tuple[Quarantined, ...]
+    left_out: Mapping[str, int]
+    shown: Mapping[int, tuple[bytes, bytes]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        shown = {
+            str(label): [base64.b64encode(png).decode() for png in pair]
+            for label, pair in self.shown.items()
+        }
+        return dataclasses.asdict(self) | {"shown": shown}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The result of such values."""
+        shown = {
+            int(label): tuple(base64.b64decode(text) for text in pair)
+            for label, pair in values["shown"].items()
+        }
+        bad = tuple(Quarantined(**one) for one in values["quarantined"])
+        return cls(**{**values, "quarantined": bad, "shown": shown})
+
+
+def cut(items: Items, config: DataConfig) -> list[Part]:
+    """The parts of a listing, in its order."""
+    by_bytes = int(MOST_BYTES / (config.resolution**2 * len(config.windows)))
+    rows = max(FEWEST_ROWS, min(-(-len(items) // PARTS), MOST_ROWS, by_bytes))
+    return [
+        Part(number=number, items=items[start : start + rows])
+        for number, start in enumerate(range(0, len(items), rows))
+    ]
+
+
+def stage(part: Part, *, source: Source, config: DataConfig, store: Store) -> Staged:
+    """Loads and preprocesses the part's scans, unless an interrupted run has done so.
+
+    A part with bad files is done again: they may have been mended.
+    """
+    digest = part.digest(config)
+    result = unfinished.kept(store, part.name, digest)
+    if result is not None and not result["quarantined"]:
+        return Staged.from_json(result)
+    staged = _stage(part, source, config, store)
+    unfinished.keep(store, part.name, digest, staged.sha256, staged.to_json())
+    return staged
+
+
+def _stage(part: Part, source: Source, config: DataConfig, store: Store) -> Staged:
+    images, items, quarantined = [], [], []
+    left_out: Counter[str] = Counter()
+    shown: dict[int, tuple[bytes, bytes]] = {}
+    for item in part.items:
+        try:
+            scan = source.load(item)
+            image = preprocess(scan, config)
+        except BadImage as reason:
+            quarantined.append(Quarantined(source=item.key, reason=str(reason)))
+            continue
+        except NotWanted:
+            left_out["min_lung_fraction"] += 1
+            continue
+        images.append(image)
+        items.append(item)
+        if item.class_index not in shown:
+            shown[item.class_index] = _png(before_thumbnail(scan)), _png(thumbnail(image))
+    data = _encode(np.stack(images), Items.of(items)) if items else b""
+    if data:
+        store.write_bytes(part.name, data)
+    return Staged(
+        name=part.name,
+        rows=len(items),
+        sha256=hashlib.sha256(data).hexdigest() if data else "",
+        quarantined=tuple(quarantined),
+        left_out=dict(left_out),
+        shown=shown,
+    )
+
+
+def _encode(images: np.ndarray, items: Items) -> bytes:
+    """The Parquet file of a part: `SCHEMA` with one row an image."""
+    known = items.table
+    unknown = np.asarray(known["group"].is_null())
+    hashes, copies = [None] * len(items), [None] * len(items)
+    if unknown.any():
+        prints = fingerprint(images[unknown])
+        for row, bits, copy in zip(
+            np.flatnonzero(unknown), prints.hashes, prints.packed(), strict=True
+        ):
+            hashes[row], copies[row] = int(bits), copy
+    pixels = [image.tobytes() for image in images]
+    table = pa.table(
+        {
+            "image": pixels,
+            **{name: known[name] for name in ("key", "class_index", "group", "split")},
+            "checksum": [bytes.fromhex(image_checksum(data)) for data in pixels],
+            "key_hash": [hash_of(key) for key in known["key"].to_pylist()],
+            "hash": hashes,
+            "copy": copies,
+        },
+        schema=SCHEMA,
+    )
+    sink = io.BytesIO()
+    # read again within the hour: quick to write beats small
+    pq.write_table(table, sink, compression="lz4")
+    return sink.getvalue()
+
+
+def hash_of(text: str) -> int:
+    """64 bits that depend on the text alone."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _png(image: np.ndarray) -> bytes:
+    return encode_png(image[..., None])
+
+
+def from_png(data: bytes) -> np.ndarray:
+    """The grey pixels of a thumbnail: uint8 [h, w]."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.array(image)

@@ -1,0 +1,62 @@
+"""Library work spread over a cluster: :class:`gemix.data.spread.Spread` by Ray Data."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray.data
+
+from gemix.errors import GemixError
+from jobs.cluster import connect
+from jobs.progress import Progress
+
+
+class RaySpread:
+    """Ray Data tasks of one core each; only what the function returns comes back.
+
+    Ray is started when the first work comes.
+
+    Args:
+        title: of the job, for progress reports.
+    """
+
+    def __init__(self, title: str):
+        self.title = title
+
+    def __call__(
+        self, function: Callable[[Any], Any], inputs: Sequence[Any], what: str
+    ) -> Iterator[Any]:
+        """See :class:`gemix.data.spread.Spread`.
+
+        Inputs and results travel as bytes, since Arrow has no column type for them.
+        """
+
+        def work(row: dict[str, Any]) -> dict[str, Any]:
+            try:
+                result = function(pickle.loads(row["input"]))
+            except GemixError as error:
+                result = error  # Ray would wrap it beyond recognition
+            return {"number": row["number"], "result": pickle.dumps(result)}
+
+        count, early, wanted = len(inputs), dict[int, Any](), 0
+        if not count:
+            return
+        connect()
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # that it shows no bars
+        rows = [{"number": i, "input": pickle.dumps(one)} for i, one in enumerate(inputs)]
+        done = ray.data.from_items(rows, override_num_blocks=count).map(work)
+        del rows  # they are Ray's now
+        with Progress(self.title, count, what) as progress:
+            for row in done.iter_rows():
+                result = pickle.loads(row["result"])
+                if isinstance(result, GemixError):
+                    raise result
+                progress.update()
+                early[row["number"]] = result
+                while wanted in early:
+                    yield early.pop(wanted)
+                    wanted += 1
