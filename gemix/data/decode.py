@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from gemix.data.scan import BadImage
 
@@ -74,13 +74,13 @@ def _to_grey(image: Image.Image) -> np.ndarray:
         return np.asarray(image)
     if image.mode not in ("LA", "P", "PA", "RGB", "RGBA", "YCbCr"):
         raise BadImage(f"colour mode {image.mode}; save it as 8-bit grey")
-    pixels = np.asarray(image.convert("RGBA"))
-    if pixels[..., 3].min() < 255:
+    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
         raise BadImage("transparent pixels; save it as 8-bit grey without an alpha channel")
-    colour = pixels[..., :3].astype(np.int16)
-    spread = int((colour.max(axis=2) - colour.min(axis=2)).max())
+    red, green, blue = image.convert("RGB").split()
+    pairs = ((red, green), (green, blue), (blue, red))
+    spread = max(ImageChops.difference(*pair).getextrema()[1] for pair in pairs)
     if spread > _COLOUR_TOLERANCE:
         raise BadImage(
             f"a colour image (its channels differ by up to {spread}); save it as 8-bit grey"
         )
-    return pixels[..., 1].copy()
+    return np.asarray(green)

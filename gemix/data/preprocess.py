@@ -9,7 +9,8 @@ from PIL import Image
 
 from gemix.data.body import body_mask, bounding_box
 from gemix.data.config import DataConfig
-from gemix.data.scan import BadImage, Box, Scan
+from gemix.data.lungs import lung_fraction
+from gemix.data.scan import BadImage, Box, NotWanted, Scan
 from gemix.data.windows import apply_window
 
 _BODY_HU = -400.0  # above lung and air, below fat
@@ -26,6 +27,8 @@ def preprocess(scan: Scan, config: DataConfig) -> np.ndarray:
 
     Raises:
         BadImage: for a blank scan or a box that is not inside it.
+        NotWanted: if less of the body (or of the box's body) is lung than
+            ``config.min_lung_fraction``.
     """
     pixels = scan.pixels
     if pixels.min() == pixels.max():
@@ -34,8 +37,10 @@ def preprocess(scan: Scan, config: DataConfig) -> np.ndarray:
     if scan.box is not None:
         box = _checked(scan.box, pixels.shape)
     else:
-        mask = body_mask(pixels, _BODY_HU if scan.is_hounsfield else None)
+        mask = _body(pixels, scan.is_hounsfield)
         box = bounding_box(mask)
+    if config.min_lung_fraction > 0:
+        _check_lungs(scan, config.min_lung_fraction, mask)
     channels = [pixels]
     if scan.is_hounsfield:
         channels = [apply_window(pixels, *window) for window in config.levels_and_widths]
@@ -52,18 +57,50 @@ def settings(config: DataConfig) -> dict[str, Any]:
     }
 
 
+def _body(pixels: np.ndarray, is_hounsfield: bool) -> np.ndarray:
+    return body_mask(pixels, _BODY_HU if is_hounsfield else None)
+
+
+def _check_lungs(scan: Scan, least: float, mask: np.ndarray | None) -> None:
+    """Raises NotWanted if too little of the mask, or without one of the box's body, is lung."""
+    pixels = scan.pixels
+    if mask is None:
+        left, top, right, bottom = scan.box
+        pixels = pixels[top:bottom, left:right]
+        mask = _body(pixels, scan.is_hounsfield)
+    share = lung_fraction(pixels, mask, scan.is_hounsfield)
+    if share < least:
+        raise NotWanted(
+            f"lungs fill {share:.3f} of the body, less than data.min_lung_fraction, {least:g}"
+        )
+
+
 def _cut(grey: np.ndarray, box: Box, mask: np.ndarray | None, resolution: int) -> np.ndarray:
     """The box as a square of uint8 [R, R]; what the mask leaves out in the background's grey."""
-    if mask is None:
-        background = int(grey.min())
-    else:
-        background = int(np.median(grey[~mask])) if not mask.all() else 0
-        grey = np.where(mask, grey, np.uint8(background))
     left, top, right, bottom = box
-    square = _pad_to_square(grey[top:bottom, left:right], background)
+    inside = (slice(top, bottom), slice(left, right))
+    height, width = bottom - top, right - left
+    side = max(height, width)
+    across, down = (side - width) // 2, (side - height) // 2
+    background = int(grey.min()) if mask is None else _median(grey[~mask])
+    square = np.full((height, side), background, dtype=np.uint8)
+    np.copyto(
+        square[:, across : across + width],
+        grey[inside],
+        where=True if mask is None else mask[inside],
+    )
     # Pillow widens the filter when it shrinks, which is what keeps thin structures from aliasing
-    resized = Image.fromarray(square).resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return np.asarray(resized)
+    narrowed = Image.fromarray(square).resize((resolution, height), Image.Resampling.LANCZOS)
+    tall = Image.new("L", (resolution, side), background)
+    tall.paste(narrowed, (0, down))
+    return np.asarray(tall.resize((resolution, resolution), Image.Resampling.LANCZOS))
+
+
+def _median(grey: np.ndarray) -> int:
+    """The median, rounded down; 0 of nothing."""
+    if 2 * np.count_nonzero(grey) < grey.size:  # more than half of it black, as air often is
+        return 0
+    return int(np.median(grey)) if grey.size else 0
 
 
 def _checked(box: Box, shape: tuple[int, ...]) -> Box:
@@ -75,11 +112,3 @@ def _checked(box: Box, shape: tuple[int, ...]) -> Box:
             "pixels; mend the line in the list file"
         )
     return box
-
-
-def _pad_to_square(image: np.ndarray, value: int) -> np.ndarray:
-    height, width = image.shape
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    padding = ((top, side - height - top), (left, side - width - left))
-    return np.pad(image, padding, constant_values=value)

@@ -7,7 +7,9 @@ magnitude quicker than decoding PNG, and the file's compression keeps them small
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -99,26 +101,40 @@ def write_shard(
         DataError: for no rows, an unknown split, or labels that are not distributions over the
             same classes with the class index among them.
     """
-    count = len(columns["image"])
-    if count == 0 or split not in SPLITS:
-        raise DataError(f"shard {name}: {count} rows of split {split!r}; wanted: rows of {SPLITS}")
-    labels = np.asarray(columns["soft_label"], dtype=np.float32)
-    indices = np.asarray(columns["class_index"])
-    _check_labels(name, labels, indices)
-    table = pa.table({**columns, "split": [split] * count}, schema=SCHEMA)
+    return write_batches(store, name, [columns], split)
+
+
+def write_batches(
+    store: Store, name: str, batches: Iterable[Mapping[str, Sequence[Any]]], split: str
+) -> ShardEntry:
+    """The same from columns that come in pieces, of which one is held at a time."""
     sink = pa.BufferOutputStream()
-    dictionary = ["patient", "source", "split", "generator"]
-    pq.write_table(table, sink, compression="zstd", use_dictionary=dictionary)
+    contents, counts = [], Counter[int]()
+    with pq.ParquetWriter(
+        sink, SCHEMA, compression="zstd", use_dictionary=["patient", "source", "split", "generator"]
+    ) as writer:
+        for columns in batches:
+            count = len(columns["image"])
+            if count == 0 or split not in SPLITS:
+                raise DataError(
+                    f"shard {name}: {count} rows of split {split!r}; wanted: rows of {SPLITS}"
+                )
+            labels = np.asarray(columns["soft_label"], dtype=np.float32)
+            indices = np.asarray(columns["class_index"])
+            _check_labels(name, labels, indices)
+            writer.write_table(pa.table({**columns, "split": [split] * count}, schema=SCHEMA))
+            contents.append(content_hash(columns["checksum"], indices, labels, [split] * count))
+            counts.update(indices.tolist())
     data = sink.getvalue().to_pybytes()
     store.write_bytes(name, data)
     return ShardEntry(
         name=name,
         split=split,
-        rows=count,
+        rows=counts.total(),
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        class_counts=tuple(np.bincount(indices, minlength=labels.shape[1]).tolist()),
-        content=content_hash(columns["checksum"], indices, labels, [split] * count),
+        class_counts=tuple(counts[index] for index in range(labels.shape[1])),
+        content=combine_content(contents),
     )
 
 
@@ -151,14 +167,18 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
         )
     first = manifests[0]
     shape = first.image_shape
-    images = np.empty((sum(shard.rows for *_, shard in chosen), *shape), dtype=np.uint8)
-    tables, start = [], 0
-    for store, manifest, shard in chosen:
+    ends = np.cumsum([shard.rows for *_, shard in chosen]).tolist()
+    images = np.empty((ends[-1], *shape), dtype=np.uint8)
+
+    def read(part: tuple[Store, Manifest, ShardEntry], end: int) -> pa.Table:
+        store, manifest, shard = part
         table = read_table(store, manifest, shard)
-        copy_images(f"{store.url}/{shard.name}", table, images[start : start + shard.rows])
-        tables.append(table.drop_columns(["image"]))
-        start += shard.rows
-    rows = pa.concat_tables(tables)
+        copy_images(f"{store.url}/{shard.name}", table, images[end - shard.rows : end])
+        return table.drop_columns(["image"])
+
+    # hashing and decompressing leave the interpreter to others, so threads do keep cores busy
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        rows = pa.concat_tables(pool.map(read, chosen, ends))
     classes = len(first.classes)
     soft_labels = rows["soft_label"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return ImageSet(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -154,3 +156,40 @@ def test_three_windows_make_three_channels(phantom_slices):
 def test_windows_that_cannot_be_are_named(settings, text):
     with pytest.raises(InvalidConfig, match=text):
         DataConfig(**settings)
+
+
+def test_the_cut_is_what_plain_steps_give(phantom_slices):
+    """Mask, crop, pad to a square and resize at once, as one would write it down."""
+    for number, hounsfield in enumerate(phantom_slices[:6]):
+        pixels = apply_window(hounsfield, -500, 1400)[:, : 192 - 20 * number]
+        mask = body_mask(pixels)
+        left, top, right, bottom = bounding_box(mask)
+        background = int(np.median(pixels[~mask])) if not mask.all() else 0
+        body = np.where(mask, pixels, np.uint8(background))[top:bottom, left:right]
+        height, width = body.shape
+        side = max(body.shape)
+        down, across = (side - height) // 2, (side - width) // 2
+        around = ((down, side - height - down), (across, side - width - across))
+        square = Image.fromarray(np.pad(body, around, constant_values=background))
+        plain = np.asarray(square.resize((64, 64), Image.Resampling.LANCZOS))
+        np.testing.assert_array_equal(preprocess(grey(pixels), CONFIG)[0], plain)
+
+
+def test_the_bodies_of_real_scans_stay_as_they_were(shared):
+    """Recorded before the search was made quicker, with SciPy's own morphology."""
+    digest = hashlib.sha256()
+    for path in sorted(shared("data/iq-oth-nccd").glob("*/*.jpg"))[::60]:
+        digest.update(np.packbits(body_mask(decode_image(path.read_bytes()))).tobytes())
+    assert digest.hexdigest()[:32] == "6ac7b476bddbd08d32e985a9fcd0106e"
+
+
+@pytest.mark.parametrize("window", [(-500, 1400), (40, 400), (400, 1800)])
+def test_air_around_and_a_circular_field_of_view_move_nothing(phantom_slices, window):
+    pixels = apply_window(phantom_slices[0], *window)
+    box = np.array(bounding_box(body_mask(np.pad(pixels, 64, constant_values=pixels[0, 0]))))
+    rows, columns = np.mgrid[:320, :320] - 159.5
+    round_view = np.pad(pixels, 64, constant_values=pixels[0, 0])
+    round_view[rows**2 + columns**2 > 150**2] = 0
+    assert np.abs(np.array(bounding_box(body_mask(round_view))) - box).max() <= 4
+    assert box.min() >= 64 - 4
+    assert box.max() <= 256 + 4

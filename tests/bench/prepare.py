@@ -1,0 +1,162 @@
+"""How fast a folder of 512 x 512 scans becomes a set, beside the public StyleGAN2-ADA's tool.
+
+    python -m tests.bench.prepare                                  # this implementation alone
+    python -m tests.bench.prepare --peer ~/stylegan2-ada-pytorch   # both, in turn, in one run
+
+Ours decodes, looks for the body, crops, resizes and writes checked shards; the peer decodes,
+resizes the whole frame and writes PNG into a zip. Its tool is one process and cannot be spread:
+with ``--processes 2`` it gets two folders of half the scans, one for each. Starting Python counts
+for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gemix.data.config import DataConfig, PhantomConfig
+from gemix.data.decode import IMAGE_SUFFIXES, decode_image
+from gemix.data.phantom import CLASSES, render_slice
+from gemix.data.preprocess import preprocess
+from gemix.data.scan import Scan
+from gemix.data.shards import to_columns, write_shard
+from gemix.data.windows import WINDOWS, apply_window
+from gemix.storage import Store
+
+WANTED = 2.0  # times the peer
+SIDE = 512
+DISTINCT = 60  # phantom slices; rendering one takes longer than preparing it
+SHARD_ROWS = 1024
+
+
+def main() -> None:
+    """Prints the table; writes JSON where ``--json`` says."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--peer", help="a checkout of the public stylegan2-ada-pytorch")
+    parser.add_argument("--folder", type=Path, help="of scans; phantom slices without")
+    parser.add_argument("--kind", choices=("png", "jpg"), default="png", help="of phantom slices")
+    parser.add_argument(
+        "--images", type=int, default=4000, help="the scans come again until they are so many"
+    )
+    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--shards-of", nargs=2, metavar=("FOLDER", "DEST"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.shards_of:
+        write_shards(*map(Path, given.shards_of), given.resolution)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        results = measure(Path(temporary), given)
+    print(f"{'':<8}{'images/s':>10}{'ratio':>8}")
+    for name, row in results["tools"].items():
+        print(f"{name:<8}{row['images_per_s']:>10.1f}{row['ratio']:>8.2f}")
+    print(f"wanted: {WANTED} times the peer")
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(temporary: Path, given: argparse.Namespace) -> dict:
+    """The tools, in turn; the best of each counts. `ratio` is to the peer, or to ours alone."""
+    folders = parts(temporary / "scans", given)
+    commands = {"gemix": [sys.executable, "-m", "tests.bench.prepare", "--shards-of"]}
+    if given.peer:
+        commands = {"peer": [sys.executable, f"{given.peer}/dataset_tool.py"]} | commands
+    speeds = dict.fromkeys(commands, 0.0)
+    for _ in range(given.repeats):
+        for name, command in commands.items():
+            output = temporary / "out"
+            output.mkdir()
+            size = str(given.resolution)
+            if name == "peer":
+                rest = ["--width", size, "--height", size]
+                jobs = [
+                    [*command, "--source", str(folder), "--dest", f"{output}/{i}.zip", *rest]
+                    for i, folder in enumerate(folders)
+                ]
+            else:
+                jobs = [
+                    [*command, str(folder), f"{output}/{i}", "--resolution", size]
+                    for i, folder in enumerate(folders)
+                ]
+            speeds[name] = max(speeds[name], given.images / seconds(jobs))
+            shutil.rmtree(output)
+    base = speeds.get("peer", speeds["gemix"])
+    settings = {k: str(v) for k, v in vars(given).items() if k not in ("json", "shards_of")}
+    tools = {name: {"images_per_s": v, "ratio": v / base} for name, v in speeds.items()}
+    return {"settings": settings, "wanted": WANTED, "tools": tools}
+
+
+def seconds(jobs: list[list[str]]) -> float:
+    """From the start of the first process to the end of the last."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    began = time.perf_counter()
+    quiet = subprocess.DEVNULL
+    running = [subprocess.Popen(job, env=environment, stdout=quiet, stderr=quiet) for job in jobs]
+    codes = [process.wait() for process in running]
+    if any(codes):
+        sys.exit(f"exit codes {codes} of {jobs}")
+    return time.perf_counter() - began
+
+
+def parts(root: Path, given: argparse.Namespace) -> list[Path]:
+    """A folder of scans for each process."""
+    folders = [root / str(number) for number in range(given.processes)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    files = scans(root, given)
+    for number in range(given.images):
+        file = files[number % len(files)]
+        link = folders[number % given.processes] / f"{number:06d}{file.suffix}"
+        link.symlink_to(file.resolve())
+    return folders
+
+
+def scans(root: Path, given: argparse.Namespace) -> list[Path]:
+    """The files of the folder, or phantom slices under a lung window."""
+    if given.folder:
+        return sorted(f for f in given.folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    config, made = PhantomConfig(), []
+    for i in range(min(DISTINCT, given.images)):
+        pixels = render_slice(config, CLASSES[i % 3], i, i % config.slices_per_patient, SIDE)
+        made.append(root / f"{i}.{given.kind}")
+        Image.fromarray(apply_window(pixels, *WINDOWS["lung"])).save(made[-1])
+    return made
+
+
+def write_shards(folder: Path, output: Path, resolution: int) -> None:
+    """Our side of the comparison, one process: decode, preprocess, write."""
+    config = DataConfig(source="folder", path=str(folder), resolution=resolution)
+    files = sorted(folder.iterdir())
+    for start in range(0, len(files), SHARD_ROWS):
+        part = files[start : start + SHARD_ROWS]
+        images = np.stack(
+            [
+                preprocess(Scan(pixels=decode_image(f.read_bytes()), is_hounsfield=False), config)
+                for f in part
+            ]
+        )
+        labels = np.zeros(len(part), dtype=np.int64)
+        columns = to_columns(
+            images,
+            np.eye(2)[labels],
+            class_index=labels,
+            patients=[f.stem for f in part],
+            sources=[f.name for f in part],
+        )
+        write_shard(Store(output), f"train-{start:07d}.parquet", columns, "train")
+
+
+if __name__ == "__main__":
+    main()
