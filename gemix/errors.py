@@ -19,6 +19,14 @@ class DataError(GemixError):
     """Scans, shards or manifests that are missing, damaged or contradictory."""
 
 
+class StoreError(GemixError):
+    """A store that refuses or stays down; it says nothing about the file that was asked for.
+
+    No :class:`DataError`, so that nobody takes a scan for broken, or a finished shard for missing,
+    because the store was away.
+    """
+
+
 class CheckpointError(GemixError):
     """A checkpoint that is missing, damaged, or does not fit what it is asked to do."""
 

@@ -8,19 +8,26 @@ cannot be renamed, just as on a disk.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import posixpath
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from gemix.errors import AlreadyFinishedError, DataError
+from gemix.s3 import S3Bucket, bucket_and_path, persist
+
+T = TypeVar("T")
+
+_SMALLEST_BUFFER, _LARGEST_BUFFER = 2**16, 2**23  # bytes asked for at once of a stream
 
 
 class Store:
@@ -28,13 +35,17 @@ class Store:
 
     S3 credentials, region and endpoint come from the standard AWS variables and files
     (``AWS_ENDPOINT_URL`` included). Bytes are read and written as they are, whatever a name ends
-    in: ``.gz`` is not unpacked. Picklable, and cheap to build.
+    in: ``.gz`` is not unpacked. Picklable, and cheap to build: S3 is asked at the first use.
+
+    What S3 fails to do is tried again for about a minute (:mod:`gemix.s3`); every method here
+    raises StoreError where it stays down, or refuses.
 
     Args:
-        url: a local path (relative paths are made absolute) or an ``s3://`` URL.
+        url: a local path (relative paths are made absolute) or an ``s3://`` URL, taken literally:
+            ``%20`` is no space.
 
     Raises:
-        DataError: for any other URL scheme.
+        DataError: for any other URL scheme, or an S3 URL of no bucket or with credentials in it.
     """
 
     def __init__(self, url: str | os.PathLike[str]):
@@ -43,11 +54,12 @@ class Store:
             raise DataError(f"{text}: only local paths and s3:// URLs are supported")
         self.is_local = not text.startswith("s3://")
         self.url = os.path.abspath(text) if self.is_local else text.rstrip("/")
-        if self.is_local:
-            self.filesystem: pafs.FileSystem = pafs.LocalFileSystem()
-            self.root = self.url
-        else:
-            self.filesystem, self.root = pafs.FileSystem.from_uri(self.url)
+        self._bucket, self.root = ("", self.url) if self.is_local else bucket_and_path(self.url)
+
+    @functools.cached_property
+    def filesystem(self) -> pafs.FileSystem:
+        """Arrow's view of it, for libraries that take one; names in it are those of `path`."""
+        return pafs.LocalFileSystem() if self.is_local else S3Bucket(self._bucket)
 
     @classmethod
     def of_file(cls, url: str) -> tuple[Store, str]:
@@ -70,12 +82,23 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether a file (not a directory) of that name is there."""
-        return self.filesystem.get_file_info(self.path(name)).type == pafs.FileType.File
+        return self._info(name).type == pafs.FileType.File
+
+    def size(self, name: str) -> int:
+        """The file's size in bytes.
+
+        Raises:
+            DataError: if it is not there.
+        """
+        info = self._info(name)
+        if info.type != pafs.FileType.File:
+            raise DataError(f"{self.url}/{name}: cannot be read (no such file)")
+        return info.size
 
     def list(self, recursive: bool = False) -> list[str]:
         """Names of the files below, sorted; unfinished writes and a missing directory are empty."""
         selector = pafs.FileSelector(self.root, allow_not_found=True, recursive=recursive)
-        infos = self.filesystem.get_file_info(selector)
+        infos = self._do(lambda: self.filesystem.get_file_info(selector), "listed")
         names = [
             posixpath.relpath(i.path, self.root) for i in infos if i.type == pafs.FileType.File
         ]
@@ -87,11 +110,32 @@ class Store:
         Raises:
             DataError: if it is not there or cannot be read.
         """
-        try:
-            with self.filesystem.open_input_stream(self.path(name), compression=None) as stream:
-                return stream.read()
-        except OSError as error:
-            raise DataError(f"{self.url}/{name}: cannot be read ({error})") from error
+
+        def read() -> bytes:
+            # in one request: a stream would send one every few hundred KiB
+            with self.filesystem.open_input_file(self.path(name)) as file:
+                return file.read(file.size())
+
+        return self._read(read, name)
+
+    def read_head(self, name: str, count: int, compression: str | None = None) -> bytes:
+        """The first `count` bytes, fewer if the file has fewer; the rest is not read.
+
+        Args:
+            count: bytes, after decompression; no more than that is decompressed.
+            compression: what the file is packed with, as ``gzip``; None for nothing.
+
+        Raises:
+            DataError: if it is not there, cannot be read or is damaged.
+        """
+        buffer = min(max(count, _SMALLEST_BUFFER), _LARGEST_BUFFER)
+
+        def read() -> bytes:
+            path = self.path(name)
+            with self.filesystem.open_input_stream(path, compression, buffer) as stream:
+                return stream.read(count)
+
+        return self._read(read, name)
 
     def read_columns(self, name: str, columns: Sequence[str]) -> pa.Table:
         """Some columns of a Parquet file; of the others nothing is read.
@@ -99,11 +143,12 @@ class Store:
         Raises:
             DataError: if it is not there, damaged, or lacks a column.
         """
-        try:
+
+        def read() -> pa.Table:
             with self.filesystem.open_input_file(self.path(name)) as file:
-                table = pq.ParquetFile(file).read(columns=list(columns))
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise DataError(f"{self.url}/{name}: cannot be read ({error})") from error
+                return pq.ParquetFile(file).read(columns=list(columns))
+
+        table = self._read(read, name)
         if missing := set(columns) - set(table.column_names):
             raise DataError(f"{self.url}/{name}: no column {', '.join(sorted(missing))}")
         return table
@@ -112,9 +157,12 @@ class Store:
         """Writes the file, whole or not at all; an older one is replaced."""
         target = self.path(name)
         if not self.is_local:
-            with self.filesystem.open_output_stream(target, compression=None) as stream:
-                stream.write(data)
-            return
+
+            def write() -> None:
+                with self.filesystem.open_output_stream(target, compression=None) as stream:
+                    stream.write(data)
+
+            return self._do(write, "written", name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         aside = f"{target}.writing-{secrets.token_hex(4)}"
         try:
@@ -144,14 +192,33 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Removes the file if it is there."""
-        if self.exists(name):
-            self.filesystem.delete_file(self.path(name))
+
+        def delete() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self.filesystem.delete_file(self.path(name))
+
+        self._do(delete, "deleted", name)
 
     def clear(self, first: str) -> None:
         """Removes every file below, the file `first` before all others."""
         self.delete(first)
         for name in self.list(recursive=True):
             self.delete(name)
+
+    def _info(self, name: str) -> pafs.FileInfo:
+        return self._do(lambda: self.filesystem.get_file_info(self.path(name)), "read", name)
+
+    def _read(self, read: Callable[[], T], name: str) -> T:
+        try:
+            return self._do(read, "read", name)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DataError(f"{self.url}/{name}: cannot be read ({error})") from error
+
+    def _do(self, operation: Callable[[], T], done: str, name: str = "") -> T:
+        """The operation's result; on S3 it is tried again where that helps."""
+        if self.is_local:
+            return operation()
+        return persist(operation, f"{self.url}/{name}".rstrip("/") + f" cannot be {done}")
 
 
 def open_output(url: str, marker: str, overwrite: bool) -> Store:

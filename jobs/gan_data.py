@@ -14,7 +14,7 @@ from ray.data import TaskPoolStrategy
 from gemix.data.manifest import Manifest
 from gemix.data.shards import read_images
 from gemix.data.stream import read_rows, read_soft_labels
-from gemix.errors import DataError
+from gemix.errors import DataError, StoreError
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData, TrainingImages
 from gemix.gan.order import Order
@@ -96,7 +96,10 @@ def shard_reader(store: Store, manifest: Manifest, readers: int = 1) -> ShardRea
             (number,) = batch["shard"].to_pylist()
             try:
                 images, error = read_rows(store, manifest, shards[number], wanted[number]).data, ""
-            except DataError as reason:  # of an error that is raised Ray Data keeps the text alone
+            except (
+                DataError,
+                StoreError,
+            ) as reason:  # of an error that is raised Ray Data keeps the text alone
                 images, error = b"", str(reason)
             # as bytes: Ray's own columns of arrays take four times the room
             pixels = pa.array([images], pa.large_binary())

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from gemix.config import PipelineConfig
-from gemix.errors import DataError
+from gemix.errors import DataError, StoreError
 from gemix.gan.best import keep_best, read_best
 from gemix.gan.checkpoint import Origin
 from gemix.gan.dataset import TrainingData
@@ -140,7 +140,7 @@ class ImageMetrics:
         try:
             best = keep_best(self.store, state, self.origin, figures.score, measured)
             note = "; the best so far" if best else ""
-        except OSError as error:
+        except (OSError, StoreError) as error:
             note = (
                 f"; whether it is the best cannot be kept ({error}): make room in {self.store.url}"
             )

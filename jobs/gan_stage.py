@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gemix.errors import StoreError
 from gemix.gan.checkpoint import Origin, checkpoints, save_checkpoint
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
@@ -102,5 +103,11 @@ class Stage:
                 f"{self.log.name}: no checkpoint at step {state.step}: {error}. Training goes on; "
                 f"the last good one is {kept[-1] if kept else 'none'}. Make room in "
                 f"{self.store.url}",
+                flush=True,
+            )
+        except StoreError as error:
+            print(
+                f"{self.log.name}: no checkpoint at step {state.step}: {error}. Training goes on "
+                "and tries again with the next one",
                 flush=True,
             )

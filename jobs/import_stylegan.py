@@ -66,7 +66,7 @@ def import_stylegan(
 
 def _read(url: str) -> bytes:
     store, name = Store.of_file(url)
-    size = store.filesystem.get_file_info(store.path(name)).size or 0
+    size = store.size(name)
     if size > MAX_BYTES:
         raise CheckpointError(f"{url}: {size / 2**30:.0f} GiB, far larger than networks are")
     return store.read_bytes(name)

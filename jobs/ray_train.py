@@ -10,6 +10,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from gemix.config import ComputeConfig
+from gemix.storage import Store
 
 
 def fit(
@@ -29,6 +30,7 @@ def fit(
         resources: what each worker asks for (:func:`jobs.cluster.worker_resources`).
         storage: directory or URL where Ray keeps what it needs to restart.
     """
+    store = Store(storage)
     TorchTrainer(
         worker,
         train_loop_config=settings,
@@ -40,7 +42,9 @@ def fit(
         run_config=RunConfig(
             # a finished name would return its old result without training
             name=f"{name}-{uuid.uuid4().hex[:8]}",
-            storage_path=storage,
+            # our connection to S3, for its endpoint, timeouts and retries
+            storage_path=store.root,
+            storage_filesystem=None if store.is_local else store.filesystem,
             failure_config=FailureConfig(max_failures=compute.max_failures),
         ),
     ).fit()

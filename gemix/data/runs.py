@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -26,6 +28,8 @@ from gemix.data.spread import Spread
 from gemix.storage import Store
 
 SAME_BODY = 0.5  # correlation of the 16 x 16 copies of neighbouring slices
+
+_BLOCK = 4096  # images, about, that are compared at a time
 
 _NO_EDGES = np.empty((0, 2), np.int64)
 
@@ -54,17 +58,16 @@ def find_runs(index: Index, store: Store, spread: Spread) -> Runs:
     """Groups neighbours and near duplicates.
 
     Comparing all with all costs the square of the number of such images; it is spread, and a
-    process holds the copies of two parts at a time.
+    process holds the copies of two blocks at a time.
     """
     rows = np.flatnonzero(index.group < 0)
     if not len(rows):
         return Runs(rows=rows, group=rows, joined=0)
     chained = _chain(index, rows, store)
     _, run = _components(len(rows), chained)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(index.part[rows]))])
-    near = functools.partial(_near, parts=index.parts, starts=starts, store=store)
-    numbers = range(len(starts) - 1)
-    edges = [chained, *spread(near, numbers, "parts compared with those before")]
+    blocks = _blocks(index, rows)
+    near = functools.partial(_near, blocks=blocks, store=store)
+    edges = [chained, *spread(near, range(len(blocks)), "blocks compared with those before")]
     groups, group = _components(len(rows), np.concatenate(edges))
     return Runs(rows=rows, group=group, joined=int(run.max()) + 1 - groups)
 
@@ -75,7 +78,7 @@ def _chain(index: Index, rows: np.ndarray, store: Store) -> np.ndarray:
     pairs, start = [_NO_EDGES], 0
     last = np.empty((0, 0), np.float32)
     for name in index.parts:
-        copies = _read(store, name).copies
+        copies = _read(store, [name]).copies
         if not len(copies):
             continue
         both = np.concatenate([last, copies]) if len(last) else copies
@@ -87,15 +90,28 @@ def _chain(index: Index, rows: np.ndarray, store: Store) -> np.ndarray:
     return np.concatenate(pairs)
 
 
-def _near(number: int, *, parts: tuple[str, ...], starts: np.ndarray, store: Store) -> np.ndarray:
-    """Near duplicates of a part in itself and in those before it: int64 [m, 2] as in `_chain`."""
-    mine = _read(store, parts[number])
+def _blocks(index: Index, rows: np.ndarray) -> list[tuple[int, list[str]]]:
+    """Parts with images of unknown patients, some together, and the place of their first image."""
+    blocks: list[tuple[int, list[str]]] = []
+    start = end = 0
+    for name, count in zip(index.parts, np.bincount(index.part[rows]).tolist(), strict=False):
+        if count and (not blocks or end - start >= _BLOCK):
+            start = end
+            blocks.append((start, []))
+        if count:
+            blocks[-1][1].append(name)
+        end += count
+    return blocks
+
+
+def _near(number: int, *, blocks: list[tuple[int, list[str]]], store: Store) -> np.ndarray:
+    """Near duplicates of a block in itself and in those before: int64 [m, 2] as in `_chain`."""
+    start, names = blocks[number]
+    mine = _read(store, names)
     found = [_NO_EDGES]
-    if len(mine.hashes):
-        for before in range(number + 1):
-            other = mine if before == number else _read(store, parts[before])
-            pairs = near_pairs(other, mine) + starts[[before, number]]
-            found.append(_forest(pairs))
+    for first, others in blocks[: number + 1]:
+        other = mine if first == start else _read(store, others)
+        found.append(_forest(near_pairs(other, mine) + np.array([first, start])))
     return np.concatenate(found)
 
 
@@ -119,9 +135,10 @@ def _components(count: int, edges: np.ndarray) -> tuple[int, np.ndarray]:
     return total, rank[label]
 
 
-def _read(store: Store, name: str) -> Fingerprints:
-    """The fingerprints of the part's images of unknown patients."""
-    table = store.read_columns(name, ["hash", "copy"])
+def _read(store: Store, names: Sequence[str]) -> Fingerprints:
+    """The fingerprints of the parts' images of unknown patients."""
+    tables = [store.read_columns(name, ["hash", "copy"]) for name in names]
+    table = pa.concat_tables(tables)
     return Fingerprints.unpacked(
         table["hash"].drop_null().to_numpy(), table["copy"].drop_null().to_pylist()
     )

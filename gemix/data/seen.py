@@ -81,13 +81,13 @@ class Seen:
         if not self.store.exists(SEEN):
             yield None
             return
+        raw = pa.BufferReader(self.store.read_bytes(SEEN))
         try:
-            with self.store.filesystem.open_input_file(self.store.path(SEEN)) as raw:
-                file = pq.ParquetFile(raw, page_checksum_verification=True)
-                schema = file.schema_arrow
-                if not schema.equals(SCHEMA) or _UNKNOWN not in (schema.metadata or {}):
-                    raise pa.ArrowInvalid(f"not of this schema: columns {schema.names}")
-                yield file
+            file = pq.ParquetFile(raw, page_checksum_verification=True)
+            schema = file.schema_arrow
+            if not schema.equals(SCHEMA) or _UNKNOWN not in (schema.metadata or {}):
+                raise pa.ArrowInvalid(f"not of this schema: columns {schema.names}")
+            yield file
         except (OSError, ValueError, pa.ArrowException) as error:
             raise DataError(
                 f"{self.store.url}/{SEEN}: cannot be read ({error}); restore it from a copy, or "

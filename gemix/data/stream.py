@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gemix.data.manifest import Manifest, ShardEntry
 from gemix.data.shards import copy_images, damage_remedy, read_table
@@ -46,11 +45,10 @@ def read_soft_labels(store: Store, manifest: Manifest, split: str) -> np.ndarray
     classes, parts = len(manifest.classes), [np.empty((0, len(manifest.classes)), np.float32)]
     for shard in manifest.shards_of(split):
         try:
-            with store.filesystem.open_input_file(store.path(shard.name)) as file:
-                column = pq.ParquetFile(file).read(columns=["soft_label"])["soft_label"]
+            column = store.read_columns(shard.name, ["soft_label"])["soft_label"]
             values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
             parts.append(values.reshape(shard.rows, classes))
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        except (DataError, ValueError, pa.ArrowException) as error:
             raise DataError(
                 f"{store.url}/{shard.name}: its labels cannot be read ({error}); "
                 f"{damage_remedy(manifest)}"

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from gemix.data.manifest import Manifest
@@ -15,6 +14,11 @@ from gemix.images import encode_png
 from gemix.storage import Store
 
 LARGEST = 192  # pixels; a page with larger pictures is slow to open and shows no more
+
+_COLUMNS = (
+    *("image", "channels", "height", "width"),
+    *("soft_label", "class_index", "patient", "source"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,11 +85,9 @@ def small_png(pixels: np.ndarray, largest: int = LARGEST) -> bytes:
 
 def _read(store: Store, name: str) -> pa.Table:
     try:
-        return pq.read_table(store.path(name), filesystem=store.filesystem)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{store.url}/{name}: cannot be read ({error}); write the set again with --overwrite"
-        ) from error
+        return store.read_columns(name, _COLUMNS)
+    except DataError as error:
+        raise DataError(f"{error}; write the set again with --overwrite") from error
 
 
 def _example(table: pa.Table, row: int) -> Example:

@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import NoReturn
 
 import numpy as np
 
@@ -29,13 +30,16 @@ def list_files(store: Store) -> list[str]:
     down, and links to a directory above, are not followed, so that loops end.
 
     Raises:
-        DataError: if the directory is not there.
+        DataError: if the directory is not there or cannot be read, or there is no such bucket.
     """
     if store.is_local and not os.path.isdir(store.url):
         raise DataError(f"data.path {store.url}: no such folder; mend data.path")
     names = list(_walk(store.url)) if store.is_local else store.list(recursive=True)
     if not store.is_local and not names:
-        raise DataError(f"data.path {store.url}: no object there; mend data.path")
+        raise DataError(
+            f"data.path {store.url}: no such bucket, or no object there; mend data.path or "
+            "upload the scans"
+        )
     return sorted((name for name in names if not is_hidden(name)), key=natural_key)
 
 
@@ -70,15 +74,30 @@ def is_hidden(name: str) -> bool:
 
 def _walk(root: str) -> Iterator[str]:
     real_root = os.path.realpath(root)
-    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if entry.is_file():
-            yield entry.name
-        elif entry.is_dir():
-            target = os.path.realpath(entry.path)
+    for name in _listed(root):
+        path = os.path.join(root, name)
+        if os.path.isfile(path):
+            yield name
+        elif os.path.isdir(path):
+            target = os.path.realpath(path)
             if os.path.commonpath([target, real_root]) == target:
                 continue  # a link to the root or to a directory above it
-            for folder, _, files in os.walk(entry.path, followlinks=False):
+            for folder, _, files in os.walk(path, onerror=_refuse, followlinks=False):
                 relative = os.path.relpath(folder, root).replace(os.sep, "/")
-                for name in files:
-                    if os.path.isfile(os.path.join(folder, name)):
-                        yield f"{relative}/{name}"
+                for file in files:
+                    if os.path.isfile(os.path.join(folder, file)):
+                        yield f"{relative}/{file}"
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Files that cannot be seen must not be missing in silence."""
+    raise DataError(
+        f"{error.filename}: the folder cannot be read ({error.strerror}); mend its permissions"
+    ) from None

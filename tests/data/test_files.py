@@ -1,0 +1,59 @@
+"""Files below a source's root, on a disk that is not as it should be."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from gemix.data.sources.files import list_files
+from gemix.errors import DataError
+from gemix.storage import Store
+
+
+def test_loops_of_links_end_and_what_is_beside_them_is_found(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "1.png").touch()
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    (tmp_path / "a" / "itself").symlink_to(tmp_path / "a" / "itself")
+    (tmp_path / "here").symlink_to(tmp_path)
+    (tmp_path / "above").symlink_to(tmp_path.parent)
+    (tmp_path / "a" / "b" / "above").symlink_to(tmp_path)
+    assert list_files(Store(tmp_path)) == ["a/b/1.png"]
+
+
+def test_a_folder_may_be_a_link_to_another_disk(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "1.png").touch()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a").symlink_to(tmp_path / "disk")
+    assert list_files(Store(tmp_path / "set")) == ["a/1.png"]
+
+
+def test_names_in_natural_order_that_differ_in_case_only_stay_two_files(tmp_path):
+    (tmp_path / "a").mkdir()
+    names = ["a/Slice 2.png", "a/slice 2.png", "a/slice 10.png", "a/срез 1.png", "a/断面 1.png"]
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    if len(os.listdir(tmp_path / "a")) < len(names):
+        pytest.skip("a disk that takes names that differ in case for one")
+    assert list_files(Store(tmp_path)) == names
+
+
+@pytest.mark.parametrize("hidden", ["set", "set/a/deep"])
+def test_a_folder_without_permission_is_no_empty_folder(tmp_path, monkeypatch, hidden):
+    (tmp_path / "set" / "a" / "deep").mkdir(parents=True)
+    refused = str(tmp_path / hidden)
+
+    def guarded(real):
+        def look(path="."):
+            if os.fspath(path) == refused:  # who runs the tests may be allowed to read anything
+                raise PermissionError(13, "Permission denied", refused)
+            return real(path)
+
+        return look
+
+    monkeypatch.setattr(os, "scandir", guarded(os.scandir))
+    monkeypatch.setattr(os, "listdir", guarded(os.listdir))
+    with pytest.raises(DataError, match=rf"{refused}: .*Permission denied.*mend its permissions"):
+        list_files(Store(tmp_path / "set"))
