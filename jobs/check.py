@@ -6,9 +6,9 @@ import argparse
 import itertools
 import sys
 
-from gemix.data.leakage import Overlap, compare, overlap_sheet
+from gemix.data.leakage.compare import Overlap, compare, overlap_sheet
 from gemix.data.manifest import SPLITS, Manifest
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.errors import DataError
 from gemix.storage import Store, open_output
 from jobs.command import Command, Request

@@ -19,8 +19,8 @@ from gemix.classifier.bundle import Classifier
 from gemix.classifier.registry import register
 from gemix.config import PipelineConfig
 from gemix.data.imageset import ImageSet
-from gemix.data.seen import Seen
-from gemix.data.shards import read_images
+from gemix.data.leakage.seen import Seen
+from gemix.data.reading import read_images
 from gemix.errors import DataError
 from gemix.metrics.bootstrap import Comparison, compare
 from gemix.metrics.classification import RATES, class_rates, normal_class

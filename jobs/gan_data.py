@@ -12,7 +12,7 @@ import torch
 from ray.data import TaskPoolStrategy
 
 from gemix.data.manifest import Manifest
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.data.stream import read_rows, read_soft_labels
 from gemix.errors import DataError, StoreError
 from gemix.gan.config import GanConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gemix.config import PipelineConfig
-from gemix.data.overlap import Findings, Learned, Split, check_apart
+from gemix.data.leakage.overlap import Findings, Learned, Split, check_apart
 from gemix.storage import Store
 from jobs.layout import Layout
 

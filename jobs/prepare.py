@@ -8,8 +8,8 @@ from gemix import tracking
 from gemix.config import PipelineConfig
 from gemix.data import prepare as steps
 from gemix.data.card import CARD
-from gemix.data.contact_sheet import CONTACT_SHEET
 from gemix.data.manifest import MANIFEST, Manifest
+from gemix.data.pixels.contact_sheet import CONTACT_SHEET
 from gemix.data.sources import open_source
 from gemix.storage import Store, open_output
 from jobs.command import Command

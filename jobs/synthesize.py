@@ -13,8 +13,8 @@ from ray.data import ActorPoolStrategy
 
 from gemix import tracking
 from gemix.config import PipelineConfig
+from gemix.data.leakage.seen import Seen, write_seen
 from gemix.data.manifest import MANIFEST, Manifest, ShardEntry
-from gemix.data.seen import Seen, write_seen
 from gemix.gan.trained import TrainedGenerator, load_generator
 from gemix.storage import Store
 from gemix.synthesis import (

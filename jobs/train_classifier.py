@@ -24,9 +24,9 @@ from gemix.classifier.models import check_name
 from gemix.classifier.training import check_sets, train
 from gemix.config import PipelineConfig
 from gemix.data.imageset import ImageSet
+from gemix.data.leakage.seen import Seen, write_seen
 from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.seen import Seen, write_seen
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.errors import DataError
 from gemix.metrics.classification import normal_class, score
 from gemix.storage import Store

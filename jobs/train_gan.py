@@ -11,8 +11,8 @@ import torch
 
 from gemix import tracking
 from gemix.config import PipelineConfig
+from gemix.data.leakage.seen import SEEN, Seen, write_seen
 from gemix.data.manifest import Manifest
-from gemix.data.seen import SEEN, Seen, write_seen
 from gemix.gan.best import save_best_generator
 from gemix.gan.checkpoint import Origin, check_resumable, checkpoints
 from gemix.gan.dataset import TrainingData

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gemix.data.shards import damage_remedy
+from gemix.data.reading import damage_remedy
 from gemix.data.verify import Finding, Verification, verify
 from gemix.errors import DataError
 from gemix.storage import Store

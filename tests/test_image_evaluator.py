@@ -13,7 +13,8 @@ import torch.multiprocessing as mp
 from PIL import Image
 
 from gemix.data.manifest import Manifest
-from gemix.data.shards import read_images, to_columns, write_shard
+from gemix.data.reading import read_images
+from gemix.data.shards import to_columns, write_shard
 from gemix.gan.dataset import TrainingImages
 from gemix.gan.distributed import Workers
 from gemix.gan.generator import Architecture, Generator

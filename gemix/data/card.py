@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from gemix.data.contact_sheet import CONTACT_SHEET
 from gemix.data.description import Description, counted, reasons
 from gemix.data.manifest import SPLITS, Manifest
+from gemix.data.pixels.contact_sheet import CONTACT_SHEET
 
 CARD = "CARD.md"
 

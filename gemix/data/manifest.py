@@ -113,7 +113,7 @@ class Manifest:
         return sum(shard.rows for shard in self.shards if split in (None, shard.split))
 
     def content_digest(self, split: str) -> str:
-        """The digest of one split; :func:`gemix.data.shards.read_images` gives the same."""
+        """The digest of one split; :func:`gemix.data.reading.read_images` gives the same."""
         return combine_content(shard.content for shard in self.shards_of(split))
 
     def shards_of(self, split: str) -> list[ShardEntry]:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gemix.data.imageset import ImageSet
-from gemix.data.manifest import SPLITS, Manifest, ShardEntry, combine_content
+from gemix.data.manifest import SPLITS, ShardEntry, combine_content
 from gemix.errors import DataError
 from gemix.storage import Store
 
@@ -138,60 +136,6 @@ def write_batches(
     )
 
 
-def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
-    """Reads one or more shard sets as one, in the order given, shards by name.
-
-    Every file is held against its SHA-256 and every image against its row checksum.
-
-    Args:
-        urls: directories with a manifest, local paths or ``s3://`` URLs.
-        split: the split to read, None for all.
-
-    Raises:
-        DataError: if a set is unfinished or damaged, if sets differ in classes or image shape, or
-            if there is no image of the split.
-    """
-    stores = [Store(url) for url in urls]
-    manifests = [Manifest.load(store) for store in stores]
-    _check_same(stores, manifests)
-    chosen = [
-        (store, manifest, shard)
-        for store, manifest in zip(stores, manifests, strict=True)
-        for shard in manifest.shards
-        if split in (None, shard.split)
-    ]
-    if not chosen:
-        raise DataError(
-            f"{', '.join(store.url for store in stores)}: no image of split {split!r}; add scans, "
-            "or raise data.val_fraction or data.test_fraction, and run gemix prepare again"
-        )
-    first = manifests[0]
-    shape = first.image_shape
-    ends = np.cumsum([shard.rows for *_, shard in chosen]).tolist()
-    images = np.empty((ends[-1], *shape), dtype=np.uint8)
-
-    def read(part: tuple[Store, Manifest, ShardEntry], end: int) -> pa.Table:
-        store, manifest, shard = part
-        table = read_table(store, manifest, shard)
-        copy_images(f"{store.url}/{shard.name}", table, images[end - shard.rows : end])
-        return table.drop_columns(["image"])
-
-    # hashing and decompressing leave the interpreter to others, so threads do keep cores busy
-    with ThreadPoolExecutor(pa.cpu_count()) as pool:
-        rows = pa.concat_tables(pool.map(read, chosen, ends))
-    classes = len(first.classes)
-    soft_labels = rows["soft_label"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return ImageSet(
-        images=images,
-        labels=rows["class_index"].to_numpy().astype(np.int64),
-        soft_labels=soft_labels.reshape(-1, classes).astype(np.float32),
-        groups=tuple(rows["patient"].to_pylist()),
-        sources=tuple(rows["source"].to_pylist()),
-        classes=first.classes,
-        digest=combine_content(shard.content for *_, shard in chosen),
-    )
-
-
 def _check_labels(name: str, labels: np.ndarray, indices: np.ndarray) -> None:
     if labels.ndim != 2 or not np.isfinite(labels).all() or (labels < 0).any():
         raise DataError(f"shard {name}: soft labels must be non-negative, one weight a class")
@@ -216,59 +160,3 @@ def content_hash(
         ).hexdigest()
         for checksum, index, label, split in rows
     )
-
-
-def _check_same(stores: Sequence[Store], manifests: Sequence[Manifest]) -> None:
-    """All sets must have the classes and the image shape of the first."""
-    describe = lambda m: (  # noqa: E731
-        f"classes {list(m.classes)}, {m.channels} x {m.resolution} x {m.resolution} pixels"
-    )
-    for store, manifest in zip(stores, manifests, strict=True):
-        if describe(manifest) != describe(manifests[0]):
-            raise DataError(
-                f"{store.url}: {describe(manifest)}, but {stores[0].url} has "
-                f"{describe(manifests[0])}; write one of them again so that they agree"
-            )
-
-
-def read_table(store: Store, manifest: Manifest, shard: ShardEntry) -> pa.Table:
-    """One shard, all columns, held against its SHA-256.
-
-    Raises:
-        DataError: if the file is missing, damaged or not of `SCHEMA`.
-    """
-    where, remedy = f"{store.url}/{shard.name}", damage_remedy(manifest)
-    data = store.read_bytes(shard.name)
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise DataError(f"{where}: damaged, its SHA-256 is not the manifest's; {remedy}")
-    table = pq.read_table(pa.BufferReader(data))
-    if not table.schema.equals(SCHEMA) or table.num_rows != shard.rows:
-        raise DataError(f"{where}: not a shard of this schema and length; {remedy}")
-    return table
-
-
-def damage_remedy(manifest: Manifest) -> str:
-    """What to do about a damaged shard of the set."""
-    step = "gemix prepare" if manifest.kind == "real" else "gemix synthesize"
-    return f"restore the file from a copy, or write the set again: {step} --overwrite"
-
-
-def copy_images(where: str, table: pa.Table, target: np.ndarray) -> None:
-    """Copies the image column into `target`, uint8 [rows, C, H, W], and checks every row.
-
-    Raises:
-        DataError: naming `where`, for an image of another size or that fails its checksum.
-    """
-    flat, start = target.reshape(len(target), -1), 0
-    for chunk in table["image"].chunks:
-        _, offsets, values = chunk.buffers()
-        # a chunk may be a slice of its buffers, so the offsets say where it begins
-        bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-        pixels = np.frombuffer(values, np.uint8)[bounds[0] : bounds[-1]]
-        if (np.diff(bounds) != flat.shape[1]).any():
-            raise DataError(f"{where}: an image of another size than the manifest says")
-        flat[start : start + len(chunk)] = pixels.reshape(len(chunk), -1)
-        start += len(chunk)
-    for row, expected in zip(flat, table["checksum"].to_pylist(), strict=True):
-        if image_checksum(row) != expected:
-            raise DataError(f"{where}: an image's bytes differ from its checksum {expected}")

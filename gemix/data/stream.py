@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from gemix.data.manifest import Manifest, ShardEntry
-from gemix.data.shards import copy_images, damage_remedy, read_table
+from gemix.data.reading import copy_images, damage_remedy, read_table
 from gemix.errors import DataError
 from gemix.storage import Store
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gemix.data.leakage.seen import SEEN
 from gemix.data.manifest import MANIFEST, Manifest, ShardEntry
-from gemix.data.seen import SEEN
 from gemix.data.shards import SCHEMA, content_hash, image_checksum
 from gemix.errors import DataError
 from gemix.storage import Store

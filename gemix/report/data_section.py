@@ -7,9 +7,9 @@ import io
 
 from PIL import Image
 
-from gemix.data.contact_sheet import CONTACT_SHEET
 from gemix.data.description import Description, Reason, reasons
 from gemix.data.manifest import MANIFEST, SPLITS, Manifest
+from gemix.data.pixels.contact_sheet import CONTACT_SHEET
 from gemix.errors import DataError
 from gemix.report.figures import histogram_chart
 from gemix.storage import Store

@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.decode import IMAGE_SUFFIXES, decode_image
 from gemix.data.phantom import CLASSES, render_slice
-from gemix.data.preprocess import preprocess
+from gemix.data.pixels.decode import IMAGE_SUFFIXES, decode_image
+from gemix.data.pixels.preprocess import preprocess
 from gemix.data.scan import Scan
 from gemix.data.shards import to_columns, write_shard
 from gemix.data.windows import WINDOWS, apply_window

@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.manifest import Manifest
 from gemix.data.phantom import CLASSES, render_slice
-from gemix.data.preprocess import preprocess
+from gemix.data.pixels.preprocess import preprocess
+from gemix.data.reading import read_images
 from gemix.data.scan import Scan
-from gemix.data.shards import read_images, to_columns, write_shard
+from gemix.data.shards import to_columns, write_shard
 from gemix.storage import Store
 
 WANTED = {"shards": 20_000, "ratio": 5}  # images/s a core; times the zip

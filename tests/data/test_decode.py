@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.decode import MAX_SIDE, decode_image
+from gemix.data.pixels.decode import MAX_SIDE, decode_image
 from gemix.data.scan import BadImage
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)

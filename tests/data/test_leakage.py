@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from gemix.data import near
 from gemix.data.config import DataConfig
-from gemix.data.fingerprint import distance, fingerprint
 from gemix.data.imageset import ImageSet
-from gemix.data.leakage import compare, overlap_sheet
-from gemix.data.preprocess import preprocess
+from gemix.data.leakage import near
+from gemix.data.leakage.compare import compare, overlap_sheet
+from gemix.data.leakage.fingerprint import distance, fingerprint
+from gemix.data.pixels.preprocess import preprocess
 from gemix.data.scan import Scan
 
 

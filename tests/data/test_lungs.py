@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gemix.data.body import body_mask
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.decode import decode_image
-from gemix.data.lungs import lung_fraction
 from gemix.data.phantom import CLASSES, render_slice
-from gemix.data.preprocess import preprocess
+from gemix.data.pixels.body import body_mask
+from gemix.data.pixels.decode import decode_image
+from gemix.data.pixels.lungs import lung_fraction
+from gemix.data.pixels.preprocess import preprocess
 from gemix.data.scan import NotWanted, Scan
 from gemix.data.windows import apply_window
 

@@ -9,7 +9,7 @@ import pytest
 
 from gemix.data.config import DataConfig
 from gemix.data.prepare import prepare_here
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.data.sources.medmnist import MedMnistSource
 from gemix.errors import DataError
 from gemix.storage import Store

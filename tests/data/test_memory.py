@@ -59,7 +59,7 @@ def peak_bytes(count: int, folder) -> int:
 
 @pytest.mark.slow
 def test_an_image_more_costs_two_hundred_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("gemix.data.staging.MOST_ROWS", 256)
+    monkeypatch.setattr("gemix.data.prepare.staging.MOST_ROWS", 256)
     peak_bytes(100, tmp_path / "first")  # imports cost memory once
     few = peak_bytes(2_000, tmp_path / "few")
     many = peak_bytes(20_000, tmp_path / "many")

@@ -7,9 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gemix.data import near
-from gemix.data.fingerprint import COPY_BYTES, Fingerprints, distance, fingerprint
-from gemix.data.near import MAX_BITS, MIN_CORRELATION, near_blocks, near_pairs
+from gemix.data.leakage import near
+from gemix.data.leakage.fingerprint import COPY_BYTES, Fingerprints, distance, fingerprint
+from gemix.data.leakage.near import MAX_BITS, MIN_CORRELATION, near_blocks, near_pairs
 
 
 @pytest.fixture

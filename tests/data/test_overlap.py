@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gemix.data.leakage.overlap import TAG, Split, check_apart, find_shared
+from gemix.data.leakage.seen import SEEN, Seen, write_seen
 from gemix.data.manifest import Manifest
-from gemix.data.overlap import TAG, Split, check_apart, find_shared
-from gemix.data.seen import SEEN, Seen, write_seen
 from gemix.data.shards import to_columns, write_shard
 from gemix.errors import DataError
 from gemix.storage import Store

@@ -12,8 +12,9 @@ import pytest
 
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.prepare import prepare_here
+from gemix.data.reading import read_images
 from gemix.data.scan import BadImage
-from gemix.data.shards import image_checksum, read_images
+from gemix.data.shards import image_checksum
 from gemix.data.sources import open_source
 from gemix.data.sources.parquet import ParquetSource
 from gemix.errors import DataError

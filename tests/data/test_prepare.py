@@ -10,10 +10,10 @@ from PIL import Image
 
 from gemix.data.card import CARD
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.contact_sheet import CONTACT_SHEET
 from gemix.data.manifest import MANIFEST, Manifest
+from gemix.data.pixels.contact_sheet import CONTACT_SHEET
 from gemix.data.prepare import QUARANTINE, find, prepare_here
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.data.sources import open_source
 from gemix.errors import DataError
 from gemix.storage import Store

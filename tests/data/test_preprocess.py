@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.body import body_mask, bounding_box
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.decode import decode_image
 from gemix.data.phantom import CLASSES, render_slice
-from gemix.data.preprocess import preprocess
+from gemix.data.pixels.body import body_mask, bounding_box
+from gemix.data.pixels.decode import decode_image
+from gemix.data.pixels.preprocess import preprocess
 from gemix.data.scan import BadImage, Scan
 from gemix.data.windows import apply_window
 from gemix.schema import InvalidConfig

@@ -9,7 +9,7 @@ from PIL import Image
 from gemix.data.config import DataConfig
 from gemix.data.manifest import SPLITS
 from gemix.data.prepare import prepare_here
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.data.sources import open_source
 from gemix.storage import Store
 
@@ -65,9 +65,9 @@ def test_added_files_move_no_group(make_folder, tmp_path):
 @pytest.mark.parametrize("rows", [32, 33])
 def test_runs_go_on_across_parts(make_folder, tmp_path, monkeypatch, rows):
     root = make_folder(a=90, b=30)
-    monkeypatch.setattr("gemix.data.staging.FEWEST_ROWS", 10**6)
+    monkeypatch.setattr("gemix.data.prepare.staging.FEWEST_ROWS", 10**6)
     in_one_part = groups_of(root, tmp_path / "one")
-    monkeypatch.setattr("gemix.data.staging.FEWEST_ROWS", rows)
+    monkeypatch.setattr("gemix.data.prepare.staging.FEWEST_ROWS", rows)
     assert groups_of(root, tmp_path / "many") == in_one_part
 
 

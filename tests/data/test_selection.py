@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gemix.data.selection import every_kth
+from gemix.data.prepare.selection import every_kth
 from gemix.data.sources import Item, Items, Listing
 
 

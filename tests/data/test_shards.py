@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.shards import SCHEMA, read_images, to_columns, write_shard
+from gemix.data.reading import read_images
+from gemix.data.shards import SCHEMA, to_columns, write_shard
 from gemix.errors import DataError
 from gemix.storage import Store
 

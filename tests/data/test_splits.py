@@ -7,7 +7,7 @@ import pytest
 
 from gemix.data.config import DataConfig
 from gemix.data.manifest import SPLITS
-from gemix.data.splits import TEST, TRAIN, VAL, assign
+from gemix.data.prepare.splits import TEST, TRAIN, VAL, assign
 
 CONFIG = DataConfig(val_fraction=0.15, test_fraction=0.2)
 CLASSES = ("a", "b", "c")

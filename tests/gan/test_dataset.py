@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from gemix.data.manifest import Manifest
-from gemix.data.shards import read_images, to_columns, write_shard
+from gemix.data.reading import read_images
+from gemix.data.shards import to_columns, write_shard
 from gemix.data.stream import read_rows, read_soft_labels
 from gemix.errors import DataError
 from gemix.gan.dataset import TrainingData, TrainingImages

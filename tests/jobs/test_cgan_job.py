@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from gemix.config import load
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.gan.cgan import CganGenerator
 from gemix.gan.trained import load_generator
 from gemix.storage import Store

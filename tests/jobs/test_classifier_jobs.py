@@ -15,7 +15,8 @@ from ray.train import TrainingFailedError
 from gemix.classifier.bundle import Classifier
 from gemix.config import PipelineConfig
 from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.shards import read_images, to_columns, write_shard
+from gemix.data.reading import read_images
+from gemix.data.shards import to_columns, write_shard
 from gemix.errors import AlreadyFinishedError, ConfigError, DataError
 from gemix.metrics.classification import score
 from gemix.storage import Store

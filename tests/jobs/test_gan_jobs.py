@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from gemix.data.manifest import Manifest
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.errors import AlreadyFinishedError, CheckpointError
 from gemix.gan.sampling import sample_images
 from gemix.gan.trained import load_generator

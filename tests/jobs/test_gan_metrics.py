@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from gemix import tracking
 from gemix.config import MetricsConfig, PipelineConfig
 from gemix.data.manifest import Manifest
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.errors import ConfigError, DataError
 from gemix.gan.best import read_best
 from gemix.gan.dataset import TrainingImages

@@ -10,10 +10,11 @@ import pytest
 from mlflow import MlflowClient
 
 from gemix.config import PipelineConfig
+from gemix.data.leakage.overlap import TAG, Split
+from gemix.data.leakage.seen import SEEN, Seen, write_seen
 from gemix.data.manifest import Manifest
-from gemix.data.overlap import TAG, Split
-from gemix.data.seen import SEEN, Seen, write_seen
-from gemix.data.shards import read_images, to_columns, write_shard
+from gemix.data.reading import read_images
+from gemix.data.shards import to_columns, write_shard
 from gemix.errors import DataError
 from gemix.storage import Store
 from jobs.evaluate import EVALUATION, evaluate

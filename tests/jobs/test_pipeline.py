@@ -10,7 +10,7 @@ import pytest
 
 from gemix.config import load
 from gemix.data.manifest import Manifest
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.errors import AlreadyFinishedError
 from gemix.storage import Store
 from jobs import cli

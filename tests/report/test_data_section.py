@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.contact_sheet import contact_sheet
+from gemix.data.pixels.contact_sheet import contact_sheet
 from gemix.errors import DataError
 from gemix.report.content import Sources, gather
 from gemix.report.page import render

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.shards import read_images
+from gemix.data.reading import read_images
 from gemix.errors import DataError
 from gemix.report.examples import examples, small_png
 from gemix.storage import Store

@@ -13,7 +13,7 @@ import pydicom
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID_dictionary
 
-from gemix.data.decode import check_size
+from gemix.data.pixels.decode import check_size
 from gemix.data.scan import HIGHEST_HU, LOWEST_HU, BadImage
 from gemix.data.sources.dicom_header import axes_of, check_deflated, text_of
 from gemix.data.sources.quiet import quiet

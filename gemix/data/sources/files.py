@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from gemix.data.decode import IMAGE_SUFFIXES, decode_image
+from gemix.data.pixels.decode import IMAGE_SUFFIXES, decode_image
 from gemix.data.scan import BadImage
 from gemix.errors import DataError
 from gemix.storage import Store

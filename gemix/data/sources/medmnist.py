@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gemix.data.decode import MAX_SIDE, MIN_SIDE
 from gemix.data.manifest import SPLITS
+from gemix.data.pixels.decode import MAX_SIDE, MIN_SIDE
 from gemix.data.scan import Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.items import Item, Items

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from gemix.data.decode import MAX_SIDE, MIN_SIDE
+from gemix.data.pixels.decode import MAX_SIDE, MIN_SIDE
 from gemix.data.scan import BadImage
 from gemix.data.sources.quiet import quiet
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gemix.data.decode import check_size
 from gemix.data.manifest import SPLITS
+from gemix.data.pixels.decode import check_size
 from gemix.data.scan import BadImage
 from gemix.data.shards import image_checksum
 from gemix.s3 import persist

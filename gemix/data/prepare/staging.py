@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from gemix.data import unfinished
 from gemix.data.config import DataConfig
-from gemix.data.contact_sheet import before_thumbnail, thumbnail
-from gemix.data.fingerprint import COPY_BYTES, fingerprint
-from gemix.data.preprocess import preprocess
+from gemix.data.leakage.fingerprint import COPY_BYTES, fingerprint
+from gemix.data.pixels.contact_sheet import before_thumbnail, thumbnail
+from gemix.data.pixels.preprocess import preprocess
+from gemix.data.prepare import unfinished
 from gemix.data.scan import BadImage, NotWanted, Quarantined
 from gemix.data.shards import image_checksum
 from gemix.data.sources import Items, Source

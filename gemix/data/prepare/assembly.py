@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gemix.data import unfinished
-from gemix.data.arrangement import Arrangement
 from gemix.data.config import DataConfig
-from gemix.data.index import Index
 from gemix.data.manifest import SPLITS, ShardEntry
+from gemix.data.prepare import unfinished
+from gemix.data.prepare.arrangement import Arrangement
+from gemix.data.prepare.index import Index
 from gemix.data.shards import write_batches
 from gemix.storage import Store
 

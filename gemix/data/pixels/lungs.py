@@ -27,7 +27,8 @@ def lung_fraction(pixels: np.ndarray, mask: np.ndarray, is_hounsfield: bool) -> 
 
     Args:
         pixels: [H, W], float32 Hounsfield units or uint8 grey.
-        mask: bool [H, W], the body with its lungs, as :func:`gemix.data.body.body_mask` gives it.
+        mask: bool [H, W], the body with its lungs, as
+            :func:`gemix.data.pixels.body.body_mask` gives it.
         is_hounsfield: which of the two the pixels are.
 
     Returns:

@@ -3,7 +3,7 @@
 Only the columns that say whose an image is are read, one shard at a time. Every group key that
 both sides have counts. In sets of different archives equal keys may be chance, but a false alarm
 costs a setting and a miss a wrong result. Nearly the same images are found by their pixels alone
-(:mod:`gemix.data.leakage`).
+(:mod:`gemix.data.leakage.compare`).
 """
 
 from __future__ import annotations

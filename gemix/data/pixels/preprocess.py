@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gemix.data.body import body_mask, bounding_box
 from gemix.data.config import DataConfig
-from gemix.data.lungs import lung_fraction
+from gemix.data.pixels.body import body_mask, bounding_box
+from gemix.data.pixels.lungs import lung_fraction
 from gemix.data.scan import BadImage, Box, NotWanted, Scan
 from gemix.data.windows import apply_window
 
@@ -19,7 +19,7 @@ _BODY_HU = -400.0  # above lung and air, below fat
 def preprocess(scan: Scan, config: DataConfig) -> np.ndarray:
     """Windows, crop, pad to a square, resize.
 
-    The crop is the scan's box where it has one, else the body (:mod:`gemix.data.body`).
+    The crop is the scan's box where it has one, else the body (:mod:`gemix.data.pixels.body`).
     What lies outside the body (the table) is painted in the background's grey.
 
     Returns:

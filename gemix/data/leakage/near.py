@@ -1,8 +1,8 @@
 """Which images are nearly the same, told from their fingerprints, a block of pairs at a time.
 
 Near duplicates are pairs whose hashes differ in at most 10 of 64 bits and whose 16 x 16 copies
-correlate to at least 0.95 (:mod:`gemix.data.fingerprint`). The thresholds were chosen on 876 lung
-CT slices of a public collection, body crops of 128 x 128 pixels:
+correlate to at least 0.95 (:mod:`gemix.data.leakage.fingerprint`). The thresholds were chosen on
+876 lung CT slices of a public collection, body crops of 128 x 128 pixels:
 
 - Of 224 thousand pairs of different diagnosis, so of different patients, one was called near, and
   to the eye it shows neighbouring slices of one patient; no other correlates above 0.94.
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gemix.data.fingerprint import Fingerprints, distance
+from gemix.data.leakage.fingerprint import Fingerprints, distance
 
 MAX_BITS = 10
 MIN_CORRELATION = 0.95

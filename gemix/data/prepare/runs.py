@@ -2,7 +2,7 @@
 
 Files of an archive mostly lie in the order in which they were made, so that slices of a patient
 follow each other. A run of them ends where two neighbours have little in common; runs with nearly
-the same image in them (:mod:`gemix.data.fingerprint`) belong to one patient, or to a file saved
+the same image in them (:mod:`gemix.data.leakage.near`) belong to one patient, or to a file saved
 twice. A group is what is joined in either way.
 
 On 876 lung CT slices of a public collection of about 110 patients without their names this makes
@@ -21,9 +21,9 @@ import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from gemix.data.fingerprint import Fingerprints
-from gemix.data.index import Index
-from gemix.data.near import near_pairs
+from gemix.data.leakage.fingerprint import Fingerprints
+from gemix.data.leakage.near import near_pairs
+from gemix.data.prepare.index import Index
 from gemix.data.spread import Spread
 from gemix.storage import Store
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from gemix.data.config import DataConfig
-from gemix.data.duplicates import find_duplicates, keep_one
-from gemix.data.index import Index
 from gemix.data.manifest import SPLITS
-from gemix.data.runs import find_runs
+from gemix.data.prepare.duplicates import find_duplicates, keep_one
+from gemix.data.prepare.index import Index
+from gemix.data.prepare.runs import find_runs
+from gemix.data.prepare.splits import assign
 from gemix.data.scan import Quarantined
-from gemix.data.splits import assign
 from gemix.data.spread import Spread
 from gemix.storage import Store
 

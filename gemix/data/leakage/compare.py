@@ -1,6 +1,6 @@
 """Do two image sets share patients or pictures? Then a test on one of them proves little.
 
-What counts as nearly the same is told in :mod:`gemix.data.near`.
+What counts as nearly the same is told in :mod:`gemix.data.leakage.near`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from gemix.data.contact_sheet import thumbnail
-from gemix.data.fingerprint import Fingerprints, distance, fingerprint
 from gemix.data.imageset import ImageSet
-from gemix.data.near import near_blocks
+from gemix.data.leakage.fingerprint import Fingerprints, distance, fingerprint
+from gemix.data.leakage.near import near_blocks
+from gemix.data.pixels.contact_sheet import thumbnail
 from gemix.data.shards import image_checksum
 from gemix.images import encode_png
 

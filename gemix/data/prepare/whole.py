@@ -1,10 +1,10 @@
 """Raw scans to a finished shard set, in steps that any scheduler can spread.
 
 Scans are listed; parts of the listing are decoded and preprocessed, each image once
-(:mod:`gemix.data.staging`); copies, groups and splits are decided from small columns
-(:mod:`gemix.data.arrangement`); and the images are gathered into shards
-(:mod:`gemix.data.assembly`). What comes out is a function of the scans and the settings alone. An
-interrupted run that is started again keeps the parts and shards that it had finished.
+(:mod:`gemix.data.prepare.staging`); copies, groups and splits are decided from small columns
+(:mod:`gemix.data.prepare.arrangement`); and the images are gathered into shards
+(:mod:`gemix.data.prepare.assembly`). What comes out is a function of the scans and the settings
+alone. An interrupted run that is started again keeps the parts and shards that it had finished.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from gemix.data import unfinished
-from gemix.data.arrangement import Arrangement, arrange
-from gemix.data.assembly import Assembled, assemble, plan_shards
 from gemix.data.card import CARD, card
 from gemix.data.config import DataConfig
-from gemix.data.contact_sheet import CONTACT_SHEET, contact_sheet
-from gemix.data.index import read_index
 from gemix.data.manifest import Manifest
-from gemix.data.preprocess import settings
+from gemix.data.pixels.contact_sheet import CONTACT_SHEET, contact_sheet
+from gemix.data.pixels.preprocess import settings
+from gemix.data.prepare import unfinished
+from gemix.data.prepare.arrangement import Arrangement, arrange
+from gemix.data.prepare.assembly import Assembled, assemble, plan_shards
+from gemix.data.prepare.index import read_index
+from gemix.data.prepare.selection import every_kth
+from gemix.data.prepare.staging import Staged, cut, from_png, stage
 from gemix.data.scan import Quarantined
-from gemix.data.selection import every_kth
 from gemix.data.sources import Listing, Source
 from gemix.data.spread import Spread, here
-from gemix.data.staging import Staged, cut, from_png, stage
 from gemix.errors import DataError
 from gemix.storage import Store
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from gemix.data.manifest import SPLITS
-from gemix.data.staging import Staged
+from gemix.data.prepare.staging import Staged
 from gemix.storage import Store
 
 NO_SPLIT = -1

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gemix.data.leakage.overlap import Split
 from gemix.data.manifest import Manifest
-from gemix.data.overlap import Split
 from gemix.errors import DataError
 from gemix.storage import Store
 

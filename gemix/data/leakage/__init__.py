@@ -1,0 +1,1 @@
+"""What sets of images share: patients, equal images, nearly equal ones; and who has seen what."""
