@@ -63,13 +63,13 @@ def _say(manifest: Manifest, store: Store, known: int) -> None:
     bad = manifest.origin["quarantined"]
     if bad:
         print(f"prepare: {bad} bad files set aside, see {store.url}/{steps.QUARANTINE}")
-    print(f"prepare: wrote {store.url}; read {CARD} there and look at {CONTACT_SHEET}")
+    print(f"prepare: wrote {store.url}; read {CARD} there, look at {CONTACT_SHEET}", flush=True)
 
 
 COMMAND = Command(
     name="prepare",
     summary="Raw scans to checked, cropped, resized and split Parquet shards.",
-    reads="data.path (a folder with one sub-folder a class, or COVIDx CT), or the phantom",
+    reads="data.path: class folders, COVIDx CT, DICOM, NIfTI, MedMNIST, Parquet; or the phantom",
     writes="<workdir>/data: shards, manifest.json, quarantine.json, CARD.md, contact_sheet.png",
     costs="about 80 images a second and CPU core; no GPU",
     run=lambda request: prepare(request.config, request.layout, overwrite=request.overwrite),

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import io
 
-import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from gemix.data.card import CARD
@@ -213,33 +211,18 @@ def test_shards_of_an_interrupted_run_do_not_stay(make_folder, tmp_path):
     assert not (tmp_path / "out" / "train-00099.parquet").exists()
 
 
-@pytest.fixture
-def bucket(monkeypatch):
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="scans")
-    yield client
-    server.stop()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["folder", "covidx"])
 def test_a_bucket_is_the_same_as_a_disk(source, bucket, make_folder, make_covidx, tmp_path):
     root = make_folder() if source == "folder" else make_covidx()
     for path in root.rglob("*"):
         if path.is_file():
-            bucket.upload_file(str(path), "scans", f"in/{path.relative_to(root).as_posix()}")
+            Store(f"{bucket}/in").write_bytes(path.relative_to(root).as_posix(), path.read_bytes())
     local = DataConfig(source=source, path=str(root), resolution=32)
-    remote = DataConfig(source=source, path="s3://scans/in", resolution=32)
+    remote = DataConfig(source=source, path=f"{bucket}/in", resolution=32)
 
     on_disk, disk = prepared(local, tmp_path / "out")
-    in_bucket, store = prepared(remote, "s3://scans/out")
+    in_bucket, store = prepared(remote, f"{bucket}/out")
 
     assert in_bucket.digest == on_disk.digest
     assert in_bucket.shards == on_disk.shards

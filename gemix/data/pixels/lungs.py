@@ -22,8 +22,8 @@ def lung_fraction(pixels: np.ndarray, mask: np.ndarray, is_hounsfield: bool) -> 
     component counts too if it is closed once such gaps are bridged. This is a rough guess, and
     such fat deep in a belly passes for lung.
 
-    Typical values, as measured: 0.2 to 0.5 through the middle of the lungs, 0.1 to 0.25 near their
-    ends and through dense pneumonia, up to 0.02 at neck and shoulders.
+    Typical values, on the scans that the method was fitted to: 0.2 to 0.5 through the middle of the
+    lungs, up to 0.02 at neck and shoulders. Bone windows that show ribs alone often read too low.
 
     Args:
         pixels: [H, W], float32 Hounsfield units or uint8 grey.
