@@ -14,7 +14,7 @@ from gemix.storage import Store
 def read_rows(store: Store, manifest: Manifest, shard: ShardEntry, rows: np.ndarray) -> np.ndarray:
     """The images of some rows of a shard.
 
-    The file is held against its SHA-256 and the rows asked for against their checksums.
+    The file is held against its SHA-256.
 
     Args:
         rows: int64 [n], ascending, 0 to ``shard.rows - 1``.

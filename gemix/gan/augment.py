@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gemix.gan.colour import colour_transform, recolour
 from gemix.gan.geometry import identity, rotate, scale, translate, warp
 from gemix.randomness import Stream, sample_rng
 
@@ -39,6 +41,30 @@ class AugmentSet:
     lumaflip: float = 0.0
     hue: float = 0.0
     saturation: float = 0.0
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything in it moves pixels."""
+        return any(
+            (self.xflip, self.rotate90, self.xint, self.scale, self.rotate, self.aniso, self.xfrac)
+        )
+
+    @property
+    def recolours(self) -> bool:
+        """Whether anything in it changes values."""
+        return any((self.brightness, self.contrast, self.lumaflip, self.hue, self.saturation))
+
+
+class Augmentation(NamedTuple):
+    """What is done to each image of a batch; None where the set has nothing of the kind.
+
+    Attributes:
+        transform: from source to augmented coordinates, float64 [N, 3, 3].
+        colour: of RGB values, float64 [N, 4, 4].
+    """
+
+    transform: Tensor | None
+    colour: Tensor | None
 
 
 _BLIT = {"xflip": 1.0, "rotate90": 1.0, "xint": 0.125}
@@ -73,40 +99,78 @@ def augment(
     indices: Sequence[int],
     step: int,
 ) -> Tensor:
-    """Augments a batch; differentiable, twice, in the images.
+    """Augments a batch: :func:`draw_augmentation`, then :func:`apply_augmentation`."""
+    drawn = draw_augmentation(
+        strength, p, seed=seed, stream=stream, indices=indices, step=step, device=images.device
+    )
+    return apply_augmentation(images, drawn)
+
+
+def draw_augmentation(
+    strength: AugmentSet,
+    p: float,
+    *,
+    seed: int,
+    stream: Stream,
+    indices: Sequence[int],
+    step: int,
+    device: torch.device,
+) -> Augmentation | None:
+    """Draws what is done to the samples of a batch; None if nothing is.
 
     Args:
-        images: [N, C, H, W] with H = W, about -1 to 1; C is 1 or 3.
-        p: probability of each transformation, 0 to 1; at 0 the images are returned as they are.
+        p: probability of each transformation, 0 to 1.
         indices: the N samples' positions in the global batch.
-
-    Returns:
-        Images of the same shape.
     """
     if p == 0 or strength == AugmentSet():
-        return images
+        return None
     rngs = [sample_rng(seed, stream, index, step) for index in indices]
     gate, value = np.split(np.stack([rng.random(_UNIFORMS) for rng in rngs]), 2, axis=1)
-    draws = _Draws(
+    draws = Draws(
         gate=gate < p,
         uniform=value,
         normal=np.stack([rng.standard_normal(_NORMALS) for rng in rngs]),
     )
-    transform = geometric_transform(strength, draws, p)
-    # at a small p most samples stay as they are, and warping is the costly part
-    moved = np.flatnonzero((transform != np.eye(3)).any(axis=(1, 2)))
-    if len(moved):
-        rows = torch.from_numpy(moved).to(images.device)
-        warped = warp(images[rows], torch.from_numpy(transform[moved]).to(images.device))
-        images = images.index_copy(0, rows, warped)
-    colour = colour_transform(strength, draws)
-    if not np.array_equal(colour, np.broadcast_to(np.eye(4), colour.shape)):
-        images = _recolour(images, torch.from_numpy(colour).to(images))
+    transform = colour = None
+    if strength.moves:
+        transform = torch.from_numpy(geometric_transform(strength, draws, p)).to(device)
+    if strength.recolours:
+        colour = torch.from_numpy(colour_transform(strength, draws)).to(device)
+    return Augmentation(transform, colour)
+
+
+def apply_augmentation(images: Tensor, augmentation: Augmentation | None) -> Tensor:
+    """Augments a batch; differentiable, twice, in the images.
+
+    Args:
+        images: [N, C, H, W] with H = W, about -1 to 1; C is 1 or 3.
+        augmentation: of the N images; None returns them as they are.
+
+    Returns:
+        Images of the same shape.
+    """
+    if augmentation is None:
+        return images
+    if augmentation.transform is not None:
+        images = _move(images, augmentation.transform)
+    if augmentation.colour is not None:
+        images = recolour(images, augmentation.colour.to(images.dtype))
     return images
 
 
+def _move(images: Tensor, transform: Tensor) -> Tensor:
+    """Warps the images whose transform is not the identity; the others stay to the bit."""
+    eye = torch.eye(3, dtype=transform.dtype, device=transform.device)
+    moved = (transform != eye).flatten(1).any(dim=1)
+    if torch.compiler.is_compiling():  # a graph's shapes do not depend on what was drawn
+        return torch.where(moved[:, None, None, None], warp(images, transform), images)
+    # at a small p most samples stay as they are, and warping is the costly part
+    rows = moved.nonzero()[:, 0]
+    return images.index_copy(0, rows, warp(images[rows], transform[rows])) if len(rows) else images
+
+
 @dataclasses.dataclass(frozen=True)
-class _Draws:
+class Draws:
     """Random numbers of a batch: which transformations apply, and how much."""
 
     gate: np.ndarray
@@ -118,7 +182,7 @@ class _Draws:
         return np.where(self.gate[:, column], value, neutral)
 
 
-def geometric_transform(strength: AugmentSet, draws: _Draws, p: float) -> np.ndarray:
+def geometric_transform(strength: AugmentSet, draws: Draws, p: float) -> np.ndarray:
     """The map from source to augmented coordinates, in units of half the image: [N, 3, 3]."""
     u, n, s = draws.uniform, draws.normal, strength
     transform = identity(len(u))
@@ -149,50 +213,3 @@ def geometric_transform(strength: AugmentSet, draws: _Draws, p: float) -> np.nda
         x, y = (draws.chosen(5, n[:, i] * (2 * s.xfrac)) for i in (2, 3))
         transform = translate(x, y) @ transform
     return transform
-
-
-def colour_transform(strength: AugmentSet, draws: _Draws) -> np.ndarray:
-    """The homogeneous map of RGB values: [N, 4, 4]."""
-    u, n, s = draws.uniform, draws.normal, strength
-    count = len(u)
-    colour = np.tile(np.eye(4), (count, 1, 1))
-    luma = np.array([1, 1, 1, 0]) / math.sqrt(3)
-    along = np.outer(luma, luma)
-    if s.brightness:
-        shift = np.tile(np.eye(4), (count, 1, 1))
-        shift[:, :3, 3] = draws.chosen(6, n[:, 4] * s.brightness)[:, None]
-        colour = shift @ colour
-    if s.contrast:
-        factor = draws.chosen(7, np.exp2(n[:, 5] * s.contrast), 1.0)
-        spread = np.tile(np.eye(4), (count, 1, 1))
-        spread[:, :3, :3] *= factor[:, None, None]
-        colour = spread @ colour
-    if s.lumaflip:
-        flips = draws.chosen(8, np.floor(u[:, 8] * 2))
-        colour = (np.eye(4) - 2 * along * flips[:, None, None]) @ colour
-    if s.hue:
-        angle = draws.chosen(9, (2 * u[:, 9] - 1) * math.pi * s.hue)
-        colour = _rotation_about_luma(angle, luma[:3]) @ colour
-    if s.saturation:
-        factor = draws.chosen(10, np.exp2(n[:, 6] * s.saturation), 1.0)
-        colour = (along + (np.eye(4) - along) * factor[:, None, None]) @ colour
-    return colour
-
-
-def _rotation_about_luma(angle: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Rodrigues' rotation about the grey axis, homogeneous: [N, 4, 4]."""
-    x, y, z = axis
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    sin, cos = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
-    rotation = np.tile(np.eye(4), (len(angle), 1, 1))
-    rotation[:, :3, :3] = cos * np.eye(3) + sin * cross + (1 - cos) * np.outer(axis, axis)
-    return rotation
-
-
-def _recolour(images: Tensor, colour: Tensor) -> Tensor:
-    matrix, shift = colour[:, :3, :3], colour[:, :3, 3]
-    if images.shape[1] == 1:  # grey as RGB of equal channels, averaged again afterwards
-        factor = matrix.sum(dim=(1, 2)) / 3
-        return images * factor[:, None, None, None] + shift.mean(dim=1)[:, None, None, None]
-    flat = matrix @ images.flatten(2) + shift[:, :, None]
-    return flat.reshape(images.shape)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from gemix.gan import losses
+from gemix.gan.compiled import compiled, is_compiled
+from gemix.gan.config import GanConfig
+from gemix.gan.dataset import TrainingData
+from gemix.gan.distributed import Workers
 from gemix.gan.phases import PhaseTrainer
 from gemix.randomness import Stream, normal
+
+if TYPE_CHECKING:  # a state knows its method, and that its trainer
+    from gemix.gan.state import TrainingState
 
 GENERATOR_LOSSES = {
     "minimax": losses.minimax_generator_loss,
@@ -26,6 +35,14 @@ class CganTrainer(PhaseTrainer):
 
     remedy = "a lower gan.cgan_lr, gan.cgan_loss=nonsaturating or gan.precision=float32"
 
+    def __init__(
+        self, state: TrainingState, data: TrainingData, config: GanConfig, workers: Workers
+    ):
+        super().__init__(state, data, config, workers)
+        if is_compiled(config, self.device):
+            self.discriminator_loss = compiled(self.discriminator_loss, self.device)
+            self.generator_loss = compiled(self.generator_loss, self.device)
+
     def run_phases(self) -> dict[str, Tensor]:
         """Trains both networks on one batch; returns the losses, by name."""
         values = {"loss_d": self.train_discriminator(), "loss_g": self.train_generator()}
@@ -34,29 +51,35 @@ class CganTrainer(PhaseTrainer):
 
     def train_discriminator(self) -> Tensor:
         """Tells real from generated images, each by its label."""
-        state = self.state
         with self.discriminator_update:
-            z, label = self.latents(Stream.D_LATENT, phase=0)
-            with torch.no_grad():
-                fakes = state.generator(z, label, dtype=self.dtype)
-            reals, real_label = self.real_batch()
-            logits = state.discriminator(
-                torch.cat([reals, fakes]), torch.cat([real_label, label]), self.dtype
+            loss = self.discriminator_loss(
+                *self.latents(Stream.D_LATENT, phase=0), *self.real_batch()
             )
-            loss = losses.discriminator_loss(*logits.chunk(2))
             loss.backward()
-        return loss.detach()
+        return loss.detach().clone()
 
     def train_generator(self) -> Tensor:
         """Moves the generator to where the discriminator believes its images."""
-        state = self.state
         with self.generator_update:
-            z, label = self.latents(Stream.G_LATENT, phase=1)
-            images = state.generator(z, label, dtype=self.dtype)
-            logits = state.discriminator(images, label, self.dtype)
-            loss = GENERATOR_LOSSES[self.config.cgan_loss](logits)
+            loss = self.generator_loss(*self.latents(Stream.G_LATENT, phase=1))
             loss.backward()
-        return loss.detach()
+        return loss.detach().clone()
+
+    def discriminator_loss(
+        self, z: Tensor, label: Tensor, reals: Tensor, real_label: Tensor
+    ) -> Tensor:
+        """Of images of latents and labels, beside real ones; pure, as compiling wants it."""
+        with torch.no_grad():
+            fakes = self.state.generator(z, label, dtype=self.dtype)
+        images, labels = torch.cat([reals, fakes]), torch.cat([real_label, label])
+        logits = self.state.discriminator(images, labels, self.dtype)
+        return losses.discriminator_loss(*logits.chunk(2))
+
+    def generator_loss(self, z: Tensor, label: Tensor) -> Tensor:
+        """Of images of latents and labels; pure, as compiling wants it."""
+        images = self.state.generator(z, label, dtype=self.dtype)
+        logits = self.state.discriminator(images, label, self.dtype)
+        return GENERATOR_LOSSES[self.config.cgan_loss](logits)
 
     def latents(self, stream: Stream, phase: int) -> tuple[Tensor, Tensor]:
         """Latents [n, z_dim] and training labels [n, K] for this worker's share of the batch."""

@@ -22,8 +22,9 @@ from gemix.gan.weights import read_weights, write_weights
 if TYPE_CHECKING:  # at run time any store of files will do
     from gemix.storage import Store
 
-# Settings that may differ between the two parts of a resumed training.
-RESUMABLE = ("kimg", "snapshot_kimg", "keep_checkpoints", "data", "data_memory_gb")
+# Settings that may differ between the two parts of a resumed training. `compile` is one, so that a
+# training whose compiler fails can go on without it; it changes results by rounding alone.
+RESUMABLE = ("kimg", "snapshot_kimg", "keep_checkpoints", "data", "data_memory_gb", "compile")
 # Plain numbers of the state; its tensors are gathered by _tensors.
 _COUNTERS = ("step", "augment_p", "sign_count", "skipped_updates", "failing_steps", "easings")
 

@@ -80,10 +80,22 @@ def warp(images: Tensor, transform: Tensor) -> Tensor:
     line = (torch.arange(count, device=images.device) - _REACH + 0.5 + _LEAD) / size - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     target = torch.stack([x, y, torch.ones_like(x)], dim=-1).double()
-    source = torch.linalg.inv(transform.double())[:, :2]
+    source = _inverse(transform.double())
     grid = torch.einsum("nij,hwj->nhwi", source, target) - _LEAD / size
     doubled = double @ images @ double.t()
-    return halve @ _GridSample.apply(doubled, grid.to(images.dtype)) @ halve.t()
+    sample = _gather_sample if torch.compiler.is_compiling() else _GridSample.apply
+    return halve @ sample(doubled, grid.to(images.dtype)) @ halve.t()
+
+
+def _inverse(transform: Tensor) -> Tensor:
+    """Rows x and y of the inverse affine maps, [N, 3, 3] to [N, 2, 3].
+
+    In closed form, as a solver on a GPU makes the host wait.
+    """
+    (a, b, x), (c, d, y) = (row.unbind(1) for row in transform[:, :2].unbind(1))
+    rows = (d, -b, b * y - d * x), (-c, a, c * x - a * y)
+    linear = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+    return linear / (a * d - b * c)[:, None, None]
 
 
 @functools.lru_cache(maxsize=4)
@@ -101,6 +113,30 @@ def _resamplers(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     double = 2 * F.conv1d(spread, taps.flip(0)[None, None])[:, 0].t()
     halve = F.conv1d(torch.eye(2 * size + 2 * _REACH)[:, None], taps[None, None], stride=2)
     return double.contiguous().to(device), halve[:, 0].t().contiguous().to(device)
+
+
+def _gather_sample(image: Tensor, grid: Tensor) -> Tensor:
+    """What :class:`_GridSample` does, in operations that compile with all their derivatives."""
+    height, width = image.shape[2:]
+    x, y = (_mirrored(grid[..., i], size) for i, size in ((0, width), (1, height)))
+    left, top = x.floor(), y.floor()
+    right_share, bottom_share = x - left, y - top
+    flat, total = image.flatten(2), 0
+    for down, row_share in ((0, 1 - bottom_share), (1, bottom_share)):
+        for right, column_share in ((0, 1 - right_share), (1, right_share)):
+            # beyond the last pixel the share is 0
+            row = (top.long() + down).clamp(max=height - 1)
+            place = row * width + (left.long() + right).clamp(max=width - 1)
+            place = place.flatten(1)[:, None].expand(-1, image.shape[1], -1)
+            values = flat.gather(2, place).unflatten(2, grid.shape[1:3])
+            total = total + values * (row_share * column_share)[:, None]
+    return total
+
+
+def _mirrored(coordinate: Tensor, size: int) -> Tensor:
+    """Coordinates of -1 to 1 across the image as pixels of 0 to size - 1, mirrored at borders."""
+    distance = (((coordinate + 1) * size) / 2).abs().fmod(2 * size)  # from the first border
+    return (torch.minimum(distance, 2 * size - distance) - 0.5).clamp(0, size - 1)
 
 
 class _GridSample(torch.autograd.Function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,30 @@ from gemix.randomness import Stream, normal, sample_rng
 
 # Each phase of a step has noise of its own.
 _PHASES = {Stream.G_LATENT: 0, Stream.D_LATENT: 1, Stream.PATH_LENGTH: 2}
+
+
+class Latents(NamedTuple):
+    """What n images are made of.
+
+    Attributes:
+        label: [n, K].
+        z: two latents a sample, its own and the one that style mixing switches to [n, 2, z_dim].
+        keep: which styles stay those of the first, bool [n, num_ws, 1]; None without style mixing.
+        noise: one tensor a styled convolution, [n, 1, H, W].
+    """
+
+    label: Tensor
+    z: Tensor
+    keep: Tensor | None
+    noise: list[Tensor]
+
+
+def styles(generator: Generator, latents: Latents) -> Tensor:
+    """The styles ws [n, num_ws, w_dim], mixed."""
+    ws = generator.map(latents.z[:, 0], latents.label)
+    if latents.keep is None:
+        return ws
+    return torch.where(latents.keep, ws, generator.map(latents.z[:, 1], latents.label))
 
 
 class LatentSource:
@@ -37,33 +62,25 @@ class LatentSource:
         self.positions = list(positions)
         self.device = data.device
 
-    def styles(
-        self, stream: Stream, step: int, shrink: int = 1
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Labels [n, K], styles ws [n, num_ws, w_dim] with style mixing, and noise.
+    def draw(self, stream: Stream, step: int, shrink: int = 1) -> Latents:
+        """What this worker's images of a step are made of.
 
         `shrink` takes only the first of so many parts of the batch.
         """
         positions = self.positions[: math.ceil(len(self.positions) / shrink)]
         seed, phase_step = self.config.seed, step * len(_PHASES) + _PHASES[stream]
         label = self.data.random_labels(Stream.TRAIN_LABEL, phase_step, positions)
-        # two latents a sample: its own, and the one that style mixing may switch to
         z = normal(seed, stream, positions, (2, self.generator.architecture.z_dim), step)
-        z = z.to(self.device)
-        ws = self.generator.map(z[:, 0], label)
+        keep = None
         if self.config.style_mixing_prob:
-            keep = self._before_crossover(positions, phase_step).to(self.device)
-            if not keep.all():
-                ws = torch.where(keep[:, :, None], ws, self.generator.map(z[:, 1], label))
+            keep = self._before_crossover(positions, phase_step)[:, :, None].to(self.device)
         noise = draw_noise(self.generator, seed, positions, phase_step, self.device)
-        return label, ws, noise
+        return Latents(label, z.to(self.device), keep, noise)
 
-    def path_noise(self, images: Tensor, step: int) -> Tensor:
-        """The noise image of the path length penalty for `images` [n, C, H, W]."""
-        positions = self.positions[: len(images)]
-        noise = normal(
-            self.config.seed, Stream.PATH_LENGTH_NOISE, positions, tuple(images.shape[1:]), step
-        )
+    def path_noise(self, count: int, step: int) -> Tensor:
+        """The noise images of the path length penalty, for the first `count` [n, C, H, W]."""
+        positions, shape = self.positions[:count], self.data.shape
+        noise = normal(self.config.seed, Stream.PATH_LENGTH_NOISE, positions, shape, step)
         return path_length_noise(noise.to(self.device))
 
     def _before_crossover(self, positions: Sequence[int], step: int) -> Tensor:

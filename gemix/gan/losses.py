@@ -33,6 +33,11 @@ def r1_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
     without its factor gamma / 2. `real_images` must require a gradient.
     """
     (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
+    return squared_norms(gradient)
+
+
+def squared_norms(gradient: Tensor) -> Tensor:
+    """Squared norm of each image of a gradient [N, C, H, W]: [N]."""
     return gradient.square().sum(dim=(1, 2, 3))
 
 
@@ -43,6 +48,11 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
     the styles of `ws` [N, num_ws, w_dim], of which `images` must be a function.
     """
     (gradient,) = torch.autograd.grad((images * noise).sum(), ws, create_graph=True)
+    return style_norms(gradient)
+
+
+def style_norms(gradient: Tensor) -> Tensor:
+    """Norm over w of a gradient [N, num_ws, w_dim], averaged (in squares) over the styles: [N]."""
     return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
 

@@ -35,7 +35,8 @@ def upfirdn2d(
 
     Args:
         x: [N, C, H, W].
-        fir: [h, w]; applied as a convolution, or with `flip_filter` as a correlation.
+        fir: [h, w], an outer product as of :func:`fir_filter`; applied as a convolution, or with
+            `flip_filter` as a correlation.
         padding: (left, right, top, bottom) in upsampled pixels; negative values crop.
         gain: factor on the result; upsampling wants up**2 to keep the brightness.
 
@@ -53,7 +54,29 @@ def upfirdn2d(
     fir = (fir * gain).to(x.dtype)
     if not flip_filter:
         fir = fir.flip((0, 1))
+    if torch.compiler.is_compiling():
+        return _shifted_sums(x, fir, same, down)
     return _Correlate.apply(x, fir.expand(channels, 1, *fir.shape), same, down)
+
+
+def _shifted_sums(x: Tensor, fir: Tensor, padding: int, stride: int) -> Tensor:
+    """Correlates each channel with a separable filter, as sums of shifted images.
+
+    So written the compiler fuses the filter, and its derivatives, with what stands around it.
+    """
+    x = F.pad(x, (padding,) * 4)
+    total = fir.sum()
+    for dim, taps in ((2, fir.sum(dim=1)), (3, fir.sum(dim=0) / total)):
+        last = x.shape[dim] - len(taps)  # the first pixel under the filter's last place
+        places = range(len(taps))
+        x = sum(_every(x, dim, tap, tap + last + 1, stride) * taps[tap] for tap in places)
+    return x
+
+
+def _every(x: Tensor, dim: int, start: int, stop: int, step: int) -> Tensor:
+    index = [slice(None)] * x.ndim
+    index[dim] = slice(start, stop, step)
+    return x[tuple(index)]
 
 
 class _Correlate(torch.autograd.Function):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
+from gemix.gan.compiled import compiler_failures_explained
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
@@ -56,8 +57,10 @@ class PhaseTrainer(abc.ABC):
 
         Raises:
             DivergedError: when steps keep failing (:mod:`gemix.gan.guard`).
+            CompileError: when a phase does not compile (:mod:`gemix.gan.compiled`).
         """
-        values = self.run_phases()
+        with compiler_failures_explained():
+            values = self.run_phases()
         self.state.step += 1
         self.guard.check(self.state)
         return values

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gemix.gan import losses
-from gemix.gan.augment import AUGMENT_SETS, augment
+from gemix.gan.augment import AUGMENT_SETS, Augmentation, draw_augmentation
+from gemix.gan.compiled import is_compiled
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
 from gemix.gan.latents import LatentSource
+from gemix.gan.passes import Passes
 from gemix.gan.phases import PhaseTrainer
 from gemix.randomness import Stream
 
@@ -31,6 +33,12 @@ class StyleGAN2ADATrainer(PhaseTrainer):
     ):
         super().__init__(state, data, config, workers)
         self.latents = LatentSource(state.generator, data, config, self.positions)
+        self.passes = Passes(
+            state.generator,
+            state.discriminator,
+            self.dtype,
+            compile_on=self.device if is_compiled(config, self.device) else None,
+        )
         self.r1_gamma = config.resolved_r1_gamma(data.resolution)
         self.augmentations = AUGMENT_SETS[config.augment]
 
@@ -55,24 +63,23 @@ class StyleGAN2ADATrainer(PhaseTrainer):
     def train_generator(self) -> Tensor:
         """Moves the generator to where the discriminator believes its images."""
         with self.generator_update as update:
-            label, ws, noise = self.latents.styles(Stream.G_LATENT, self.state.step)
-            images = self.state.generator.synthesis(ws, noise, self.dtype)
-            images = self.augmented(images, Stream.AUGMENT_FAKE, phase=0)
-            loss = losses.generator_loss(self.state.discriminator(images, label, self.dtype))
+            latents = self.latents.draw(Stream.G_LATENT, self.state.step)
+            augmentation = self.augmentation(Stream.AUGMENT_FAKE, phase=0)
+            loss, w_mean = self.passes.generator_loss(latents, augmentation)
             loss.backward()
         if update.applied:
-            self.state.generator.mapping.update_w_avg(self.workers.mean(ws[:, 0].mean(dim=0)))
-        return loss.detach()
+            self.state.generator.mapping.update_w_avg(self.workers.mean(w_mean))
+        return loss.detach().clone()
 
     def regularize_generator(self) -> Tensor:
         """Evens out the path lengths; returns their mean."""
         config, state = self.config, self.state
         with self.generator_update as update:
-            _, ws, noise = self.latents.styles(
+            latents = self.latents.draw(
                 Stream.PATH_LENGTH, state.step, shrink=config.pl_batch_shrink
             )
-            images = state.generator.synthesis(ws, noise, self.dtype)
-            lengths = losses.path_lengths(images, ws, self.latents.path_noise(images, state.step))
+            path_noise = self.latents.path_noise(len(latents.z), state.step)
+            lengths = self.passes.path_lengths(latents, path_noise)
             mean = self.workers.mean(lengths.mean())
             pl_mean = state.pl_mean.lerp(mean.detach(), config.pl_decay)
             loss = losses.path_length_penalty(lengths, pl_mean) * config.pl_weight
@@ -85,30 +92,23 @@ class StyleGAN2ADATrainer(PhaseTrainer):
     def train_discriminator(self) -> Tensor:
         """Tells real from generated images."""
         with self.discriminator_update as update:
-            with torch.no_grad():
-                label, ws, noise = self.latents.styles(Stream.D_LATENT, self.state.step)
-                fakes = self.state.generator.synthesis(ws, noise, self.dtype)
-            fakes = self.augmented(fakes, Stream.AUGMENT_FAKE, phase=1)
-            reals, real_label = self.real_batch()
-            reals = self.augmented(reals, Stream.AUGMENT_REAL, phase=0)
-            logits = self.state.discriminator(
-                torch.cat([reals, fakes]), torch.cat([real_label, label]), self.dtype, batches=2
+            loss, real_logits = self.passes.discriminator_loss(
+                self.latents.draw(Stream.D_LATENT, self.state.step),
+                self.augmentation(Stream.AUGMENT_FAKE, phase=1),
+                *self.real_batch(),
+                self.augmentation(Stream.AUGMENT_REAL, phase=0),
             )
-            real_logits, fake_logits = logits.chunk(2)
-            loss = losses.discriminator_loss(real_logits, fake_logits)
             loss.backward()
         if update.applied:
-            self.state.sign_sum += real_logits.detach().sign().sum()
+            self.state.sign_sum += real_logits.sign().sum()
             self.state.sign_count += len(real_logits)
-        return loss.detach()
+        return loss.detach().clone()
 
     def regularize_discriminator(self) -> Tensor:
         """Keeps the discriminator flat around the real images; returns the mean R1 penalty."""
         with self.discriminator_update:
-            reals, label = self.real_batch()
-            images = self.augmented(reals.requires_grad_(), Stream.AUGMENT_REAL, phase=1)
-            logits = self.state.discriminator(images, label, self.dtype)
-            penalty = losses.r1_penalty(logits, reals).mean()
+            augmentation = self.augmentation(Stream.AUGMENT_REAL, phase=1)
+            penalty = self.passes.r1_penalties(*self.real_batch(), augmentation).mean()
             (penalty * (self.r1_gamma / 2) * self.config.d_reg_interval).backward()
         return penalty.detach()
 
@@ -122,14 +122,14 @@ class StyleGAN2ADATrainer(PhaseTrainer):
         state.sign_sum, state.sign_count = torch.zeros_like(state.sign_sum), 0
         return r_t
 
-    def augmented(self, images: Tensor, stream: Stream, phase: int) -> Tensor:
-        """The images as the discriminator is shown them."""
-        return augment(
-            images,
+    def augmentation(self, stream: Stream, phase: int) -> Augmentation | None:
+        """What is done to this worker's images before the discriminator is shown them."""
+        return draw_augmentation(
             self.augmentations,
             self.state.augment_p,
             seed=self.config.seed,
             stream=stream,
             indices=self.positions,
             step=2 * self.state.step + phase,
+            device=self.device,
         )

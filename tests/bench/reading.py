@@ -121,7 +121,7 @@ def timed(read: Callable[[], Iterator[torch.Tensor]], images: int) -> tuple[floa
 
 
 def from_shards(url: str, batch: int) -> Iterator[torch.Tensor]:
-    """Batches uint8 [B, 1, R, R], after every file and image was held against its checksum."""
+    """Batches uint8 [B, 1, R, R], after every file was held against its SHA-256."""
     yield from torch.from_numpy(read_images([url], "train").images).split(batch)
 
 
