@@ -10,7 +10,9 @@ from gemix.data import prepare as steps
 from gemix.data.card import CARD
 from gemix.data.manifest import MANIFEST, Manifest
 from gemix.data.pixels.contact_sheet import CONTACT_SHEET
+from gemix.data.prepare.unfinished import forget
 from gemix.data.sources import open_source
+from gemix.errors import AlreadyFinishedError
 from gemix.storage import Store, open_output
 from jobs.command import Command
 from jobs.layout import Layout
@@ -28,8 +30,9 @@ def prepare(config: PipelineConfig, layout: Layout, *, overwrite: bool = False) 
         AlreadyFinishedError: if the data are there already and `overwrite` is not set.
         DataError: for scans that are missing, contradictory or too often bad.
     """
+    steps.check_places(config.data, Store(layout.data))
     if not overwrite:
-        open_output(layout.data, MANIFEST, overwrite=False)
+        _refuse_if_finished(layout.data)
     # listed before an older result is removed: a wrong path must not cost it
     source = open_source(config.data)
     spread = RaySpread("prepare")
@@ -42,6 +45,15 @@ def prepare(config: PipelineConfig, layout: Layout, *, overwrite: bool = False) 
         _log(run, manifest, store)
     _say(manifest, store, known=len(listing.notes))
     return manifest
+
+
+def _refuse_if_finished(url: str) -> None:
+    """Also clears away what a run that was killed at its very end has left."""
+    try:
+        open_output(url, MANIFEST, overwrite=False)
+    except AlreadyFinishedError:
+        forget(Store(url))
+        raise
 
 
 def _log(run: tracking.Run, manifest: Manifest, store: Store) -> None:

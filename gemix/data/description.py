@@ -18,6 +18,8 @@ from gemix.data.windows import WINDOWS
 
 PATIENTS = "patients"
 """``origin["grouping"]`` where the archive says whose slices are whose."""
+NEIGHBOURS = "file order and near duplicates"
+"""And where nothing says so."""
 
 _SOURCES = {
     "folder": "class folders",
@@ -38,6 +40,10 @@ _CAVEAT = (
     "they look, so slices of one patient may still be on two sides of a split, and results on the "
     "test split may be better than on new patients. If the file names tell the patients, name them "
     "with data.patient_pattern."
+)
+_STAND_IN = (
+    "The patients are not known: somebody who was scanned more than once may be on two sides of a "
+    "split, and results on the test split may be better than on new patients."
 )
 _DRAWN = "Drawn by a program: no scan of a person, and no proof of anything about patients."
 _UNKNOWN = (
@@ -124,8 +130,10 @@ class Description:
             return None
         if found == PATIENTS:
             text = "The source names the patient of every image; no patient is in two splits."
-        else:
+        elif found == NEIGHBOURS:
             text = f"Groups of images were found by {found}; no group is in two splits."
+        else:
+            text = f"The groups are {found}; none is in two splits."
         joined = (self.manifest.origin.get("duplicates") or {}).get("joined", 0)
         if joined:
             runs = counted(joined, "run")
@@ -135,18 +143,22 @@ class Description:
     @property
     def caveat(self) -> str | None:
         """A warning where groups stand in for patients who are not known."""
-        return _CAVEAT if self.manifest.origin.get("grouping", PATIENTS) != PATIENTS else None
+        found = self.manifest.origin.get("grouping", PATIENTS)
+        return None if found == PATIENTS else _CAVEAT if found == NEIGHBOURS else _STAND_IN
 
     @property
     def account(self) -> list[tuple[str, int]]:
         """From the scans that were listed to the images of the set, step by step."""
         origin = self.manifest.origin
         left_out, copies = origin.get("left_out") or {}, origin.get("duplicates") or {}
+        unusable = origin.get("quarantined")
+        if unusable is not None:  # those of two labels are listed there too
+            unusable -= copies.get("label_conflicts") or 0
         rows = [
             ("listed by the source", origin.get("listed")),
             ("found", origin.get("found")),
-            *((f"left out by data.{name}", count) for name, count in left_out.items()),
-            ("set aside as unusable (quarantine.json)", origin.get("quarantined")),
+            *((_rule(name), count) for name, count in left_out.items()),
+            ("set aside as unusable (quarantine.json)", unusable),
             ("left out as exact copies of others", copies.get("exact")),
             ("set aside since their copies have another label", copies.get("label_conflicts")),
             ("images in the set", self.manifest.images()),
@@ -234,6 +246,10 @@ def counted(count: int, what: str) -> str:
 def _with_sum(counts: Iterable[int]) -> tuple[int, ...]:
     counts = tuple(counts)
     return (*counts, sum(counts))
+
+
+def _rule(name: str) -> str:
+    return "left out as blank" if name == "blank" else f"left out by data.{name}"
 
 
 def _window(level: float, width: float) -> str:

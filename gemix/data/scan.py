@@ -18,7 +18,7 @@ class BadImage(Exception):
 
 
 class NotWanted(Exception):
-    """A good scan that a rule of selection leaves out."""
+    """A scan that a rule leaves out; its text names the rule, which counts are kept by."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ ORIGIN = {
     "source": "folder",
     "listed": 1240,
     "found": 1200,
-    "quarantined": 3,
+    "quarantined": 7,
     "reasons": [
         {"source": "a/1.png", "reason": "truncated"},
         {"source": "a/2.png", "reason": "blank: every pixel has the value 0"},

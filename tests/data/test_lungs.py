@@ -99,7 +99,7 @@ def test_slices_with_too_little_lung_are_left_out_by_name_of_the_setting():
     np.testing.assert_array_equal(
         preprocess(with_lungs, config), preprocess(with_lungs, DataConfig(resolution=32))
     )
-    with pytest.raises(NotWanted, match=r"0\.000 of the body.*data\.min_lung_fraction, 0\.1"):
+    with pytest.raises(NotWanted, match="min_lung_fraction"):
         preprocess(without, config)
     preprocess(without, DataConfig(resolution=32))
 

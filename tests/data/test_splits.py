@@ -96,11 +96,32 @@ def test_patients_that_come_or_go_move_no_other(seed):
         assert whole[name] == split
 
 
-def test_every_patient_is_tested_in_one_fold():
-    scans = patients(np.random.default_rng(0), 40)
-    folds = [scans.split_of(DataConfig(folds=5, fold=fold, val_fraction=0.2)) for fold in range(5)]
+@pytest.mark.parametrize("per_class", [5, 7, 10, 40])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_patient_is_tested_in_one_fold(per_class, seed):
+    scans = patients(np.random.default_rng(seed), per_class)
+    folds = [
+        scans.split_of(DataConfig(folds=5, fold=fold, val_fraction=0.2, split_seed=seed))
+        for fold in range(5)
+    ]
     for name in scans.names:
-        assert sorted(fold[name] for fold in folds) == ["test", "train", "train", "train", "val"]
+        assert [fold[name] for fold in folds].count("test") == 1
+    for fold in folds:
+        for label in range(3):
+            tested = sum(fold[f"{label}-{p}"] == "test" for p in range(per_class))
+            assert tested in (per_class // 5, -(-per_class // 5))
+
+
+def test_groups_without_images_count_for_nothing():
+    scans = patients(np.random.default_rng(0), 12)
+    empty = [f"gone-{number}" for number in range(50)]
+    more = dataclasses.replace(scans, names=[*scans.names, *empty])
+    assert more.split_of() == scans.split_of()
+    few = without(scans, (scans.label != 0) | (scans.group < 3))
+    for seed in range(8):
+        config = DataConfig(split_seed=seed)
+        split = dataclasses.replace(few, names=more.names).assign(config).split
+        assert set(split[few.label == 0]) == {TRAIN, VAL, TEST}
 
 
 def test_folds_draw_their_own_splits():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,7 +105,8 @@ def test_finished_shards_are_kept(whole, tmp_path):
 def test_what_is_damaged_is_made_again(whole, tmp_path, where, damage):
     store = Store(tmp_path)
     stop_while_writing(store, done=3)
-    name = "unfinished/part-000001.parquet" if where == "part" else "train-00001.parquet"
+    (part,) = [n for n in store.list(recursive=True) if re.search("part-000001.*parquet$", n)]
+    name = part if where == "part" else "train-00001.parquet"
     if damage == "cut":
         store.write_bytes(name, store.read_bytes(name)[:-9])
     elif damage == "note":
@@ -138,6 +140,33 @@ def test_mended_files_are_taken_up(make_folder, tmp_path):
         file.write_bytes(data)
     manifest = prepare_here(open_source(config), config, Store(tmp_path / "out"))
     assert manifest.images() == 20
+
+
+def test_files_that_stay_bad_cost_no_part(make_folder, tmp_path):
+    root = make_folder(a=20, b=20)
+    for label in "ab":
+        (root / label / "slice 1.png").write_bytes(b"")
+    config = DataConfig(source="folder", path=str(root), resolution=32, max_bad_fraction=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_here(Counting(config, most=35), config, Store(tmp_path / "out"))
+    again = Counting(config)
+    prepare_here(again, config, Store(tmp_path / "out"))
+    assert again.loaded == 8 + 2  # what was left, and the bad ones of the part that was done
+
+
+def test_runs_of_two_settings_take_no_part_of_each_other(tmp_path):
+    other = DataConfig(**{**vars(CONFIG), "windows": ("bone",)})
+    alone = prepare_here(open_source(CONFIG), CONFIG, Store(tmp_path / "alone"))
+    store = Store(tmp_path / "both")
+
+    def spread(function, inputs, what):
+        if what == "shards written":  # the other one reads its parts meanwhile
+            with pytest.raises(KeyboardInterrupt):
+                prepare_here(Counting(other, most=70), other, store)
+        yield from map(function, inputs)
+
+    source = open_source(CONFIG)
+    assert prepare(source, find(source, CONFIG), CONFIG, store, spread).digest == alone.digest
 
 
 @pytest.mark.slow

@@ -73,6 +73,18 @@ def test_overwrite_replaces_the_result_and_the_run_is_logged(finished):
     assert {"manifest.json", "quarantine.json", "contact_sheet.png", "config.yaml"} <= logged
 
 
+@pytest.mark.parametrize("scans", ["data", "data/scans", "."])
+def test_scans_where_the_result_would_go_are_left_alone(tmp_path, capsys, scans):
+    folder = tmp_path / scans / "normal"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(b"a scan")
+    path = str(tmp_path / scans)
+    arguments = ["-w", str(tmp_path), "--overwrite", "data.source=folder", f"data.path={path}"]
+    assert COMMAND.main(arguments) == 1
+    assert "choose another --workdir" in capsys.readouterr().err
+    assert (folder / "1.png").read_bytes() == b"a scan"
+
+
 def test_the_command_line_names_a_missing_folder_without_a_traceback(tmp_path, capsys):
     arguments = ["-w", str(tmp_path), "data.source=folder", "data.path=no/such/folder"]
     assert COMMAND.main(arguments) == 1

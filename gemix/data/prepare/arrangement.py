@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from gemix.data.config import DataConfig
+from gemix.data.description import NEIGHBOURS
 from gemix.data.manifest import SPLITS
 from gemix.data.prepare.duplicates import find_duplicates, keep_one
 from gemix.data.prepare.index import Index
 from gemix.data.prepare.runs import find_runs
 from gemix.data.prepare.splits import assign
 from gemix.data.scan import Quarantined
+from gemix.data.sources import Listing
 from gemix.data.spread import Spread
 from gemix.storage import Store
-
-BY_PATIENT, BY_NEIGHBOURS = "patients", "file order and near duplicates"
 
 _LARGE = 0.25  # of a class: such a group leaves little choice to a split
 
@@ -46,13 +46,14 @@ class Arrangement:
 
 
 def arrange(
-    index: Index, classes: Sequence[str], config: DataConfig, store: Store, spread: Spread
+    index: Index, listing: Listing, config: DataConfig, store: Store, spread: Spread
 ) -> Arrangement:
     """Decides copies, groups and splits.
 
     The order matters: an image with two labels is in no set; the others are split by group; and of
     copies that are left in two groups the one in the later split stays.
     """
+    classes = listing.classes
     runs = find_runs(index, store, spread)
     group = index.group.copy()
     group[runs.rows] = len(index.group_names) + runs.group
@@ -83,7 +84,7 @@ def arrange(
         quarantined=_conflicts(index, copies.of, copies.conflicting, store),
         facts={
             "duplicates": duplicates,
-            "grouping": BY_NEIGHBOURS if len(runs.rows) else BY_PATIENT,
+            "grouping": NEIGHBOURS if len(runs.rows) else listing.groups_are,
             "groups": _count_groups(split, group, index.class_index, classes),
         },
         notes=tuple(notes),

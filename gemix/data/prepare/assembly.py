@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -70,6 +71,11 @@ class Assembled:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {"entry": self.entry.to_json(), "histograms": self.histograms.tolist()}
+
+
+def is_shard(name: str) -> bool:
+    """Whether :func:`plan_shards` gives such names."""
+    return bool(re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{5,}}\.parquet", name))
 
 
 def plan_shards(

@@ -24,6 +24,7 @@ from scipy.sparse.csgraph import connected_components
 
 from gemix.data.leakage.fingerprint import Fingerprints
 from gemix.data.leakage.near import near_pairs
+from gemix.data.manifest import SPLITS
 from gemix.data.prepare.index import Index
 from gemix.data.spread import Spread
 from gemix.storage import Store
@@ -58,6 +59,9 @@ class Runs:
 def find_runs(index: Index, store: Store, spread: Spread) -> Runs:
     """Groups neighbours and near duplicates.
 
+    Where the source has official splits, an image on one list is not joined to one on another:
+    the lists are trusted to know the patients.
+
     Comparing all with all costs the square of the number of such images; it is spread, and a
     process holds the copies of two blocks at a time.
     """
@@ -67,15 +71,15 @@ def find_runs(index: Index, store: Store, spread: Spread) -> Runs:
     chained = _chain(index, rows, store)
     _, run = _components(len(rows), chained)
     blocks = _blocks(index, rows)
-    near = functools.partial(_near, blocks=blocks, store=store)
+    near = functools.partial(_near, blocks=blocks, official=index.split[rows], store=store)
     edges = [chained, *spread(near, range(len(blocks)), "blocks compared with those before")]
     groups, group = _components(len(rows), np.concatenate(edges))
     return Runs(rows=rows, group=group, joined=int(run.max()) + 1 - groups)
 
 
 def _chain(index: Index, rows: np.ndarray, store: Store) -> np.ndarray:
-    """Pairs of neighbours of one class that show one body: int64 [m, 2], places in `rows`."""
-    labels = index.class_index[rows]
+    """Neighbours of one class and list that show one body: int64 [m, 2], places in `rows`."""
+    kind = index.class_index[rows] * (len(SPLITS) + 1) + index.split[rows]
     pairs, start = [_NO_EDGES], 0
     last = np.empty((0, 0), np.float32)
     for name in index.parts:
@@ -85,7 +89,7 @@ def _chain(index: Index, rows: np.ndarray, store: Store) -> np.ndarray:
         both = np.concatenate([last, copies]) if len(last) else copies
         first = start - len(last) + np.arange(len(both) - 1)
         alike = np.einsum("ij,ij->i", both[1:], both[:-1]) >= SAME_BODY
-        alike &= labels[first] == labels[first + 1]
+        alike &= kind[first] == kind[first + 1]
         pairs.append(np.stack([first, first + 1], axis=1)[alike])
         start, last = start + len(copies), copies[-1:]
     return np.concatenate(pairs)
@@ -105,14 +109,17 @@ def _blocks(index: Index, rows: np.ndarray) -> list[tuple[int, list[str]]]:
     return blocks
 
 
-def _near(number: int, *, blocks: list[tuple[int, list[str]]], store: Store) -> np.ndarray:
+def _near(
+    number: int, *, blocks: list[tuple[int, list[str]]], official: np.ndarray, store: Store
+) -> np.ndarray:
     """Near duplicates of a block in itself and in those before: int64 [m, 2] as in `_chain`."""
     start, names = blocks[number]
     mine = _read(store, names)
     found = [_NO_EDGES]
     for first, others in blocks[: number + 1]:
         other = mine if first == start else _read(store, others)
-        found.append(_forest(near_pairs(other, mine) + np.array([first, start])))
+        pairs = near_pairs(other, mine) + np.array([first, start])
+        found.append(_forest(pairs[official[pairs[:, 0]] == official[pairs[:, 1]]]))
     return np.concatenate(found)
 
 

@@ -1,8 +1,10 @@
 """Train, validation and test by group, so that no patient is on two sides.
 
 Neighbouring slices of one patient are nearly the same image; a random split of slices measures
-memory, not skill. The side of a group is a function of its name and the seed alone: a group never
-changes side when others are added, and the shares are met on average, not to the image.
+memory, not skill. The side of a group is a function of its name and the seed alone, so that groups
+that are added move no other, and shares are met on average, not to the image. There are two
+exceptions: in a class of few groups one may be moved to where none fell by chance, which a note
+says; and folds cut each class into equal parts, which shift as groups are added.
 """
 
 from __future__ import annotations
@@ -41,18 +43,19 @@ def assign(
 
     Official splits are kept where every class has an official training image; images on no list
     then train, and a split that the lists lack is taken out of the training groups. Where folds
-    are asked for, official splits are not used. A class of fewer groups than splits is put into
-    train first and test second, and a note says so.
+    are asked for, official splits are not used, and every group is tested in one fold. A class of
+    fewer groups than splits is put into train first and test second, and a note says so.
 
     Args:
         group: int64 [N], an index into `names`.
-        names: of the G groups.
+        names: of the G groups; some may be of no image.
         class_index: int [N], 0 to K - 1.
         official: int8 [N], an index into `SPLITS`, or -1.
         classes: K names.
         config: fractions, folds and seed.
     """
-    place = _places(names, config)
+    label = _majority(group, class_index, len(names), len(classes))
+    place = _places(names, label, config)
     edges = {TEST: 0.0, VAL: config.test_share, TRAIN: config.test_share + config.val_fraction}
     # test from 0, then val, then train up to 1
     drawn = np.select([place < edges[VAL], place < edges[TRAIN]], [TEST, VAL], TRAIN)
@@ -62,12 +65,13 @@ def assign(
     kept, notes = _official(group, class_index, official, len(names), classes, config)
     if kept is None:
         split, movable = drawn, np.ones(len(names), bool)
+        if config.folds:  # who is tested in which fold is settled
+            wanted, movable = [s for s in wanted if s != TEST], drawn != TEST
     else:
         wanted = [s for s in wanted if not (kept == s).any()]
         movable = kept == TRAIN
         split = np.where(movable & np.isin(drawn, wanted), drawn, kept)
-        notes += [_taken(s, split) for s in wanted]
-    label = _majority(group, class_index, len(names), len(classes))
+        notes += [_taken(s, split[label >= 0]) for s in wanted]
     for index, name in enumerate(classes):
         mine = np.flatnonzero(label == index)
         split[mine], found = _fill(split[mine], place[mine], movable[mine], wanted, edges, name)
@@ -75,14 +79,19 @@ def assign(
     return Assignment(split=split.astype(np.int8)[group], notes=tuple(notes))
 
 
-def _places(names: Sequence[str], config: DataConfig) -> np.ndarray:
-    """A number from 0 to 1 for each group, from its name and the seed; a fold turns the circle."""
+def _places(names: Sequence[str], label: np.ndarray, config: DataConfig) -> np.ndarray:
+    """A number from 0 to 1 for each group, from its name and the seed.
+
+    For folds, the groups of a class lie at equal distances, and a fold turns the circle.
+    """
     place = np.empty(len(names))
     for row, name in enumerate(names):
         text = f"{config.split_seed}/{name}".encode()
         place[row] = int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / 2**48
-    if config.folds:
-        place = (place - config.fold / config.folds) % 1
+    for index in np.unique(label) if config.folds else ():
+        mine = np.flatnonzero(label == index)
+        rank = place[mine].argsort().argsort()
+        place[mine] = ((rank + 0.5) / len(mine) - config.fold / config.folds) % 1
     return place
 
 
@@ -122,9 +131,10 @@ def _taken(split: int, splits: np.ndarray) -> str:
 
 
 def _majority(group: np.ndarray, class_index: np.ndarray, groups: int, classes: int) -> np.ndarray:
-    """The most frequent class of each group: a patient may have images of several."""
+    """The most frequent class of each group, since a patient may have several; -1 of no image."""
     pairs = group * classes + class_index
-    return np.bincount(pairs, minlength=groups * classes).reshape(groups, classes).argmax(axis=1)
+    counts = np.bincount(pairs, minlength=groups * classes).reshape(groups, classes)
+    return np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
 
 
 def _fill(

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+import gemix
 from gemix.data.config import DataConfig
 from gemix.data.leakage.fingerprint import COPY_BYTES, fingerprint
 from gemix.data.pixels.contact_sheet import before_thumbnail, thumbnail
@@ -59,17 +60,12 @@ class Part:
     number: int
     items: Items
 
-    @property
-    def name(self) -> str:
-        """The file that its images wait in."""
-        return f"{unfinished.FOLDER}/part-{self.number:06d}.parquet"
-
     def digest(self, config: DataConfig) -> str:
-        """Equal for the same items and settings."""
+        """Equal for the same items and settings, under the same version of gemix."""
         items = [dataclasses.astuple(item) for item in self.items]
         # this one is for what comes after prepare
         settings = dataclasses.replace(config, allow_overlap=False).to_mapping()
-        return unfinished.digest_of(items, settings)
+        return unfinished.digest_of(items, settings, gemix.__version__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,18 +120,37 @@ def cut(items: Items, config: DataConfig) -> list[Part]:
 def stage(part: Part, *, source: Source, config: DataConfig, store: Store) -> Staged:
     """Loads and preprocesses the part's scans, unless an interrupted run has done so.
 
-    A part with bad files is done again: they may have been mended.
+    A part whose bad files have been mended since is done again.
     """
     digest = part.digest(config)
-    result = unfinished.kept(store, part.name, digest)
-    if result is not None and not result["quarantined"]:
-        return Staged.from_json(result)
-    staged = _stage(part, source, config, store)
-    unfinished.keep(store, part.name, digest, staged.sha256, staged.to_json())
+    # runs of other settings in the same directory must not take each other's parts
+    name = f"{unfinished.FOLDER}/part-{part.number:06d}-{digest[:8]}.parquet"
+    result = unfinished.kept(store, name, digest)
+    if result is not None:
+        staged = Staged.from_json(result)
+        if not _is_mended(part, staged, source, config):
+            return staged
+    staged = _stage(part, name, source, config, store)
+    unfinished.keep(store, name, digest, staged.sha256, staged.to_json())
     return staged
 
 
-def _stage(part: Part, source: Source, config: DataConfig, store: Store) -> Staged:
+def _is_mended(part: Part, staged: Staged, source: Source, config: DataConfig) -> bool:
+    """Whether a file that was bad is good now."""
+    bad = {one.source for one in staged.quarantined}
+    for item in part.items if bad else ():
+        if item.key in bad:
+            try:
+                preprocess(source.load(item), config)
+            except BadImage:
+                continue
+            except NotWanted:
+                pass
+            return True
+    return False
+
+
+def _stage(part: Part, name: str, source: Source, config: DataConfig, store: Store) -> Staged:
     images, items, quarantined = [], [], []
     left_out: Counter[str] = Counter()
     shown: dict[int, tuple[bytes, bytes]] = {}
@@ -146,8 +161,8 @@ def _stage(part: Part, source: Source, config: DataConfig, store: Store) -> Stag
         except BadImage as reason:
             quarantined.append(Quarantined(source=item.key, reason=str(reason)))
             continue
-        except NotWanted:
-            left_out["min_lung_fraction"] += 1
+        except NotWanted as rule:
+            left_out[str(rule)] += 1
             continue
         images.append(image)
         items.append(item)
@@ -155,9 +170,9 @@ def _stage(part: Part, source: Source, config: DataConfig, store: Store) -> Stag
             shown[item.class_index] = _png(before_thumbnail(scan)), _png(thumbnail(image))
     data = _encode(np.stack(images), Items.of(items)) if items else b""
     if data:
-        store.write_bytes(part.name, data)
+        store.write_bytes(name, data)
     return Staged(
-        name=part.name,
+        name=name,
         rows=len(items),
         sha256=hashlib.sha256(data).hexdigest() if data else "",
         quarantined=tuple(quarantined),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -19,12 +20,13 @@ import numpy as np
 
 from gemix.data.card import CARD, card
 from gemix.data.config import DataConfig
+from gemix.data.description import Description
 from gemix.data.manifest import Manifest
 from gemix.data.pixels.contact_sheet import CONTACT_SHEET, contact_sheet
 from gemix.data.pixels.preprocess import settings
 from gemix.data.prepare import unfinished
 from gemix.data.prepare.arrangement import Arrangement, arrange
-from gemix.data.prepare.assembly import Assembled, assemble, plan_shards
+from gemix.data.prepare.assembly import Assembled, assemble, is_shard, plan_shards
 from gemix.data.prepare.index import read_index
 from gemix.data.prepare.selection import every_kth
 from gemix.data.prepare.staging import Staged, cut, from_png, stage
@@ -43,6 +45,25 @@ _SHOWN = 5  # and an error message
 def prepare_here(source: Source, config: DataConfig, store: Store) -> Manifest:
     """All steps in this process, for notebooks and tests; ``jobs/prepare.py`` spreads them."""
     return prepare(source, find(source, config), config, store)
+
+
+def check_places(config: DataConfig, store: Store) -> None:
+    """Makes sure that writing, or emptying, the result's directory touches no scan.
+
+    Raises:
+        DataError: if ``config.path`` lies in it, or it in ``config.path``.
+    """
+    if not config.path:
+        return
+    theirs, ours = (
+        url.rstrip("/") if "://" in url else os.path.realpath(url)
+        for url in (config.path, store.url)
+    )
+    if f"{theirs}/".startswith(f"{ours}/") or f"{ours}/".startswith(f"{theirs}/"):
+        raise DataError(
+            f"data.path {config.path}: the result goes to {store.url}, where it would mix with the "
+            "scans or replace them; choose another --workdir"
+        )
 
 
 def find(source: Source, config: DataConfig, spread: Spread = here) -> Listing:
@@ -74,8 +95,8 @@ def prepare(
     """
     work = functools.partial(stage, source=source, config=config, store=store)
     staged = list(spread(work, cut(listing.items, config), "parts of scans read"))
-    bad = [one for part in staged for one in part.quarantined]
-    total = len(listing.items)
+    bad = [*listing.unusable, *(one for part in staged for one in part.quarantined)]
+    total = len(listing.items) + len(listing.unusable)
     _check_quarantine(bad, total, config, store)
     if not any(part.rows for part in staged):
         raise DataError(
@@ -83,7 +104,7 @@ def prepare(
             f"files in {store.url}/{QUARANTINE}"
         )
     index = read_index(store, staged)
-    arrangement = arrange(index, listing.classes, config, store, spread)
+    arrangement = arrange(index, listing, config, store, spread)
     bad += arrangement.quarantined
     _check_quarantine(bad, total, config, store)
     shards = plan_shards(index, arrangement, len(listing.classes), config)
@@ -100,11 +121,11 @@ def prepare(
         preprocessing=settings(config),
         origin=_origin(listing, staged, arrangement, assembled, bad, config),
     )
-    _check_training(manifest, store)
+    _check_training(manifest)
     store.write_bytes(CONTACT_SHEET, _sheet(listing.classes, staged))
     store.write_bytes(CARD, card(manifest).encode())
     for name in set(store.list()) - {shard.name for shard in manifest.shards}:
-        if name.endswith(".parquet"):  # left by an interrupted run with other settings
+        if is_shard(name):  # left by an interrupted run with other settings
             store.delete(name)
     manifest.save(store)
     unfinished.forget(store)
@@ -127,7 +148,7 @@ def _origin(
     return {
         "source": config.source,
         "listed": listing.listed,
-        "found": len(listing.items),
+        "found": len(listing.items) + len(listing.unusable),
         "quarantined": len(bad),
         "reasons": [dataclasses.asdict(one) for one in bad[:_REASONS]],
         "left_out": dict(left_out),
@@ -152,12 +173,13 @@ def _check_quarantine(bad: list[Quarantined], total: int, config: DataConfig, st
     )
 
 
-def _check_training(manifest: Manifest, store: Store) -> None:
+def _check_training(manifest: Manifest) -> None:
     for name, count in manifest.counts["train"].items():
         if count == 0:
+            steps = "; ".join(f"{what}: {n}" for what, n in Description(manifest=manifest).account)
             raise DataError(
-                f"class {name!r} has no training image left after the quarantine "
-                f"({store.url}/{QUARANTINE}); mend or add files of this class"
+                f"class {name!r} has no training image left (all classes: {steps}); mend or add "
+                "files of this class, or ease the rule that leaves them out"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
-from gemix.data.scan import Scan
+from gemix.data.scan import Quarantined, Scan
 from gemix.data.sources.items import Item, Items
 from gemix.data.spread import Spread, here
 
@@ -19,12 +19,16 @@ class Listing:
         items: in natural order, class by class: neighbours may be slices of one patient.
         listed: how many scans there should be; more than the items where some are missing.
         notes: plain sentences about what was found, missing or left out.
+        unusable: files that are no items, because not even listing could make sense of them.
+        groups_are: what the items' groups stand for, in a word: "patients", "volumes".
     """
 
     classes: tuple[str, ...]
     items: Items
     listed: int
     notes: tuple[str, ...] = ()
+    unusable: tuple[Quarantined, ...] = ()
+    groups_are: str = "patients"
 
 
 class Source(Protocol):
