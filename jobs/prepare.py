@@ -83,7 +83,7 @@ COMMAND = Command(
     summary="Raw scans to checked, cropped, resized and split Parquet shards.",
     reads="data.path: class folders, COVIDx CT, DICOM, NIfTI, MedMNIST, Parquet; or the phantom",
     writes="<workdir>/data: shards, manifest.json, quarantine.json, CARD.md, contact_sheet.png",
-    costs="about 80 images a second and CPU core; no GPU",
+    costs="about 200 scans of 512 x 512 pixels a second and CPU core; no GPU",
     run=lambda request: prepare(request.config, request.layout, overwrite=request.overwrite),
 )
 
