@@ -145,7 +145,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
     validation, test = (read_images([layout.data], split) for split in ("val", "test"))
     for method, urls in settings["arms"].items():
         training = read_images(urls, "train")
-        check_sets(training, test)
+        check_sets(training, test, allow_overlap=config.data.allow_overlap)
         for repetition in _trainings(config, settings["real_images"]):
             _train_one(config, repetition, layout, method, training, validation, settings["run"])
 
@@ -173,6 +173,7 @@ def _train_one(
         validation,
         repetition,
         lambda labels, found: score(labels, found, len(training.classes), normal),
+        allow_overlap=config.data.allow_overlap,
         on_epoch=_EpochLog(name, repetition.epochs, run) if first else lambda row: None,
     )
     if first:

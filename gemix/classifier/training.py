@@ -59,6 +59,7 @@ def train(
     score: Scorer,
     *,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+    allow_overlap: bool = False,
 ) -> Trained:
     """Trains a classifier and keeps the epoch of the best validation macro-F2.
 
@@ -72,13 +73,14 @@ def train(
             each image of `training` once an epoch.
         score: rates, `macro_f2` among them, from labels and predicted classes, int [N] each.
         on_epoch: called with each row of the history as it is complete.
+        allow_overlap: whether the two sets may share groups.
 
     Raises:
         DataError: if the two sets differ in classes or image shape, or share a group.
         ConfigError: for a model that cannot be built.
         GemixError: if the loss stops being finite.
     """
-    check_sets(training, validation)
+    check_sets(training, validation, allow_overlap=allow_overlap)
     device = default_device()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer = _Trainer(training, config, device, Workers.current())
@@ -100,11 +102,12 @@ def train(
     )
 
 
-def check_sets(training: ImageSet, held_out: ImageSet) -> None:
+def check_sets(training: ImageSet, held_out: ImageSet, *, allow_overlap: bool = False) -> None:
     """Whether `held_out` can judge what was trained on `training`.
 
     Raises:
-        DataError: if classes or image shapes differ, or images of one group are in both.
+        DataError: if classes or image shapes differ, or, unless `allow_overlap` is set, images of
+            one group are in both.
     """
     ours, theirs = (
         f"classes {list(s.classes)}, {' x '.join(map(str, s.images.shape[1:]))} pixels"
@@ -114,9 +117,10 @@ def check_sets(training: ImageSet, held_out: ImageSet) -> None:
         raise DataError(
             f"training images have {ours}, held-out images {theirs}; prepare both alike"
         )
-    if shared := sorted(set(training.groups) & set(held_out.groups)):
+    shared = sorted(set(training.groups) & set(held_out.groups))
+    if shared and not allow_overlap:
         raise DataError(
-            f"{len(shared)} patients or blocks are both in training and held out, {shared[0]!r} "
+            f"{len(shared)} patients or groups are both in training and held out, {shared[0]!r} "
             "for one: scores would measure memory; run gemix prepare again"
         )
 

@@ -132,16 +132,16 @@ def test_what_is_allowed_is_told_everywhere(config, tmp_path, capsys):
     layout = Layout.at(tmp_path)
     test = images(3, 12)
     test[4] = images(1)[2]
-    write_set(layout.data, train=(images(1), "a"), val=(images(2), "b"), test=(test, "c"))
+    write_set(layout.data, train=(images(1), "a"), val=(images(2), "a"), test=(test, "a"))
     write_set(layout.synthetic("softmax"), kind="synthetic", train=(images(5), "synthetic"))
     train_classifiers(allowing(config), layout)
-    with pytest.raises(DataError, match="share 1 images"):
+    with pytest.raises(DataError, match=r"share 4 groups .* and 1 images"):
         evaluate(config, layout)
     found = evaluate(allowing(config), layout)["overlap"]
     assert "evaluate: warning: " in capsys.readouterr().out
     assert Store(layout.evaluation).read_json(EVALUATION)["overlap"] == found
     (shared,) = found["shared"]
-    assert (shared["groups"], shared["images"]) == (0, 1)
+    assert (shared["groups"], shared["images"]) == (4, 1)
     assert shared["examples"]["images"] == ["test/4.png"]
     (unknown,) = found["unknown"]
     assert "the generator of the softmax images" in unknown  # nobody knows whose they are
