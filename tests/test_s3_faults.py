@@ -142,7 +142,7 @@ def test_names_that_differ_in_case_only_and_names_of_other_scripts_are_files_of_
     store = Store(f"{bucket}/Größe 1")
     for name in names:
         store.write_bytes(name, name.encode())
-    assert sorted(list_files(store)) == sorted(names)
+    assert sorted(list_files(store).names) == sorted(names)
     assert [store.read_bytes(name).decode() for name in names] == names
 
 

@@ -98,8 +98,13 @@ def _inverse(transform: Tensor) -> Tensor:
     return linear / (a * d - b * c)[:, None, None]
 
 
-@functools.lru_cache(maxsize=4)
+@torch.compiler.assume_constant_result  # graphs hold them, as the cache does for the eager mode
 def _resamplers(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _built_resamplers(size, device)
+
+
+@functools.lru_cache(maxsize=4)
+def _built_resamplers(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Matrices that double and halve one axis: [2 size, size], [size, 2 size + 2 `_REACH`].
 
     The filter is linear and separable; for one channel, products with these are much quicker than

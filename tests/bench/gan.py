@@ -2,6 +2,7 @@
 
     python tests/bench/gan.py                                  # this implementation alone
     python tests/bench/gan.py --peer ~/stylegan2-ada-pytorch   # both, in turn, in one run
+    python tests/bench/gan.py --compile off,on                 # with and without torch.compile
 
 Each measurement is a process of its own, so that peak memory is its own too. A training step's
 time is put together from its phases, each timed by itself and weighted by how often it runs.
@@ -26,7 +27,9 @@ SETTINGS = {
 }
 
 
-def measure(engine: str, setting: str, options: argparse.Namespace, precision: str) -> dict:
+def measure(
+    engine: str, setting: str, options: argparse.Namespace, precision: str, compile: str
+) -> dict:
     """One row, measured in a new process."""
     resolution, channel_base, channel_max, batch = SETTINGS[setting]
     task = {
@@ -40,7 +43,7 @@ def measure(engine: str, setting: str, options: argparse.Namespace, precision: s
         "repeats": options.repeats,
         "threads": options.threads,
         "peer": options.peer,
-        "compile": options.compile and engine == "gemix",
+        "compile": compile,
     }
     worker = Path(__file__).with_name("gan_worker.py")
     done = subprocess.run(
@@ -52,13 +55,17 @@ def measure(engine: str, setting: str, options: argparse.Namespace, precision: s
 
 
 def rows(options: argparse.Namespace) -> list[dict]:
-    """All rows: for each setting the peer first, then ours in each precision."""
+    """All rows: for each setting the peer first, then ours in each precision, compiled or not."""
     table = []
     for setting in options.settings.split(","):
-        engines = [("peer", "float32")] if options.peer else []
-        engines += [("gemix", precision) for precision in options.precisions.split(",")]
-        for engine, precision in engines:
-            row = measure(engine, setting, options, precision)
+        engines = [("peer", "float32", "off")] if options.peer else []
+        engines += [
+            ("gemix", precision, compile)
+            for precision in options.precisions.split(",")
+            for compile in options.compile.split(",")
+        ]
+        for engine, precision, compile in engines:
+            row = measure(engine, setting, options, precision, compile)
             if "error" not in row:
                 same = (r for r in table if r["setting"] == setting and "error" not in r)
                 base = next(same, row)
@@ -69,14 +76,18 @@ def rows(options: argparse.Namespace) -> list[dict]:
 
 
 HEADER = (
-    f"{'setting':<9}{'engine':<7}{'precision':<10}{'batch':>6}{'images/s':>10}{'ratio':>7}"
-    f"{'TFLOP/s':>9}{'of ceiling':>11}{'peak MiB':>10}  phases (share of a step's time)"
+    f"{'setting':<9}{'engine':<7}{'precision':<10}{'compile':<8}{'batch':>6}{'images/s':>10}"
+    f"{'ratio':>7}{'TFLOP/s':>9}{'of ceiling':>11}{'peak MiB':>10}"
+    "  phases (share of a step's time)"
 )
 
 
 def line(row: dict) -> str:
     """A row of the printed table."""
-    name = f"{row['setting']:<9}{row['engine']:<7}{row['precision']:<10}{row['batch']:>6}"
+    name = (
+        f"{row['setting']:<9}{row['engine']:<7}{row['precision']:<10}{row['compile']:<8}"
+        f"{row['batch']:>6}"
+    )
     if "error" in row:
         return f"{name}  {row['error']}"
     shares = ", ".join(f"{phase} {share:.0%}" for phase, share in row["shares"].items())
@@ -95,7 +106,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="instead of the setting's own")
     parser.add_argument("--repeats", type=int, default=3, help="of each phase, after one warm-up")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--compile", action="store_true", help="ours with torch.compile")
+    parser.add_argument("--compile", default="auto", help="gan.compile of our rows: auto, on, off")
     parser.add_argument("--out", default="bench-gan.json")
     options = parser.parse_args()
     print(HEADER, flush=True)

@@ -34,6 +34,7 @@ def main() -> None:
         channel_max=task["channel_max"],
         precision=task["precision"],
         augment="none",
+        compile=task["compile"],
     )
     if task["engine"] == "peer":
         from peer import peer_phases
@@ -41,6 +42,7 @@ def main() -> None:
         phases = peer_phases(task, config, CLASSES, device)
     else:
         phases = own_phases(task, config, device)
+    warm_up = {name: timed(run, 1, device, warm_up=0) for name, (run, _) in phases.items()}
     seconds = {name: timed(run, task["repeats"], device) for name, (run, _) in phases.items()}
     weighted = {name: seconds[name] / every for name, (_, every) in phases.items()}
     step = sum(weighted.values())
@@ -55,6 +57,7 @@ def main() -> None:
                 "of_ceiling": tflops / ceiling_tflops(dtype, device),
                 "computed_in": str(dtype).removeprefix("torch."),
                 "peak_mib": peak_mib(device),
+                "warm_up_s": sum(warm_up.values()),
                 "shares": {name: part / step for name, part in weighted.items()},
                 "device": device_name(device),
                 "torch": torch.__version__,
@@ -92,19 +95,19 @@ def own_phases(
     }
 
 
-def timed(run: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """The least time of a call, after one to warm up; the least is what other work disturbs least.
+def timed(run: Callable[[], object], repeats: int, device: torch.device, warm_up: int = 1) -> float:
+    """The least time of a call after `warm_up` others; other work disturbs the least the least.
 
     In seconds.
     """
     times = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats + warm_up):
         synchronize(device)
         started = time.perf_counter()
         run()
         synchronize(device)
         times.append(time.perf_counter() - started)
-    return min(times[1:])
+    return min(times[warm_up:])
 
 
 def synchronize(device: torch.device) -> None:

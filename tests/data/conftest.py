@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture
+def misname() -> Callable[[Path], None]:
+    """Puts a byte that is no UTF-8 before a file's name, as archives from old systems have them."""
+
+    def rename(path: Path) -> None:
+        try:
+            os.rename(path, os.fsencode(path.parent) + b"/\xff" + os.fsencode(path.name))
+        except OSError:
+            pytest.skip("a disk that takes names in UTF-8 alone")
+
+    return rename
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from gemix.data.scan import BadImage
 from gemix.data.sources.covidx import CovidxSource, patient_of
 from gemix.errors import DataError
 
@@ -30,6 +31,22 @@ def test_absent_and_unlisted_images_are_counted(make_covidx):
     assert len(listing.items) == 24
     assert "found 24 of 25 listed images" in listing.notes
     assert "left out 1 images that no list names" in listing.notes
+
+
+def test_listed_images_that_cannot_be_read_are_told(make_covidx, misname):
+    root = make_covidx()
+    gone, misnamed = (root / "3A_images" / f"P0_{i}_77_0000.png" for i in (0, 1))
+    misname(misnamed)
+    gone.unlink()
+    gone.symlink_to(root / "nowhere")
+    (root / "3A_images" / "more").symlink_to(root)
+    source = CovidxSource(str(root))
+    listing = source.list()
+    assert (len(listing.items), listing.listed) == (23, 24)
+    assert "left out 1 files whose names are no UTF-8" in listing.notes
+    assert any("did not follow 1 linked folders" in note for note in listing.notes)
+    with pytest.raises(BadImage, match="a link to a file that is not there"):
+        source.load(next(item for item in listing.items if item.key.endswith(gone.name)))
 
 
 def test_no_image_stops_with_the_remedy(make_covidx):

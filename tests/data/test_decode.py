@@ -43,6 +43,15 @@ def deep_colour_png() -> bytes:
     return png(20, 20, 16, 2, (b"\x00" + bytes(range(120))) * 20)
 
 
+def retyped_tiff(tag: int, kind: int) -> bytes:
+    """A TIFF file with another type for the values of one field (TIFF 6.0, section 2)."""
+    data = bytearray(encode(Image.fromarray(GREY), "TIFF"))
+    first = int.from_bytes(data[4:8], "little") + 2
+    fields = [data[at : at + 2] for at in range(first, len(data), 12)]
+    data[first + 12 * fields.index(tag.to_bytes(2, "little")) + 2] = kind
+    return bytes(data)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_grey_files_keep_every_pixel(kind):
     np.testing.assert_array_equal(decode_image(encode(Image.fromarray(GREY), kind)), GREY)
@@ -85,6 +94,12 @@ def test_grey_in_disguise_is_grey():
 def test_unusable_files_are_refused_with_the_reason(data, reason):
     with pytest.raises(BadImage, match=reason):
         decode_image(data)
+
+
+@pytest.mark.parametrize("kind", [2, 5, 7, 11, 16])  # text, ratio, bytes, float, a huge number
+def test_a_tiff_file_whose_offsets_are_no_offsets_is_refused(kind):
+    with pytest.raises(BadImage, match="truncated or damaged"):
+        decode_image(retyped_tiff(273, kind))  # StripOffsets
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded():

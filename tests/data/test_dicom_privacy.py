@@ -3,7 +3,9 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import pickle
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +20,15 @@ from dicom_files import (
     write,
     write_archive,
 )
+from s3_proxy import FaultyProxy
 
+from gemix import s3
 from gemix.data.config import DataConfig
 from gemix.data.prepare import prepare_here
 from gemix.data.sources.dicom import DicomSource
-from gemix.errors import DataError
+from gemix.data.sources.dicom_header import read_headers
+from gemix.data.sources.items import Item
+from gemix.errors import DataError, StoreError
 from gemix.storage import Store
 
 
@@ -44,6 +50,7 @@ def test_nothing_of_headers_or_paths_is_written(make, tmp_path, capfd, caplog):
     write(root / f"{CANARY} scout", InstanceNumber=71, ImageType=["ORIGINAL", "LOCALIZER"])
     write(root / f"{CANARY} other", PatientID=f"{CANARY}-unknown", InstanceNumber=72)
     (root / f"{CANARY}.txt").write_text(CANARY)
+    (root / f"{CANARY}.dcm").write_text(CANARY)
     config = DataConfig(source="folder", path=str(root), resolution=32, max_bad_fraction=0.1)
     store = Store(tmp_path / "prepared")
     with caplog.at_level(logging.DEBUG):
@@ -63,7 +70,7 @@ def test_nothing_of_headers_or_paths_is_written(make, tmp_path, capfd, caplog):
                 as_bytes = value if isinstance(value, bytes) else str(value).encode()
                 assert_no_canary(as_bytes.decode("latin-1"))
         assert set(table["patient"].to_pylist()) <= {item.group for item in source.list().items}
-    assert len(json.loads(store.read_bytes("quarantine.json"))) == 1
+    assert len(json.loads(store.read_bytes("quarantine.json"))) == 2
     assert manifest.images() == 24
     assert_no_canary(" ".join(manifest.origin["notes"]))
     assert_no_canary("".join(capfd.readouterr()) + caplog.text)
@@ -81,6 +88,48 @@ def test_errors_name_no_patient(make, tmp_path):
     with pytest.raises(DataError, match="slices of class 'a' alone") as caught:
         source.list()
     assert_no_canary(str(caught.value))
+
+
+@pytest.mark.parametrize("state", ["forbidden", "down"])
+def test_a_store_that_refuses_or_fails_is_told_without_the_path(
+    s3_server, bucket, monkeypatch, state
+):
+    name = f"{CANARY}^Doe (F) 19511231/{CANARY}1"
+    url = f"{bucket}/archive"
+    Store(url).write_bytes(name, b"x")
+    remedy = {"forbidden": "credentials .*must be valid and allow", "down": "run again"}[state]
+    monkeypatch.setattr(s3, "WAITS", ())
+    with FaultyProxy(s3_server, faults=()).running() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        if state == "down":
+            proxy.down = True
+        else:
+            proxy.forbidden = {bucket.removeprefix("s3://")}
+        source, item = DicomSource(url, "labels.csv"), Item(key="x", class_index=0, location=name)
+        for read in (
+            lambda: source.load(item),
+            lambda: read_headers(Store(url), "patient", [name]),
+        ):
+            wanted = rf"data\.path {url}: a file below it cannot be read.*{remedy}"
+            with pytest.raises(StoreError, match=wanted) as caught:
+                read()
+            assert "AWS Error" in str(caught.value)
+            assert_no_canary("".join(traceback.format_exception(caught.value)))
+
+
+def test_a_folder_without_permission_is_told_without_its_name(make, monkeypatch):
+    source = make(patients=1, slices=1)
+    refused, real = f"{source.store.url}/{CANARY}^Doe 0", os.scandir
+
+    def guarded(path="."):
+        if os.fspath(path) == refused:  # who runs the tests may be allowed to read anything
+            raise PermissionError(13, "Permission denied", refused)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(DataError, match=r"data\.path .*denied.*mend its permissions") as caught:
+        source.list()
+    assert_no_canary("".join(traceback.format_exception(caught.value)))
 
 
 def test_warnings_and_log_lines_of_pydicom_are_silent(make, tmp_path, capfd, caplog):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import (
     CANARY,
@@ -15,7 +17,7 @@ from dicom_files import (
     write,
     write_archive,
 )
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from gemix.data.scan import BadImage
 from gemix.data.sources.dicom import DicomSource
@@ -32,6 +34,13 @@ def salt(monkeypatch):
 def make(tmp_path: Path) -> Callable[..., DicomSource]:
     """Writes an archive of patients named in full, some slices each, and its label file."""
     return functools.partial(write_archive, tmp_path / "archive")
+
+
+def set_class(path: Path, kind: str) -> None:
+    """Says in the file's own header that it is of another kind."""
+    dataset = pydicom.dcmread(path)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = kind
+    dataset.save_as(path)
 
 
 def test_slices_run_from_foot_to_head_whatever_the_files_are_called(make):
@@ -89,6 +98,49 @@ def test_what_is_no_labelled_axial_ct_slice_is_counted(make):
     ):
         assert wanted in notes
     assert "stranger" not in notes
+
+
+def test_a_copy_without_a_label_takes_no_slice_away(make):
+    source = make(patients=1, slices=2)
+    before = source.list()
+    path = Path(source.store.url) / before.items[0].location
+    same = pydicom.dcmread(path).SOPInstanceUID
+    write(Path(source.store.url) / "0", PatientID="stranger", SOPInstanceUID=same)
+    listing = source.list()
+    assert listing.items == before.items
+    assert not any("copies" in note for note in listing.notes)
+    assert any("left out 1 slices whose patient (1 of them)" in note for note in listing.notes)
+
+
+def test_files_that_should_be_dicom_but_are_damaged_are_set_aside(make, misname):
+    source = make(patients=1, slices=2)
+    root = Path(source.store.url)
+    data = write(root / "bad 0", PatientID=f"{CANARY}-0", InstanceNumber=7).read_bytes()
+    # TransferSyntaxUID, StudyDate, PatientName, StudyInstanceUID, ImagePositionPatient
+    for number, tag in enumerate(("02001000", "08002000", "10001000", "20000d00", "20003200")):
+        (root / f"bad {number}").write_bytes(data[: data.index(bytes.fromhex(tag))])
+    (root / "empty").touch()
+    (root / "page.DCM").write_bytes(b"<html>not found</html>")
+    (root / "gone").symlink_to(root / "nowhere")
+    write(root / "no uid", PatientID=f"{CANARY}-0", SeriesInstanceUID=None)
+    misname(write(root / "misnamed", PatientID=f"{CANARY}-0", InstanceNumber=8))
+    index = write(root / "DICOMDIR", Modality=None, SeriesInstanceUID=None)
+    set_class(index, MediaStorageDirectoryStorage)
+    (root / "notes.txt").write_text("x")
+    listing = source.list()
+    reasons = sorted(bad.reason.partition(";")[0] for bad in listing.unusable)
+    assert len(listing.items) == 4 and len(reasons) == 10 and listing.listed == 14
+    for wanted, count in (
+        ("empty file", 1), ("ends in .dcm", 1), ("cannot be read", 1), ("its name is no UTF-8", 1),
+        ("DICOM header without", 5), ("truncated DICOM header", 1),
+    ):  # fmt: skip
+        assert sum(reason.startswith(wanted) for reason in reasons) == count, (wanted, reasons)
+    assert "left out 1 files that are not DICOM" in listing.notes
+    assert "left out 1 DICOM files that are not CT" in listing.notes
+    assert "set aside 1 files: empty file (0 bytes)" in listing.notes
+    assert all(re.fullmatch(r"file-[0-9a-f]{12}", bad.source) for bad in listing.unusable)
+    assert len({bad.source for bad in listing.unusable}) == 10
+    assert source.list() == listing
 
 
 def test_tilted_slices_are_axial_up_to_25_degrees(tmp_path):
@@ -172,7 +224,7 @@ def test_a_deflated_file_is_read_and_one_that_inflates_beyond_measure_is_not(tmp
     item = source.list().items[0]
     np.testing.assert_array_equal(source.load(item).pixels, body() - np.float32(1024))
     monkeypatch.setattr("gemix.data.sources.dicom_header._MOST_BYTES", 2000)
-    with pytest.raises(DataError, match="left out 2 DICOM files with a damaged header"):
+    with pytest.raises(DataError, match="set aside 2 files: damaged DICOM header"):
         source.list()
     with pytest.raises(BadImage, match="truncated or damaged"):
         source.load(item)

@@ -19,7 +19,9 @@ def test_loops_of_links_end_and_what_is_beside_them_is_found(tmp_path):
     (tmp_path / "here").symlink_to(tmp_path)
     (tmp_path / "above").symlink_to(tmp_path.parent)
     (tmp_path / "a" / "b" / "above").symlink_to(tmp_path)
-    assert list_files(Store(tmp_path)) == ["a/b/1.png"]
+    found = list_files(Store(tmp_path))
+    assert found.names == ["a/b/1.png", "a/itself", "itself"]
+    assert found.linked == 3
 
 
 def test_a_folder_may_be_a_link_to_another_disk(tmp_path):
@@ -27,7 +29,7 @@ def test_a_folder_may_be_a_link_to_another_disk(tmp_path):
     (tmp_path / "disk" / "1.png").touch()
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a").symlink_to(tmp_path / "disk")
-    assert list_files(Store(tmp_path / "set")) == ["a/1.png"]
+    assert list_files(Store(tmp_path / "set")).names == ["a/1.png"]
 
 
 def test_names_in_natural_order_that_differ_in_case_only_stay_two_files(tmp_path):
@@ -37,7 +39,24 @@ def test_names_in_natural_order_that_differ_in_case_only_stay_two_files(tmp_path
         (tmp_path / name).touch()
     if len(os.listdir(tmp_path / "a")) < len(names):
         pytest.skip("a disk that takes names that differ in case for one")
-    assert list_files(Store(tmp_path)) == names
+    assert list_files(Store(tmp_path)).names == names
+
+
+def test_a_link_to_nowhere_is_a_file_and_a_pipe_is_none(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    (tmp_path / "a" / "linked pipe.png").symlink_to(tmp_path / "a" / "pipe.png")
+    assert list_files(Store(tmp_path)).names == ["a/gone.png"]
+
+
+def test_a_name_that_is_no_text_is_told_apart(tmp_path, misname):
+    (tmp_path / "a").mkdir()
+    for name in ("1.png", "2.png"):
+        (tmp_path / "a" / name).touch()
+    misname(tmp_path / "a" / "2.png")
+    found = list_files(Store(tmp_path))
+    assert (found.names, found.misnamed) == (["a/1.png"], ["a/\\xff2.png"])
 
 
 @pytest.mark.parametrize("hidden", ["set", "set/a/deep"])

@@ -4,9 +4,12 @@ import os
 
 import pytest
 
+from gemix.data.config import DataConfig
+from gemix.data.prepare import prepare_here
 from gemix.data.scan import BadImage
 from gemix.data.sources.folder import FolderSource
 from gemix.errors import DataError
+from gemix.storage import Store
 
 
 def test_names_stay_as_they_are_in_natural_order(make_folder):
@@ -56,12 +59,56 @@ def test_linked_classes_are_followed_and_loops_are_not(make_folder, tmp_path):
     assert len(listing.items) == 5
 
 
-def test_a_link_to_itself_is_passed_over(make_folder):
+def test_a_link_to_nowhere_is_a_bad_image(make_folder):
     root = make_folder(a=2, b=2)
     (root / "self").symlink_to(root / "self")
-    (root / "a" / "self.png").symlink_to(root / "a" / "self.png")
-    (root / "a" / "gone.png").symlink_to(root / "nowhere.png")
-    assert len(FolderSource(str(root)).list().items) == 4
+    for name, target in (("self.png", root / "a" / "self.png"), ("gone.png", root / "nowhere")):
+        (root / "a" / name).symlink_to(target)
+    source = FolderSource(str(root))
+    items = {item.key: item for item in source.list().items}
+    assert len(items) == 6
+    for name in ("a/self.png", "a/gone.png"):
+        with pytest.raises(BadImage, match="a link to a file that is not there; fetch it"):
+            source.load(items[name])
+
+
+def test_linked_folders_that_are_not_followed_are_counted(make_folder, tmp_path):
+    real = make_folder("real", a=3)
+    root = make_folder("root", a=2, b=2)
+    assert not any("linked" in note for note in FolderSource(str(root)).list().notes)
+    for name in ("one", "two", ".hidden"):
+        (root / "b" / name).symlink_to(real / "a")
+    listing = FolderSource(str(root)).list()
+    assert len(listing.items) == 4
+    assert any("did not follow 2 linked folders" in note for note in listing.notes)
+
+
+def test_files_whose_names_are_no_text_are_set_aside_and_the_others_prepared(
+    make_folder, tmp_path, misname
+):
+    root = make_folder(a=20, b=20)
+    misname(root / "a" / "slice 3.png")
+    (root / "b" / "notes.txt").write_text("x")
+    misname(root / "b" / "notes.txt")
+    config = DataConfig(source="folder", path=str(root), resolution=32)
+    source, store = FolderSource(str(root)), Store(tmp_path / "out")
+    listing = source.list()
+    assert (len(listing.items), listing.listed) == (39, 40)
+    assert any("1 files that are no images: .txt (1)" in note for note in listing.notes)
+    assert prepare_here(source, config, store).images() == 39
+    (bad,) = store.read_json("quarantine.json")
+    assert bad["source"] == "a/\\xffslice 3.png"
+    assert "no UTF-8" in bad["reason"] and "rename it" in bad["reason"]
+
+
+def test_classes_whose_names_are_no_text_are_named(make_folder, misname):
+    root = make_folder(a=1, b=1, c=1)
+    misname(root / "c" / "slice 1.png")
+    with pytest.raises(DataError, match=r"c: no image.*names are no UTF-8: rename them"):
+        FolderSource(str(root)).list()
+    misname(root / "c")
+    with pytest.raises(DataError, match=r"\\xffc: a class folder whose name is no UTF-8; rename"):
+        FolderSource(str(root)).list()
 
 
 def test_names_in_any_script_come_through_whole(make_folder):

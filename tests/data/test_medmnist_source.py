@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gemix.data.config import DataConfig
 from gemix.data.prepare import prepare_here
@@ -57,7 +59,7 @@ def test_items_keep_label_split_and_pixels(save):
         split, _, index = item.key.partition("/")
         scan = source.load(item)
         np.testing.assert_array_equal(scan.pixels, arrays()[f"{split}_images"][int(index)])
-        assert item.split == split
+        assert (item.split, item.group) == (split, None)
         assert int(index) % 3 == item.class_index
         assert scan.pixels.dtype == np.uint8
         assert not scan.is_hounsfield
@@ -81,6 +83,29 @@ def test_official_splits_come_through_the_whole_preparation(save, tmp_path):
     for split in SIZES:
         sources = read_images([str(tmp_path / "out")], split).sources
         assert all(key.startswith(f"{split}/") for key in sources)
+
+
+def test_folds_keep_neighbours_that_look_alike_together(make_folder, tmp_path):
+    root = make_folder(a=60, b=60)
+    looks = {
+        name: [Image.open(root / name / f"slice {i + 1}.png") for i in range(60)] for name in "ab"
+    }
+    made, first = {}, {"train": 0, "val": 36, "test": 48}
+    for split, end in (("train", 36), ("val", 48), ("test", 60)):
+        chosen = [image for name in "ab" for image in looks[name][first[split] : end]]
+        made[f"{split}_images"] = np.stack(chosen)
+        made[f"{split}_labels"] = np.repeat([0, 1], len(chosen) // 2)
+    np.savez(tmp_path / "chest.npz", **made)
+    config = DataConfig(source="medmnist", path="unused", resolution=32, folds=4)
+    source, out = MedMnistSource(str(tmp_path / "chest.npz")), str(tmp_path / "out")
+    assert prepare_here(source, config, Store(out)).images() == 120
+    splits_of = defaultdict(set)
+    for split in SIZES:
+        for key in read_images([out], split).sources:
+            official, _, index = key.partition("/")
+            splits_of[official, int(index) // 2].add(split)  # every two files are one body's
+    assert len(splits_of) == 60
+    assert all(len(splits) == 1 for splits in splits_of.values())
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from nifti_files import patch, save, volume, write_archive
 from gemix.data.config import DataConfig
 from gemix.data.phantom import render_slice
 from gemix.data.prepare import prepare_here
+from gemix.data.scan import BadImage
 from gemix.data.sources.nifti import NiftiSource
 from gemix.errors import DataError
 from gemix.storage import Store
@@ -37,12 +38,14 @@ def test_slices_are_items_and_volumes_are_patients(root):
     }
     assert any("9 slices of 3 volumes" in note for note in listing.notes)
     assert any("left out 1 files" in note for note in listing.notes)
+    assert listing.groups_are == "volumes"
 
 
 def test_a_pattern_may_join_the_volumes_of_a_patient(root):
     save(root / "b" / "p2 again.nii", volume(seed=3))
     listing = NiftiSource(str(root), r"(p\d+)").list()
     assert {item.group for item in listing.items} == {"patient-p1", "patient-p2", "patient-p10"}
+    assert listing.groups_are == "patients"
     assert any("4 volumes; 3 patients, named by data.patient_pattern" in n for n in listing.notes)
     with pytest.raises(DataError, match=r"no patient in 1 of 4 files, as in 'a/p1\.nii\.gz'"):
         NiftiSource(str(root), r"b/.*(p\d+)").list()
@@ -82,6 +85,21 @@ def test_folders_that_are_no_classes_are_named(root, tmp_path):
     save(one / "a" / "p.nii", volume())
     with pytest.raises(DataError, match="only one class, 'a'"):
         NiftiSource(str(one)).list()
+
+
+def test_what_cannot_be_opened_is_set_aside(root, misname):
+    save(root / "b" / "p3.nii", volume(seed=3))
+    misname(root / "b" / "p3.nii")
+    (root / "b" / "p4.nii").symlink_to(root / "nowhere")
+    (root / "b" / "p5").symlink_to(root / "a")
+    source = NiftiSource(str(root))
+    listing = source.list()
+    assert [bad.source for bad in listing.unusable] == ["b/\\xffp3.nii"]
+    assert listing.listed == len(listing.items) + 1 == 11
+    assert any("did not follow 1 linked folders" in note for note in listing.notes)
+    (item,) = (item for item in listing.items if item.key == "b/p4.nii")
+    with pytest.raises(BadImage, match="a link to a file that is not there"):
+        source.load(item)
 
 
 def test_realistic_volumes_become_shards(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nifti_files import patch, save, slices_of, volume, write_archive
 
-from gemix.data.scan import BadImage
+from gemix.data.scan import BadImage, NotWanted
 from gemix.data.sources.nifti import NiftiSource
 
 ALL_AXES = ["LPS", "RAS", "LAS", "RPI", "SAL", "PIR", "ASR"]
@@ -88,6 +88,21 @@ def test_a_slice_that_is_not_finite_is_bad_and_its_neighbours_are_not(root, bad)
         source.load(second)
     np.testing.assert_array_equal(source.load(first).pixels, volume()[0])
     np.testing.assert_array_equal(source.load(third).pixels, volume()[2])
+
+
+def test_slices_that_pad_a_volume_are_left_out_and_a_blank_volume_is_bad(root):
+    values = volume()
+    values[0] = -2000
+    save(root / "b" / "p2.nii", values)
+    save(root / "b" / "p3.nii", np.full_like(values, 7))
+    source = NiftiSource(str(root))
+    first, *others = slices_of(source, "b/p2.nii")
+    with pytest.raises(NotWanted, match=r"^blank$"):
+        source.load(first)
+    np.testing.assert_array_equal([source.load(item).pixels for item in others], volume()[1:])
+    for item in slices_of(source, "b/p3.nii"):
+        with pytest.raises(BadImage, match="all of its voxels have one value"):
+            source.load(item)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,30 @@ def test_a_prepared_set_can_be_prepared_again(prepared, tmp_path):
         assert manifest.images(split) == len(read_images([str(prepared)], split))
 
 
+@pytest.mark.parametrize("made_up", ["run-0123456789abcdef", "normal/block-07"])
+def test_groups_that_prepare_made_up_are_no_patients(make, made_up):
+    assert make().list().groups_are == "patients"
+    patients = [made_up, None, "p1", "run-0", "block-07"] * (ROWS // 5)
+    assert make(patient=patients).list().groups_are == "groups of an earlier prepare"
+    assert make(patient=[*patients[1:], None]).list().groups_are == "groups of an earlier prepare"
+    patients = [None, "p1", "run-0", "block-07", f"{made_up} "] * (ROWS // 5)
+    assert make(patient=patients).list().groups_are == "patients"
+
+
+def test_volumes_of_a_prepared_set_stay_volumes(make_nifti, tmp_path):
+    config = DataConfig(source="nifti", path=str(make_nifti()), resolution=32, val_fraction=0)
+    prepare_here(open_source(config), config, Store(tmp_path / "out"))
+    assert ParquetSource(str(tmp_path / "out")).list().groups_are == "volumes"
+
+
+def test_a_file_whose_name_is_no_text_is_named(make, tmp_path, misname):
+    source = make()
+    write(tmp_path / "set" / "two.parquet", columns())
+    misname(tmp_path / "set" / "two.parquet")
+    with pytest.raises(DataError, match=r"\\xfftwo\.parquet: its name is no UTF-8.*rename it"):
+        source.list()
+
+
 def test_files_that_the_manifest_does_not_name_are_left_out_and_missing_ones_told(
     prepared, tmp_path
 ):

@@ -49,4 +49,5 @@ class Source(Protocol):
 
         Raises:
             BadImage: with the reason if it cannot be used.
+            NotWanted: if a rule leaves it out.
         """

@@ -6,7 +6,16 @@ import dataclasses
 import os
 from collections.abc import Callable
 
-from gemix.data.sources.files import describe_endings, is_hidden, list_files, natural_key
+from gemix.data.scan import Quarantined
+from gemix.data.sources.files import (
+    MISNAMED,
+    Files,
+    describe_endings,
+    escaped,
+    is_hidden,
+    list_files,
+    natural_key,
+)
 from gemix.errors import DataError
 from gemix.storage import Store
 
@@ -19,15 +28,19 @@ class ClassFolders:
         by_class: those that are wanted, by class; two or more classes, none empty.
         loose: files beside the class folders.
         others: files in class folders that are not wanted.
+        unusable: files in class folders that are wanted but have names that cannot be used.
+        files: all of these.
     """
 
     by_class: dict[str, list[str]]
     loose: list[str]
     others: list[str]
+    unusable: list[Quarantined]
+    files: Files
 
     def notes(self, what: str) -> list[str]:
         """Sentences about what was left out; `what` names the wanted files."""
-        notes = []
+        notes = self.files.notes()
         if self.loose:
             notes.append(f"left out {len(self.loose)} files beside the class folders")
         if self.others:
@@ -50,8 +63,10 @@ def find_class_folders(
         DataError: without class folders, with one alone, with one that holds nothing wanted, or
             with two whose names differ in case alone.
     """
-    found = ClassFolders(by_class={name: [] for name in _folders(store)}, loose=[], others=[])
-    for name in list_files(store):
+    files = list_files(store)
+    by_class: dict[str, list[str]] = {name: [] for name in _folders(store)}
+    found = ClassFolders(by_class=by_class, loose=[], others=[], unusable=[], files=files)
+    for name in files.names:
         folder, slash, _ = name.partition("/")
         if not slash:
             found.loose.append(name)
@@ -59,6 +74,13 @@ def find_class_folders(
             found.by_class.setdefault(folder, []).append(name)
         else:
             found.by_class.setdefault(folder, [])
+            found.others.append(name)
+    for name in files.misnamed:
+        if "/" not in name:
+            found.loose.append(name)
+        elif wanted(name):
+            found.unusable.append(Quarantined(source=name, reason=MISNAMED))
+        else:
             found.others.append(name)
     _check(found, store, what, endings)
     return found
@@ -70,7 +92,12 @@ def _folders(store: Store) -> list[str]:
         return []
     # not DirEntry.is_dir, which raises for a link to itself
     names = [e.name for e in os.scandir(store.url) if os.path.isdir(e.path)]
-    return sorted((name for name in names if not is_hidden(name)), key=natural_key)
+    names = [name for name in names if not is_hidden(name)]
+    for name in names:
+        if escaped(name) != name:
+            where = f"{store.url}/{escaped(name)}"
+            raise DataError(f"{where}: a class folder whose name is no UTF-8; rename it")
+    return sorted(names, key=natural_key)
 
 
 def _check(found: ClassFolders, store: Store, what: str, endings: str) -> None:
@@ -85,6 +112,8 @@ def _check(found: ClassFolders, store: Store, what: str, endings: str) -> None:
         if not files:
             inside = [other for other in found.others if other.startswith(f"{name}/")]
             state = f"only {describe_endings(inside)}" if inside else "it is empty"
+            if any(bad.source.startswith(f"{name}/") for bad in found.unusable):
+                state = "only such whose names are no UTF-8: rename them"
             raise DataError(
                 f"{store.url}/{name}: no {what} in this class folder ({state}); add {endings} "
                 "files or remove the folder"

@@ -35,11 +35,14 @@ class CovidxSource:
 
     def list(self, spread: Spread = here) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
-        files = list_files(self.store)
+        below = list_files(self.store)
+        files = below.names
         listed = self._read_lists(files)
         folder, present = self._image_folder(files, listed)
         found = [item for item in listed.values() if item.key in present]
-        notes = [f"found {len(found)} of {len(listed)} listed images"]
+        notes = [f"found {len(found)} of {len(listed)} listed images", *below.notes()]
+        if below.misnamed:
+            notes.append(f"left out {len(below.misnamed)} files whose names are no UTF-8")
         if len(present) > len(found):
             notes.append(f"left out {len(present) - len(found)} images that no list names")
         ids, rule_note = self._patients(files, [item.key for item in found])

@@ -12,18 +12,20 @@ import hashlib
 import hmac
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gemix.data.scan import BadImage, Scan
+from gemix.data.scan import BadImage, Quarantined, Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.dicom_file import read_hounsfield
-from gemix.data.sources.dicom_header import UNREADABLE, SliceHeader, read_headers
-from gemix.data.sources.dicom_slices import SliceTable, foot_to_head
-from gemix.data.sources.files import list_files
+from gemix.data.sources.dicom_header import Found, read_headers
+from gemix.data.sources.dicom_slices import SliceTable, foot_to_head, without_copies
+from gemix.data.sources.files import MISNAMED, Files, list_files
 from gemix.data.sources.items import Item, Items
 from gemix.data.sources.label_file import LabelFile, read_labels
+from gemix.data.sources.nameless import nameless
 from gemix.data.spread import Spread, here
 from gemix.errors import DataError
 from gemix.storage import Store
@@ -52,11 +54,15 @@ class DicomSource:
         """Reads headers alone; see :class:`gemix.data.sources.base.Source`."""
         salt = _read_salt()
         labels = read_labels(*Store.of_file(self.labels))
-        names = [n for n in list_files(self.store) if f"{self.store.url}/{n}" != self.labels]
+        files = list_files(self.store, is_secret=True)
+        names = [n for n in files.names if f"{self.store.url}/{n}" != self.labels]
         found = SliceTable.of(self._headers(names, labels.key, spread))
         labelled = found.labelled(labels)
-        notes = _notes(found, labelled, labels)
-        kept = sorted({labels.labels[found.keys[run]][0] for run in np.unique(labelled["run"])})
+        slices = without_copies(labelled)
+        damaged = [(names[one], reason) for one, reason in found.damaged]
+        damaged += [(name, MISNAMED) for name in files.misnamed]
+        notes = [*_notes(found, labelled, slices, labels), *_on_files(files, damaged)]
+        kept = sorted({labels.labels[found.keys[run]][0] for run in np.unique(slices["run"])})
         if len(kept) < 2:
             what = f"slices of class {kept[0]!r} alone" if kept else "no labelled axial CT slice"
             raise DataError(
@@ -69,23 +75,27 @@ class DicomSource:
             notes.append(f"no slice of class {', '.join(missing)} was found; it is left out")
         return Listing(
             classes=tuple(kept),
-            items=Items.of(_items(found, labelled, labels, kept, salt, names)),
-            listed=len(labelled) + found.left_out[UNREADABLE],
+            items=Items.of(_items(found, slices, labels, kept, salt, names)),
+            listed=len(slices) + len(damaged),
             notes=tuple(notes),
+            unusable=tuple(
+                Quarantined(source=f"file-{_hash(salt, 'file', name)[:12]}", reason=reason)
+                for name, reason in damaged
+            ),
         )
 
     def load(self, item: Item) -> Scan:
         """See :class:`gemix.data.sources.base.Source`; float32 HU from -1024 to 3071."""
+        name = item.location or ""
         try:
-            data = self.store.read_bytes(item.location or "")
+            with nameless(self.store, name):
+                data = self.store.read_bytes(name)
         except DataError:
             raise BadImage("the file is gone or cannot be read; run gemix prepare again") from None
         return Scan(pixels=read_hounsfield(data), is_hounsfield=True)
 
-    def _headers(
-        self, names: Sequence[str], key: str, spread: Spread
-    ) -> Iterator[SliceHeader | str]:
-        """What each file's header says, in the order of `names`."""
+    def _headers(self, names: Sequence[str], key: str, spread: Spread) -> Iterator[Found]:
+        """What each file is, in the order of `names`."""
         chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
         read = functools.partial(read_headers, self.store, key)
         return itertools.chain.from_iterable(spread(read, chunks, "headers"))
@@ -103,14 +113,28 @@ def _read_salt() -> bytes:
     return salt.encode()
 
 
-def _notes(found: SliceTable, labelled: np.ndarray, labels: LabelFile) -> list[str]:
-    """Counts of what was found and left out."""
+def _on_files(files: Files, damaged: Sequence[tuple[str, str]]) -> list[str]:
+    """Counts of files that cannot be used, and of folders that were not looked into."""
+    reasons = Counter(reason.partition(";")[0] for _, reason in damaged)
+    return [
+        *(f"set aside {count} files: {reason}" for reason, count in sorted(reasons.items())),
+        *files.notes(),
+    ]
+
+
+def _notes(
+    found: SliceTable, labelled: np.ndarray, slices: np.ndarray, labels: LabelFile
+) -> list[str]:
+    """Counts of what was found and left out; `slices` are those labelled, without copies."""
     runs = np.unique(found.slices["run"])
     strangers = {found.keys[run] for run in runs} - labels.labels.keys()
     absent = labels.labels.keys() - {found.keys[run] for run in runs}
-    nameless, burned = np.sum(labelled["is_nameless"]), np.sum(labelled["is_burned"])
-    notes = [f"found {len(labelled)} axial CT slices, labelled by {labels.key}"]
+    unnamed, burned = np.sum(slices["is_nameless"]), np.sum(slices["is_burned"])
+    notes = [f"found {len(slices)} axial CT slices, labelled by {labels.key}"]
     notes += [f"left out {count} {what}" for what, count in sorted(found.left_out.items())]
+    if len(slices) < len(labelled):
+        copies = len(labelled) - len(slices)
+        notes.append(f"left out {copies} copies of a slice (the same SOPInstanceUID)")
     if strangers:
         notes.append(
             f"left out {len(found.slices) - len(labelled)} slices whose {labels.key} "
@@ -118,8 +142,8 @@ def _notes(found: SliceTable, labelled: np.ndarray, labels: LabelFile) -> list[s
         )
     if absent:
         notes.append(f"{len(absent)} keys in the column {labels.key} of data.labels have no slice")
-    if nameless:
-        notes.append(f"{nameless} slices have no PatientID: their study stands for the patient")
+    if unnamed:
+        notes.append(f"{unnamed} slices have no PatientID: their study stands for the patient")
     if burned:
         notes.append(
             f"{burned} slices may carry burned-in text (BurnedInAnnotation YES): look at the "

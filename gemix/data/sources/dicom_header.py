@@ -17,13 +17,13 @@ import numpy as np
 import pydicom
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from gemix.data.sources.nameless import nameless
 from gemix.data.sources.quiet import quiet
 from gemix.errors import DataError
 from gemix.storage import Store
 
-UNREADABLE = "files that could not be read"
 INSTANCE_BYTES = 16
 
 _PREAMBLE_BYTES = 132  # with the magic word at its end (DICOM PS3.10, 7.1)
@@ -66,8 +66,19 @@ class SliceHeader:
     is_burned: bool
 
 
-def read_headers(store: Store, key: str, names: Sequence[str]) -> list[SliceHeader | str]:
-    """For each file what its header says, or in words what it is if it is no axial CT slice.
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Damaged:
+    """A file that is, or should be, DICOM but cannot be used; why not."""
+
+    reason: str
+
+
+Found = SliceHeader | Damaged | str
+"""What a file is: an axial CT slice, damaged, or in words what else, if that is no mistake."""
+
+
+def read_headers(store: Store, key: str, names: Sequence[str]) -> list[Found]:
+    """What each file is.
 
     The first 64 KiB are read, and the rest of the few files whose header is longer.
 
@@ -110,57 +121,60 @@ def check_deflated(data: bytes) -> None:
                 raise ValueError(f"inflates to more than {_MOST_BYTES} bytes")
 
 
-def _read_header(store: Store, key: str, name: str) -> SliceHeader | str:
+def _read_header(store: Store, key: str, name: str) -> Found:
     try:
-        data = store.read_head(name, _HEAD_BYTES)
-        if data[_PREAMBLE_BYTES - 4 : _PREAMBLE_BYTES] != b"DICM":
-            return "files that are not DICOM"
-        found, is_enough = _parse(data, key)
-        if not is_enough and len(data) == _HEAD_BYTES:
-            found, _ = _parse(store.read_head(name, _MOST_BYTES), key)
-        return found
+        with nameless(store, name):
+            data = store.read_head(name, _HEAD_BYTES)
+            found, is_whole = _parse(data, key, name)
+            if not is_whole and len(data) == _HEAD_BYTES:
+                found, _ = _parse(store.read_head(name, _MOST_BYTES), key, name)
+            return found
     except DataError:
-        return UNREADABLE
+        return Damaged(reason="cannot be read; mend its permissions or copy it again")
 
 
-def _parse(data: bytes, key: str) -> tuple[SliceHeader | str, bool]:
-    """What the header says, and whether `data` reached as far as was asked for."""
-    head = _Head(data)
+def _parse(data: bytes, key: str, name: str) -> tuple[Found, bool]:
+    """What the file is, and whether `data` reached as far as was asked for."""
+    if not data:
+        return Damaged(reason="empty file (0 bytes); copy it again"), True
+    if data[_PREAMBLE_BYTES - 4 : _PREAMBLE_BYTES] != b"DICM":
+        if name.lower().endswith(".dcm"):
+            return Damaged(reason="ends in .dcm but is not DICOM; copy it again"), True
+        return "files that are not DICOM", True
+    stop = _Stop()
     try:
         check_deflated(data)
-        header = read_partial(head, _is_past_last, specific_tags=_TAGS)
-        return _to_slice(header, key), not head.ran_out
+        header = read_partial(io.BytesIO(data), stop, specific_tags=_TAGS)
+        return _to_slice(header, key, stop.is_reached), stop.is_reached
     except Exception:  # pydicom raises nearly anything on a damaged header
-        return "DICOM files with a damaged header", False
+        return Damaged(reason="damaged DICOM header; copy it again"), False
 
 
-class _Head(io.BytesIO):
-    """The beginning of a file; `ran_out` once more was asked for than it holds."""
+class _Stop:
+    """Tells a parser where to stop; `is_reached` once it came so far."""
 
-    ran_out = False
+    is_reached = False
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        if size is None or size < 0 or len(data) < size:
-            self.ran_out = True
-        return data
+    def __call__(self, tag: BaseTag, vr: str | None, length: int) -> bool:
+        self.is_reached = tag > _LAST_TAG
+        return self.is_reached
 
 
-def _is_past_last(tag: BaseTag, vr: str | None, length: int) -> bool:
-    del vr, length
-    return tag > _LAST_TAG
-
-
-def _to_slice(header: pydicom.Dataset, key: str) -> SliceHeader | str:
-    if text_of(header, "Modality") != "CT":
+def _to_slice(header: pydicom.FileDataset, key: str, is_whole: bool) -> Found:
+    modality = text_of(header, "Modality")
+    is_index = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    if is_index or modality not in ("CT", ""):
         return "DICOM files that are not CT"
     if "LOCALIZER" in (header.get("ImageType") or ()):
         return "localizers"
     series, instance = text_of(header, "SeriesInstanceUID"), text_of(header, "SOPInstanceUID")
-    if not series or not instance:
-        return "CT files without SeriesInstanceUID or SOPInstanceUID"
+    if not modality or not series or not instance:
+        lacks = "Modality, SeriesInstanceUID or SOPInstanceUID"
+        return Damaged(reason=f"DICOM header without {lacks}, or truncated; copy it again")
     axes = axes_of(header)
-    if axes is None:
+    if axes is None and not is_whole:
+        return Damaged(reason="truncated DICOM header; copy it again")
+    if axes is None:  # as of the reports that scanners save among the slices
         return "CT files without a valid ImageOrientationPatient"
     normal = np.cross(*axes)
     if abs(normal[2]) < _AXIAL:

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from gemix.data.sources.dicom_header import INSTANCE_BYTES, SliceHeader
+from gemix.data.sources.dicom_header import INSTANCE_BYTES, Damaged, Found, SliceHeader
 from gemix.data.sources.label_file import LabelFile
 
 _BATCH = 256  # headers that are Python objects at a time
@@ -32,8 +32,9 @@ class SliceTable:
     """All axial CT slices, in tens of bytes each.
 
     Attributes:
-        slices: a row of `_SLICE` each, in the order of the files; copies are left out.
+        slices: a row of `_SLICE` each, in the order of the files; copies are among them.
         keys, patients, series: of each run of slices, which `slices` refers to.
+        damaged: the place in the list of files of each that cannot be used, and why.
         left_out: counts of the other files, by what they are.
     """
 
@@ -41,17 +42,20 @@ class SliceTable:
     keys: Sequence[str]
     patients: Sequence[str]
     series: Sequence[str]
+    damaged: Sequence[tuple[int, str]]
     left_out: Counter[str]
 
     @classmethod
-    def of(cls, headers: Iterable[SliceHeader | str]) -> Self:
+    def of(cls, found: Iterable[Found]) -> Self:
         """Sorts what was read, file by file."""
         left_out: Counter[str] = Counter()
+        damaged: list[tuple[int, str]] = []
         runs: dict[tuple[str, str, str], int] = {}
         batches = [np.empty(0, _SLICE)]
-        left = enumerate(headers)
+        left = enumerate(found)
         while some := list(itertools.islice(left, _BATCH)):
             left_out.update(one for _, one in some if isinstance(one, str))
+            damaged += [(number, one.reason) for number, one in some if isinstance(one, Damaged)]
             rows = [
                 (
                     number,
@@ -64,26 +68,29 @@ class SliceTable:
                     one.is_burned,
                 )
                 for number, one in some
-                if not isinstance(one, str)
+                if isinstance(one, SliceHeader)
             ]
             batches.append(np.array(rows, _SLICE))
-        slices = np.concatenate(batches)
-        _, first = np.unique(slices["instance"], return_index=True)
-        if len(first) < len(slices):
-            left_out["copies of a slice (the same SOPInstanceUID)"] = len(slices) - len(first)
         keys, patients, series = zip(*runs, strict=True) if runs else ((), (), ())
         return cls(
-            slices=slices[np.sort(first)],
+            slices=np.concatenate(batches),
             keys=keys,
             patients=patients,
             series=series,
+            damaged=damaged,
             left_out=left_out,
         )
 
     def labelled(self, labels: LabelFile) -> np.ndarray:
-        """Those of the slices that have a label."""
+        """Those of the slices that have a label, copies among them."""
         is_labelled = np.array([key in labels.labels for key in self.keys], dtype=bool)
         return self.slices[is_labelled[self.slices["run"]]]
+
+
+def without_copies(slices: np.ndarray) -> np.ndarray:
+    """The first file of each slice, which its SOPInstanceUID tells."""
+    _, first = np.unique(slices["instance"], return_index=True)
+    return slices[np.sort(first)]
 
 
 def foot_to_head(slices: np.ndarray) -> np.ndarray:

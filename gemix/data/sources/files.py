@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NoReturn
 
 import numpy as np
@@ -16,6 +17,9 @@ from gemix.data.scan import BadImage
 from gemix.errors import DataError
 from gemix.storage import Store
 
+MISNAMED = "its name is no UTF-8, so that it cannot be read; rename it"
+NOWHERE = "a link to a file that is not there"
+
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sorts as people count: "slice 2" before "slice 10"; ties by the exact name."""
@@ -23,24 +27,62 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
-def list_files(store: Store) -> list[str]:
-    """Paths of all files below, relative and in natural order, hidden ones left out.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Files:
+    """What lies below a folder, hidden files left out.
+
+    Attributes:
+        names: paths of the files, relative and in natural order; a link to nowhere is one of them.
+        misnamed: of those whose names are no UTF-8, escaped: they cannot be opened by name.
+        linked: how many linked folders were not followed.
+    """
+
+    names: list[str]
+    misnamed: list[str]
+    linked: int
+
+    def notes(self) -> list[str]:
+        """A sentence on what was not looked into, if there is any."""
+        if not self.linked:
+            return []
+        return [
+            f"did not follow {self.linked} linked folders (links below the first level, or to a "
+            "folder above); copy their files if they are wanted"
+        ]
+
+
+def list_files(store: Store, is_secret: bool = False) -> Files:
+    """All files below.
 
     A directory at the top may be a symbolic link, as data sets on shared disks are; links further
     down, and links to a directory above, are not followed, so that loops end.
 
+    Args:
+        is_secret: whether paths may name patients; errors then quote none but the store's.
+
     Raises:
         DataError: if the directory is not there or cannot be read, or there is no such bucket.
     """
-    if store.is_local and not os.path.isdir(store.url):
-        raise DataError(f"data.path {store.url}: no such folder; mend data.path")
-    names = list(_walk(store.url)) if store.is_local else store.list(recursive=True)
-    if not store.is_local and not names:
-        raise DataError(
-            f"data.path {store.url}: no such bucket, or no object there; mend data.path or "
-            "upload the scans"
-        )
-    return sorted((name for name in names if not is_hidden(name)), key=natural_key)
+    if store.is_local:
+        found, linked = _look(store.url, is_secret)
+    else:
+        found, linked = store.list(recursive=True), []
+        if not found:
+            raise DataError(
+                f"data.path {store.url}: no such bucket, or no object there; mend data.path or "
+                "upload the scans"
+            )
+    found = sorted((name for name in found if not is_hidden(name)), key=natural_key)
+    return Files(
+        names=[name for name in found if escaped(name) == name],
+        misnamed=[escaped(name) for name in found if escaped(name) != name],
+        linked=sum(not is_hidden(name) for name in linked),
+    )
+
+
+def escaped(name: str) -> str:
+    """The name itself if it is UTF-8; else with ``\\xff`` and so on for the bytes that are not."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def is_image(name: str) -> bool:
@@ -63,8 +105,15 @@ def load_image(store: Store, name: str) -> np.ndarray:
     try:
         data = store.read_bytes(name)
     except DataError as error:
-        raise BadImage(str(error)) from None
+        raise unreadable(store, name, error) from None
     return decode_image(data)
+
+
+def unreadable(store: Store, name: str, error: DataError) -> BadImage:
+    """The reason why a file that was listed cannot be read."""
+    if store.is_local and os.path.islink(store.path(name)):
+        return BadImage(f"{NOWHERE}; fetch it (git annex get, say) or copy it again")
+    return BadImage(f"{error}; copy it again")
 
 
 def is_hidden(name: str) -> bool:
@@ -72,32 +121,43 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def _walk(root: str) -> Iterator[str]:
-    real_root = os.path.realpath(root)
-    for name in _listed(root):
+def _look(root: str, is_secret: bool) -> tuple[list[str], list[str]]:
+    """Files, and linked folders that are not followed, or DataError."""
+    if not os.path.isdir(root):
+        raise DataError(f"data.path {root}: no such folder; mend data.path")
+    try:
+        return _walk(root)
+    except OSError as error:
+        # files that cannot be seen must not be missing in silence
+        where = f"data.path {root}: a folder in it" if is_secret else f"{error.filename}: it"
+        raise DataError(
+            f"{where} cannot be read ({error.strerror}); mend its permissions"
+        ) from None
+
+
+def _walk(root: str) -> tuple[list[str], list[str]]:
+    real_root, found, linked = os.path.realpath(root), [], []
+    for name in sorted(os.listdir(root)):
         path = os.path.join(root, name)
-        if os.path.isfile(path):
-            yield name
+        if _is_file(path):
+            found.append(name)
         elif os.path.isdir(path):
             target = os.path.realpath(path)
             if os.path.commonpath([target, real_root]) == target:
-                continue  # a link to the root or to a directory above it
-            for folder, _, files in os.walk(path, onerror=_refuse, followlinks=False):
+                linked.append(name)  # the root or a directory above it
+                continue
+            for folder, folders, files in os.walk(path, onerror=_raise, followlinks=False):
                 relative = os.path.relpath(folder, root).replace(os.sep, "/")
-                for file in files:
-                    if os.path.isfile(os.path.join(folder, file)):
-                        yield f"{relative}/{file}"
+                found += [f"{relative}/{f}" for f in files if _is_file(os.path.join(folder, f))]
+                links = (f for f in folders if os.path.islink(os.path.join(folder, f)))
+                linked += [f"{relative}/{link}" for link in links]
+    return found, linked
 
 
-def _listed(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError as error:
-        _refuse(error)
+def _is_file(path: str) -> bool:
+    """A file, or a link to one that is gone; neither a socket nor a pipe, which would not end."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
 
 
-def _refuse(error: OSError) -> NoReturn:
-    """Files that cannot be seen must not be missing in silence."""
-    raise DataError(
-        f"{error.filename}: the folder cannot be read ({error.strerror}); mend its permissions"
-    ) from None
+def _raise(error: OSError) -> NoReturn:
+    raise error

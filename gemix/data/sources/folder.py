@@ -43,8 +43,9 @@ class FolderSource:
             items=Items.of(
                 Item(key=name, class_index=index, group=groups.get(name)) for index, name in files
             ),
-            listed=len(files),
+            listed=len(files) + len(found.unusable),
             notes=(*notes, *found.notes("image")),
+            unusable=tuple(found.unusable),
         )
 
     def load(self, item: Item) -> Scan:

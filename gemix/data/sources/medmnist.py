@@ -81,7 +81,7 @@ class MedMnistSource:
         counts = ", ".join(f"{split} {len(labels)}" for split, (_, labels) in arrays.items())
         notes = [
             f"found {len(items)} images in {self.name} ({counts})",
-            "patients are not known: the official splits are trusted to keep them apart",
+            "patients are not known: official splits, where kept, are trusted to keep them apart",
         ]
         missing = [names[label] for label in sorted(names.keys() - present)]
         if missing:
@@ -199,12 +199,9 @@ def _items(arrays: _Arrays, labels_kept: Sequence[int]) -> Iterator[Item]:
         for split, (images, labels) in arrays.items():
             height, width = images.shape[1:]
             for index in np.flatnonzero(labels == label):
-                key = f"{split}/{index:06d}"
-                # a group of its own: groups of neighbours would straddle official splits
                 yield Item(
-                    key=key,
+                    key=f"{split}/{index:06d}",
                     class_index=class_index,
-                    group=key,
                     split=split,
                     box=(0, 0, width, height),
                 )

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from nibabel.orientations import apply_orientation
 
-from gemix.data.scan import HIGHEST_HU, LOWEST_HU, BadImage, Scan
+from gemix.data.scan import HIGHEST_HU, LOWEST_HU, BadImage, NotWanted, Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.class_folders import ClassFolders, find_class_folders
+from gemix.data.sources.files import unreadable
 from gemix.data.sources.items import Item, Items
 from gemix.data.sources.nifti_header import FLAG_BYTES, HEADER_BYTES, parse_header
 from gemix.data.sources.patients import patients_of
@@ -97,8 +98,10 @@ class NiftiSource:
         return Listing(
             classes=tuple(folders.by_class),
             items=items,
-            listed=len(items),
+            listed=len(items) + len(folders.unusable),
             notes=(*self._notes(len(items), found, groups), *folders.notes("volume")),
+            unusable=tuple(folders.unusable),
+            groups_are="patients" if self.patient_pattern else "volumes",
         )
 
     def _check(self, folders: ClassFolders, found: Mapping[str, _Survey | str]) -> None:
@@ -129,7 +132,11 @@ class NiftiSource:
             )
 
     def load(self, item: Item) -> Scan:
-        """Hounsfield units from -1024 to 3071; see :class:`gemix.data.sources.base.Source`."""
+        """Hounsfield units from -1024 to 3071; see :class:`gemix.data.sources.base.Source`.
+
+        Raises:
+            NotWanted: for a blank slice, such as resampling pads a volume with.
+        """
         match = _KEY.fullmatch(item.key)
         if not match:
             parse_header(
@@ -139,11 +146,14 @@ class NiftiSource:
         volume, number = self._volume(match[1]), int(match[2])
         if number >= volume.values.shape[2]:
             raise BadImage(f"the volume has only {volume.values.shape[2]} slices now; run again")
-        pixels = volume.values[:, :, number].T.astype(np.float64)
+        stored = volume.values[:, :, number].T
+        pixels = stored.astype(np.float64)
         pixels = pixels * volume.slope + volume.intercept
         broken = int(np.count_nonzero(~np.isfinite(pixels)))
         if broken:
             raise BadImage(f"{broken} of {pixels.size} pixels are NaN or infinite")
+        if stored.min() == stored.max():
+            raise NotWanted("blank")
         pixels = pixels.clip(LOWEST_HU, HIGHEST_HU).astype(np.float32)
         return Scan(pixels=pixels, is_hounsfield=True, box=item.box)
 
@@ -188,7 +198,7 @@ def _read(store: Store, name: str, count: int) -> bytes:
     try:
         return store.read_head(name, count, compression)
     except DataError as error:
-        raise BadImage(f"{error}; copy it again") from None
+        raise unreadable(store, name, error) from None
 
 
 def _read_volume(store: Store, name: str) -> _Volume:
@@ -204,6 +214,8 @@ def _read_volume(store: Store, name: str) -> _Volume:
     with quiet("nibabel.global"):
         proxy = header.kind.from_bytes(data).dataobj
         values = proxy.get_unscaled().reshape(header.shape, order="F")
+    if values.min() == values.max():
+        raise BadImage("all of its voxels have one value; copy it again")
     return _Volume(
         values=apply_orientation(values, header.to_lps), slope=proxy.slope, intercept=proxy.inter
     )

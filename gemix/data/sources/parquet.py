@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gemix.data.manifest import MANIFEST, Manifest
 from gemix.data.scan import BadImage, Scan
 from gemix.data.sources.base import Listing
-from gemix.data.sources.files import list_files, natural_key
+from gemix.data.sources.files import MISNAMED, list_files, natural_key
 from gemix.data.sources.items import SCHEMA, Item, Items
 from gemix.data.sources.parquet_rows import RowGroup, survey
 from gemix.data.spread import Spread, here
@@ -22,6 +23,7 @@ from gemix.storage import Store
 
 _ENDING = ".parquet"
 _KEY = re.compile(r"(.+)#row-(\d{6,})", re.DOTALL)
+_MADE_UP = r"^(run-[0-9a-f]{16}|.*/block-\d+)$"  # groups of prepare where patients are not known
 
 
 class ParquetSource:
@@ -47,10 +49,11 @@ class ParquetSource:
 
     def list(self, spread: Spread = here) -> Listing:
         """Reads small columns alone; see :class:`gemix.data.sources.base.Source`."""
-        names, notes = self._files(), []
+        names, notes = self._files()
         manifest = Manifest.load(self.store) if self.store.exists(MANIFEST) else None
         if manifest:
-            names, notes = self._of_set(names, manifest)
+            names, more = self._of_set(names, manifest)
+            notes += more
         tables = self._survey(names, "class_index" if manifest else "class", spread)
         rows = pa.concat_tables(tables)
         classes, codes = _from_manifest(rows, manifest) if manifest else _from_text(rows)
@@ -76,6 +79,7 @@ class ParquetSource:
             items=Items(pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)),
             listed=max(len(rows), manifest.images() if manifest else 0),
             notes=(f"found {len(order)} images in {len(names)} Parquet files", *notes),
+            groups_are=_groups_are(columns["group"], manifest),
         )
 
     def load(self, item: Item) -> Scan:
@@ -89,16 +93,19 @@ class ParquetSource:
             self._last = RowGroup(self.store, name, row)
         return Scan(pixels=self._last.image(row), is_hounsfield=False, box=item.box)
 
-    def _files(self) -> list[str]:
-        """The Parquet files in natural order."""
+    def _files(self) -> tuple[list[str], list[str]]:
+        """The Parquet files in natural order, and notes."""
         files = list_files(self.store)
-        names = [name for name in files if name.lower().endswith(_ENDING)]
+        names = [name for name in files.names if name.lower().endswith(_ENDING)]
+        for name in files.misnamed:
+            if name.lower().endswith(_ENDING):
+                raise DataError(f"data.path {self.store.url}: {name}: {MISNAMED}")
         if not names:
             raise DataError(
-                f"data.path {self.store.url}: no {_ENDING} file among {len(files)} files; mend "
-                "data.path"
+                f"data.path {self.store.url}: no {_ENDING} file among {len(files.names)} files; "
+                "mend data.path"
             )
-        return names
+        return names, files.notes()
 
     def _of_set(self, names: Sequence[str], manifest: Manifest) -> tuple[list[str], list[str]]:
         """Those of the files that the manifest names, and notes on the others and the set."""
@@ -134,6 +141,14 @@ class ParquetSource:
                 f"text in a column class, or class_index where a {MANIFEST} names the classes"
             )
         return surveyed
+
+
+def _groups_are(groups: pa.ChunkedArray, manifest: Manifest | None) -> str:
+    """What the groups stand for: patients, unless an earlier prepare did not know them."""
+    if pc.any(pc.match_substring_regex(groups, _MADE_UP)).as_py():
+        return "groups of an earlier prepare"
+    known = manifest.origin.get("grouping") if manifest else None
+    return "volumes" if known == "volumes" else "patients"
 
 
 def _from_manifest(rows: pa.Table, manifest: Manifest) -> tuple[Sequence[str], np.ndarray]:

@@ -1,0 +1,96 @@
+"""The passes of StyleGAN2-ADA's phases through both networks, from what was drawn to the loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gemix.gan import losses
+from gemix.gan.augment import Augmentation, apply_augmentation
+from gemix.gan.compiled import compiled
+from gemix.gan.discriminator import Discriminator
+from gemix.gan.generator import Generator
+from gemix.gan.latents import Latents, styles
+
+
+class Passes:
+    """One function a phase, of the networks' weights and of its arguments alone.
+
+    They draw nothing, tell other workers nothing and change nothing, so each compiles as a whole,
+    with its backward pass. Inside a compiled graph a gradient penalty is a torch.func.grad, as
+    autograd.grad with create_graph does not compile; outside, the custom derivatives that make the
+    eager mode fast want the latter.
+
+    Args:
+        dtype: what convolutions compute in.
+        compile_on: the device to compile for; None runs operation by operation.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        dtype: torch.dtype,
+        compile_on: torch.device | None = None,
+    ):
+        self.generator, self.discriminator, self.dtype = generator, discriminator, dtype
+        if compile_on is not None:
+            self.generator_loss = compiled(self.generator_loss, compile_on)
+            self.path_lengths = compiled(self.path_lengths, compile_on)
+            self.discriminator_loss = compiled(self.discriminator_loss, compile_on)
+            self.r1_penalties = compiled(self.r1_penalties, compile_on)
+
+    def generator_loss(
+        self, latents: Latents, augmentation: Augmentation | None
+    ) -> tuple[Tensor, Tensor]:
+        """The generator's loss, and the mean of w [w_dim] over its samples."""
+        ws = styles(self.generator, latents)
+        images = self.generator.synthesis(ws, latents.noise, self.dtype)
+        images = apply_augmentation(images, augmentation)
+        loss = losses.generator_loss(self.discriminator(images, latents.label, self.dtype))
+        return loss, ws[:, 0].detach().mean(dim=0)
+
+    def path_lengths(self, latents: Latents, path_noise: Tensor) -> Tensor:
+        """Lengths of J_w^T y: [n]; `path_noise` is as :func:`losses.path_lengths` wants it."""
+
+        def synthesis(ws: Tensor) -> Tensor:
+            return self.generator.synthesis(ws, latents.noise, self.dtype)
+
+        ws = styles(self.generator, latents)
+        if not torch.compiler.is_compiling():
+            return losses.path_lengths(synthesis(ws), ws, path_noise)
+        gradient = torch.func.grad(lambda ws: (synthesis(ws) * path_noise).sum())(ws)
+        return losses.style_norms(gradient)
+
+    def discriminator_loss(
+        self,
+        latents: Latents,
+        fake_augmentation: Augmentation | None,
+        reals: Tensor,
+        real_label: Tensor,
+        real_augmentation: Augmentation | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The discriminator's loss, and its logits of the real images [n, 1]."""
+        with torch.no_grad():
+            ws = styles(self.generator, latents)
+            fakes = self.generator.synthesis(ws, latents.noise, self.dtype)
+            fakes = apply_augmentation(fakes, fake_augmentation)
+            reals = apply_augmentation(reals, real_augmentation)
+        images, labels = torch.cat([reals, fakes]), torch.cat([real_label, latents.label])
+        logits = self.discriminator(images, labels, self.dtype, batches=2)
+        real_logits, fake_logits = logits.chunk(2)
+        return losses.discriminator_loss(real_logits, fake_logits), real_logits.detach()
+
+    def r1_penalties(
+        self, reals: Tensor, label: Tensor, augmentation: Augmentation | None
+    ) -> Tensor:
+        """The R1 penalty of each real image: [n]."""
+
+        def logits(images: Tensor) -> Tensor:
+            images = apply_augmentation(images, augmentation)
+            return self.discriminator(images, label, self.dtype)
+
+        if not torch.compiler.is_compiling():
+            reals = reals.requires_grad_()
+            return losses.r1_penalty(logits(reals), reals)
+        return losses.squared_norms(torch.func.grad(lambda images: logits(images).sum())(reals))

@@ -1,0 +1,207 @@
+"""Compiled phases compute what eager ones do.
+
+But for the slow test, what the compiler's front end finds is run by PyTorch itself (backend
+aot_eager), as generating code takes minutes. The front end has all that can change the results but
+for the order of sums.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import torch
+from test_training import ARCHITECTURE as LARGER
+from test_training import CPU, assert_same, tiny_config, weights
+
+from gemix.gan.checkpoint import Origin, save_checkpoint
+from gemix.gan.compiled import CompileError, is_compiled
+from gemix.gan.config import GanConfig
+from gemix.gan.dataset import TrainingImages
+from gemix.gan.distributed import Workers
+from gemix.gan.methods import METHODS
+from gemix.gan.stages import resume_or_start
+from gemix.gan.state import TrainingState, new_state
+from gemix.gan.training import train
+from gemix.schema import InvalidConfig
+from gemix.storage import Store
+
+SIZES = {"mapping_layers": 1, "channel_base": 64, "channel_max": 8}
+ARCHITECTURE = dataclasses.replace(LARGER, resolution=8, d_mapping_layers=1, **SIZES)
+PHASES = {
+    "stylegan2-ada": (
+        "train_generator",
+        "regularize_generator",
+        "train_discriminator",
+        "regularize_discriminator",
+    ),
+    "cgan": ("train_generator", "train_discriminator"),
+}
+EVERY_PHASE = [(method, phase) for method, phases in PHASES.items() for phase in phases]
+# Of a phase's gradient in float32, where the order of sums differs. A leaky ReLU whose input lies
+# within rounding of 0 can differ in sign, which moves the gradient by 2e-4; flat images, whose
+# pixels are all alike, make that likely, and noise makes it rare.
+RELATIVE = 1e-5
+# Of how far a training moves the weights. With beta1 = 0 Adam divides a gradient by its own size,
+# so rounding in a gradient near 0 moves a weight as far as any other gradient does.
+OF_THE_WAY = 1e-3
+
+
+@pytest.fixture(autouse=True)
+def no_graphs_of_other_tests():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def front_end(monkeypatch):
+    """Compiles without generating code."""
+    patched = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr("gemix.gan.compiled.torch.compile", patched)
+
+
+def config(**changes) -> GanConfig:
+    settings = {"augment": "bgc", "augment_p": 0.7, "compile": "on"}
+    return tiny_config(**(SIZES | settings | changes))
+
+
+def noise_images(architecture=ARCHITECTURE) -> TrainingImages:
+    rng = np.random.default_rng(0)
+    side, classes = architecture.resolution, architecture.label_dim
+    images = rng.integers(0, 256, (40, architecture.img_channels, side, side), dtype=np.uint8)
+    labels = np.eye(max(classes, 1), dtype=np.float32)[np.arange(40) % max(classes, 1), :classes]
+    return TrainingImages(images, labels, seed=3)
+
+
+def origin(settings: GanConfig) -> Origin:
+    return Origin(
+        architecture=ARCHITECTURE, config=settings, classes=("a", "b", "c"), data_digest="d"
+    )
+
+
+class Apart(Workers):
+    """One of several workers, who keeps its gradients to itself."""
+
+    def average(self, gradients):
+        pass
+
+    def mean(self, value):
+        return value
+
+
+def gradients(settings, phase, architecture=ARCHITECTURE, workers=Workers()):  # noqa: B008
+    """What a phase of the first step returns, and its gradients by name; None for no gradient."""
+    state = new_state(architecture, settings, CPU)
+    trainer = METHODS[settings.method].trainer(state, noise_images(architecture), settings, workers)
+    value = getattr(trainer, phase)()
+    network = state.generator if "generator" in phase else state.discriminator
+    return value, {name: parameter.grad for name, parameter in network.named_parameters()}
+
+
+def flat(by_name: dict[str, torch.Tensor | None]) -> torch.Tensor:
+    return torch.cat([g.flatten() for g in by_name.values() if g is not None])
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Relative to the second, which must not be nothing."""
+    assert b.norm() > 0
+    return float((a - b).norm() / b.norm())
+
+
+def assert_same_phase(settings: GanConfig, phase: str, architecture=ARCHITECTURE) -> None:
+    eager = dataclasses.replace(settings, compile="off")
+    loss, reference = gradients(eager, phase, architecture)
+    compiled_loss, found = gradients(settings, phase, architecture)
+    # Adam leaves a parameter without a gradient alone, but not one with a gradient of zeros
+    assert [n for n in found if (found[n] is None) != (reference[n] is None)] == []
+    assert distance(flat(found), flat(reference)) < RELATIVE
+    assert torch.allclose(compiled_loss, loss, rtol=RELATIVE, atol=1e-6)
+
+
+def trained(settings: GanConfig) -> TrainingState:
+    return train(new_state(ARCHITECTURE, settings, CPU), noise_images(), settings)
+
+
+def way(state: TrainingState, settings: GanConfig) -> torch.Tensor:
+    start = weights(new_state(ARCHITECTURE, settings, CPU))
+    return torch.cat([(w - start[name]).flatten() for name, w in weights(state).items()])
+
+
+@pytest.mark.parametrize(("method", "phase"), EVERY_PHASE)
+def test_every_phase_has_the_gradients_of_eager_mode(front_end, method, phase):
+    assert_same_phase(config(method=method), phase)
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(0, 1), (5, 3)])
+@pytest.mark.parametrize("phase", PHASES["stylegan2-ada"])
+def test_any_count_of_classes_and_channels_compiles(front_end, phase, classes, channels):
+    architecture = dataclasses.replace(ARCHITECTURE, label_dim=classes, img_channels=channels)
+    assert_same_phase(config(), phase, architecture)
+
+
+@pytest.mark.parametrize("phase", ["regularize_generator", "train_discriminator"])
+def test_a_batch_split_among_workers_has_the_gradients_of_the_whole(front_end, phase):
+    settings = config(batch=16, pl_batch_shrink=1, pl_decay=0)
+    _, whole = gradients(settings, phase)
+    parts = [gradients(settings, phase, workers=Apart(rank, 2))[1] for rank in range(2)]
+    mean = torch.stack([flat(part) for part in parts]).mean(dim=0)
+    assert distance(mean, flat(whole)) < RELATIVE
+    assert distance(flat(parts[0]), flat(whole)) > 1e-2  # the parts do differ
+
+
+@pytest.mark.slow
+def test_training_ends_where_eager_training_does(front_end):
+    settings = config(augment_p=None, ada_target=0)  # p goes from 0 up: a graph for each
+    compiled, eager = trained(settings), trained(dataclasses.replace(settings, compile="off"))
+    assert compiled.augment_p == eager.augment_p > 0
+    assert distance(way(compiled, settings), way(eager, settings)) < OF_THE_WAY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_resuming_equals_never_stopping(front_end, tmp_path, method):
+    settings = config(method=method, augment_p=None)
+    undisturbed = trained(settings)
+    save_checkpoint(
+        Store(tmp_path), trained(dataclasses.replace(settings, kimg=0.024)), origin(settings)
+    )
+    torch.compiler.reset()  # a new process compiles anew
+    resumed = resume_or_start(Store(tmp_path), origin(settings), CPU)
+    assert resumed.step == 3
+    assert_same(weights(train(resumed, noise_images(), settings)), weights(undisturbed))
+
+
+@pytest.mark.slow
+def test_generated_code_has_the_gradients_of_eager_mode_and_the_same_each_time():
+    settings, phase = config(), "regularize_discriminator"  # a derivative of a derivative
+    assert_same_phase(settings, phase)
+    first, second = (flat(gradients(settings, phase)[1]) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_a_training_may_go_on_without_the_compiler(tmp_path):
+    state = trained(config(compile="off", kimg=0.008))
+    save_checkpoint(Store(tmp_path), state, origin(config(compile="on")))
+    assert resume_or_start(Store(tmp_path), origin(config(compile="off")), CPU).step == 1
+
+
+def test_a_failing_compiler_is_told_with_its_remedy(monkeypatch):
+    def backend(*args, **kwargs):
+        raise OSError("no C++ compiler")
+
+    patched = functools.partial(torch.compile, backend=backend)
+    monkeypatch.setattr("gemix.gan.compiled.torch.compile", patched)
+    with pytest.raises(CompileError, match=r"no C\+\+ compiler.*gan\.compile=off"):
+        trained(config())
+
+
+def test_auto_compiles_on_gpus_alone():
+    devices = (torch.device("cuda", 0), CPU)
+    assert [is_compiled(config(compile="auto"), device) for device in devices] == [True, False]
+    assert [is_compiled(config(compile="off"), device) for device in devices] == [False, False]
+    assert GanConfig().compile == "auto"
+    with pytest.raises(InvalidConfig, match="compile"):
+        config(compile="sometimes")
