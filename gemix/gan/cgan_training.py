@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gemix.gan import losses
-from gemix.gan.compiled import compiled, is_compiled
+from gemix.gan.compiled import compiled
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
@@ -39,7 +39,7 @@ class CganTrainer(PhaseTrainer):
         self, state: TrainingState, data: TrainingData, config: GanConfig, workers: Workers
     ):
         super().__init__(state, data, config, workers)
-        if is_compiled(config, self.device):
+        if config.compile:
             self.discriminator_loss = compiled(self.discriminator_loss, self.device)
             self.generator_loss = compiled(self.generator_loss, self.device)
 

@@ -9,7 +9,6 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from gemix.errors import GemixError
-from gemix.gan.config import GanConfig
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,14 +16,6 @@ R = TypeVar("R")
 
 class CompileError(GemixError):
     """The compiler of this machine, or of this version of PyTorch, does not manage a phase."""
-
-
-def is_compiled(config: GanConfig, device: torch.device) -> bool:
-    """What `gan.compile` means on a device: auto compiles on GPUs.
-
-    On CPUs the convolutions take nearly all the time, and they stay as they are.
-    """
-    return config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
 
 
 def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
@@ -60,6 +51,6 @@ def compiler_failures_explained() -> Iterator[None]:
             raise
         reason = " ".join(str(error).strip().splitlines()[:2])  # the backend, and its complaint
         raise CompileError(
-            f"torch.compile failed ({reason}); set gan.compile=off to train without it, "
+            f"torch.compile failed ({reason}); set gan.compile=false to train without it, "
             "with the same results up to rounding"
         ) from error

@@ -34,11 +34,10 @@ class GanConfig(Config):
     generative adversarial networks with limited data", 2020, sections 2.2 and 3.1); `augment_p`
     fixes p instead. `precision` float32 is the reference; bfloat16 runs the convolutions in
     bfloat16 with float32 weights; auto takes bfloat16 where the hardware is fast at it. `compile`
-    on runs each phase as one compiled graph (:mod:`gemix.gan.compiled`), off runs it operation by
-    operation, and auto compiles on GPUs. `freeze_d` keeps the discriminator's layers nearest to the
-    image, so many, as they were loaded (Mo et al., "Freeze the discriminator", 2020). After
-    `max_skipped_steps` steps in a row whose gradients are not finite, training goes back to a
-    checkpoint (:mod:`gemix.gan.guard`).
+    runs each phase as one compiled graph (:mod:`gemix.gan.compiled`). `freeze_d` keeps the
+    discriminator's layers nearest to the image, so many, as they were loaded (Mo et al., "Freeze
+    the discriminator", 2020). After `max_skipped_steps` steps in a row whose gradients are not
+    finite, training goes back to a checkpoint (:mod:`gemix.gan.guard`).
 
     `data` says where the images are while training: in memory, on the device if it has its own, or
     streamed from the shards; auto streams if they take more than `data_memory_gb`, by default a
@@ -86,7 +85,7 @@ class GanConfig(Config):
     freeze_d: Count = 0
     max_skipped_steps: Positive = 8
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: bool = False
     data: Literal["auto", "memory", "stream"] = "auto"
     data_memory_gb: NonNegative | None = None
     shuffle_gb: NonNegative = 2.0

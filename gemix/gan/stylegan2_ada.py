@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from gemix.gan import losses
 from gemix.gan.augment import AUGMENT_SETS, Augmentation, draw_augmentation
-from gemix.gan.compiled import is_compiled
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
@@ -37,7 +36,7 @@ class StyleGAN2ADATrainer(PhaseTrainer):
             state.generator,
             state.discriminator,
             self.dtype,
-            compile_on=self.device if is_compiled(config, self.device) else None,
+            compile_on=self.device if config.compile else None,
         )
         self.r1_gamma = config.resolved_r1_gamma(data.resolution)
         self.augmentations = AUGMENT_SETS[config.augment]

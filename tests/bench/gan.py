@@ -106,7 +106,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="instead of the setting's own")
     parser.add_argument("--repeats", type=int, default=3, help="of each phase, after one warm-up")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--compile", default="auto", help="gan.compile of our rows: auto, on, off")
+    parser.add_argument(
+        "--compile", default="off", help="gan.compile of our rows: off, on or off,on"
+    )
     parser.add_argument("--out", default="bench-gan.json")
     options = parser.parse_args()
     print(HEADER, flush=True)

@@ -34,7 +34,7 @@ def main() -> None:
         channel_max=task["channel_max"],
         precision=task["precision"],
         augment="none",
-        compile=task["compile"],
+        compile=task["compile"] == "on",
     )
     if task["engine"] == "peer":
         from peer import peer_phases

@@ -17,7 +17,7 @@ from test_training import ARCHITECTURE as LARGER
 from test_training import CPU, assert_same, tiny_config, weights
 
 from gemix.gan.checkpoint import Origin, save_checkpoint
-from gemix.gan.compiled import CompileError, is_compiled
+from gemix.gan.compiled import CompileError
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingImages
 from gemix.gan.distributed import Workers
@@ -25,7 +25,6 @@ from gemix.gan.methods import METHODS
 from gemix.gan.stages import resume_or_start
 from gemix.gan.state import TrainingState, new_state
 from gemix.gan.training import train
-from gemix.schema import InvalidConfig
 from gemix.storage import Store
 
 SIZES = {"mapping_layers": 1, "channel_base": 64, "channel_max": 8}
@@ -64,7 +63,7 @@ def front_end(monkeypatch):
 
 
 def config(**changes) -> GanConfig:
-    settings = {"augment": "bgc", "augment_p": 0.7, "compile": "on"}
+    settings = {"augment": "bgc", "augment_p": 0.7, "compile": True}
     return tiny_config(**(SIZES | settings | changes))
 
 
@@ -112,7 +111,7 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def assert_same_phase(settings: GanConfig, phase: str, architecture=ARCHITECTURE) -> None:
-    eager = dataclasses.replace(settings, compile="off")
+    eager = dataclasses.replace(settings, compile=False)
     loss, reference = gradients(eager, phase, architecture)
     compiled_loss, found = gradients(settings, phase, architecture)
     # Adam leaves a parameter without a gradient alone, but not one with a gradient of zeros
@@ -155,7 +154,7 @@ def test_a_batch_split_among_workers_has_the_gradients_of_the_whole(front_end, p
 @pytest.mark.slow
 def test_training_ends_where_eager_training_does(front_end):
     settings = config(augment_p=None, ada_target=0)  # p goes from 0 up: a graph for each
-    compiled, eager = trained(settings), trained(dataclasses.replace(settings, compile="off"))
+    compiled, eager = trained(settings), trained(dataclasses.replace(settings, compile=False))
     assert compiled.augment_p == eager.augment_p > 0
     assert distance(way(compiled, settings), way(eager, settings)) < OF_THE_WAY
 
@@ -183,9 +182,9 @@ def test_generated_code_has_the_gradients_of_eager_mode_and_the_same_each_time()
 
 
 def test_a_training_may_go_on_without_the_compiler(tmp_path):
-    state = trained(config(compile="off", kimg=0.008))
-    save_checkpoint(Store(tmp_path), state, origin(config(compile="on")))
-    assert resume_or_start(Store(tmp_path), origin(config(compile="off")), CPU).step == 1
+    state = trained(config(compile=False, kimg=0.008))
+    save_checkpoint(Store(tmp_path), state, origin(config(compile=True)))
+    assert resume_or_start(Store(tmp_path), origin(config(compile=False)), CPU).step == 1
 
 
 def test_a_failing_compiler_is_told_with_its_remedy(monkeypatch):
@@ -194,14 +193,5 @@ def test_a_failing_compiler_is_told_with_its_remedy(monkeypatch):
 
     patched = functools.partial(torch.compile, backend=backend)
     monkeypatch.setattr("gemix.gan.compiled.torch.compile", patched)
-    with pytest.raises(CompileError, match=r"no C\+\+ compiler.*gan\.compile=off"):
+    with pytest.raises(CompileError, match=r"no C\+\+ compiler.*gan\.compile=false"):
         trained(config())
-
-
-def test_auto_compiles_on_gpus_alone():
-    devices = (torch.device("cuda", 0), CPU)
-    assert [is_compiled(config(compile="auto"), device) for device in devices] == [True, False]
-    assert [is_compiled(config(compile="off"), device) for device in devices] == [False, False]
-    assert GanConfig().compile == "auto"
-    with pytest.raises(InvalidConfig, match="compile"):
-        config(compile="sometimes")
