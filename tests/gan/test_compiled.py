@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 
 import numpy as np
 import pytest
@@ -174,6 +175,7 @@ def test_resuming_equals_never_stopping(front_end, tmp_path, method):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler, g++")
 def test_generated_code_has_the_gradients_of_eager_mode_and_the_same_each_time():
     settings, phase = config(), "regularize_discriminator"  # a derivative of a derivative
     assert_same_phase(settings, phase)
