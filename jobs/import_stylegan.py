@@ -7,9 +7,9 @@ import hashlib
 import sys
 
 from gemix.errors import CheckpointError, ConfigError
+from gemix.gan.architecture import Architecture
 from gemix.gan.checkpoint import Origin
 from gemix.gan.config import GanConfig
-from gemix.gan.generator import Architecture
 from gemix.gan.interchange import import_networks
 from gemix.gan.pickles import read_network_pickle
 from gemix.gan.trained import MARKER, save_imported

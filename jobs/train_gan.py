@@ -13,12 +13,12 @@ from gemix import tracking
 from gemix.config import PipelineConfig
 from gemix.data.leakage.seen import SEEN, Seen, write_seen
 from gemix.data.manifest import Manifest
+from gemix.gan.architecture import Architecture
 from gemix.gan.best import save_best_generator
 from gemix.gan.checkpoint import Origin, check_resumable, checkpoints
 from gemix.gan.dataset import TrainingData
 from gemix.gan.device import default_device
 from gemix.gan.distributed import Workers
-from gemix.gan.generator import Architecture
 from gemix.gan.stages import FirstWeights, pretraining, weights_of
 from gemix.gan.trained import MARKER, load_generator, load_weights, save_generator
 from gemix.gan.transfer import Weights

@@ -15,9 +15,10 @@ from PIL import Image
 from gemix.data.manifest import Manifest
 from gemix.data.reading import read_images
 from gemix.data.shards import to_columns, write_shard
+from gemix.gan.architecture import Architecture
 from gemix.gan.dataset import TrainingImages
 from gemix.gan.distributed import Workers
-from gemix.gan.generator import Architecture, Generator
+from gemix.gan.generator import Generator
 from gemix.image_evaluation import Evaluator
 from gemix.memorization import memorization_view
 from gemix.metrics.images.config import MetricsConfig

@@ -6,7 +6,6 @@ Every transformation is applied with probability p and drawn from the sample's o
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,44 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gemix.gan.augment_set import AugmentSet, Draws
 from gemix.gan.colour import colour_transform, recolour
 from gemix.gan.geometry import identity, rotate, scale, translate, warp
 from gemix.randomness import Stream, sample_rng
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentSet:
-    """How strong each transformation is; 0 leaves it out.
-
-    Translations are in image widths, rotations in half turns, `scale`, `aniso`, `contrast` and
-    `saturation` are standard deviations of a base-2 logarithm, `brightness` one of the image in
-    -1 to 1.
-    """
-
-    xflip: float = 0.0
-    rotate90: float = 0.0
-    xint: float = 0.0
-    scale: float = 0.0
-    rotate: float = 0.0
-    aniso: float = 0.0
-    xfrac: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    lumaflip: float = 0.0
-    hue: float = 0.0
-    saturation: float = 0.0
-
-    @property
-    def moves(self) -> bool:
-        """Whether anything in it moves pixels."""
-        return any(
-            (self.xflip, self.rotate90, self.xint, self.scale, self.rotate, self.aniso, self.xfrac)
-        )
-
-    @property
-    def recolours(self) -> bool:
-        """Whether anything in it changes values."""
-        return any((self.brightness, self.contrast, self.lumaflip, self.hue, self.saturation))
 
 
 class Augmentation(NamedTuple):
@@ -167,19 +132,6 @@ def _move(images: Tensor, transform: Tensor) -> Tensor:
     # at a small p most samples stay as they are, and warping is the costly part
     rows = moved.nonzero()[:, 0]
     return images.index_copy(0, rows, warp(images[rows], transform[rows])) if len(rows) else images
-
-
-@dataclasses.dataclass(frozen=True)
-class Draws:
-    """Random numbers of a batch: which transformations apply, and how much."""
-
-    gate: np.ndarray
-    uniform: np.ndarray
-    normal: np.ndarray
-
-    def chosen(self, column: int, value: np.ndarray, neutral: float = 0.0) -> np.ndarray:
-        """`value` where the transformation of this column applies, else `neutral`."""
-        return np.where(self.gate[:, column], value, neutral)
 
 
 def geometric_transform(strength: AugmentSet, draws: Draws, p: float) -> np.ndarray:

@@ -22,7 +22,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gemix.gan.generator import Architecture
+from gemix.gan.architecture import Architecture
 from gemix.gan.networks import ImageGenerator
 
 INIT_STD = 0.02

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -13,10 +11,8 @@ from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
 from gemix.gan.phases import PhaseTrainer
+from gemix.gan.state import TrainingState
 from gemix.randomness import Stream, normal
-
-if TYPE_CHECKING:  # a state knows its method, and that its trainer
-    from gemix.gan.state import TrainingState
 
 GENERATOR_LOSSES = {
     "minimax": losses.minimax_generator_loss,

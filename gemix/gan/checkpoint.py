@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from gemix.errors import CheckpointError
+from gemix.gan.architecture import Architecture
 from gemix.gan.config import GanConfig
-from gemix.gan.generator import Architecture
 from gemix.gan.state import TrainingState, new_state
 from gemix.gan.transfer import Weights
 from gemix.gan.weights import read_weights, write_weights

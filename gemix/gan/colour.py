@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-if TYPE_CHECKING:  # the augmentations are made of these maps
-    from gemix.gan.augment import AugmentSet, Draws
+from gemix.gan.augment_set import AugmentSet, Draws
 
 
 def colour_transform(strength: AugmentSet, draws: Draws) -> np.ndarray:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gemix.gan.generator import Architecture, MappingNetwork
+from gemix.gan.architecture import Architecture
+from gemix.gan.generator import MappingNetwork
 from gemix.gan.layers import Conv2dLayer, FullyConnectedLayer, MinibatchStdLayer
 
 RESIDUAL_GAIN = math.sqrt(0.5)  # two branches of variance 1 add up to variance 1

@@ -8,17 +8,14 @@ to float32, then both learning rates are halved each time. What was eased is par
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from gemix.errors import GemixError
 from gemix.gan.config import GanConfig
 from gemix.gan.device import compute_dtype
+from gemix.gan.state import TrainingState
 from gemix.gan.updates import NetworkUpdate
-
-if TYPE_CHECKING:  # a state knows its method, and that its trainer
-    from gemix.gan.state import TrainingState
 
 MAX_EASINGS = 4
 

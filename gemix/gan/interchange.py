@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from gemix.errors import CheckpointError
 from gemix.gan import ops
+from gemix.gan.architecture import Architecture
 from gemix.gan.discriminator import Discriminator
-from gemix.gan.generator import MAPPING_LR_MULTIPLIER, Architecture, Generator
+from gemix.gan.generator import MAPPING_LR_MULTIPLIER, Generator
 from gemix.gan.pickles import PickledModule, Scalar
 from gemix.gan.transfer import Weights
 

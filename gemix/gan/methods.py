@@ -1,7 +1,8 @@
-"""The ways of training a conditional generator, by the name that `gan.method` takes.
+"""What the methods train, by the name that `gan.method` takes: networks and their optimizers.
 
 What lies around a method is the same for all: data, loop, guard, checkpoints, resuming, sampling.
-A new method is its networks, Adam's settings and its trainer, and one entry here.
+A new method is its networks and Adam's settings, with an entry here, and its trainer, with one in
+:mod:`gemix.gan.trainers`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ from collections.abc import Callable
 
 from torch import nn
 
+from gemix.gan.architecture import Architecture
 from gemix.gan.cgan import CganDiscriminator, CganGenerator
-from gemix.gan.cgan_training import CganTrainer
 from gemix.gan.config import GanConfig
 from gemix.gan.discriminator import Discriminator
-from gemix.gan.generator import Architecture, Generator
+from gemix.gan.generator import Generator
 from gemix.gan.networks import ImageGenerator
-from gemix.gan.phases import PhaseTrainer
-from gemix.gan.stylegan2_ada import StyleGAN2ADATrainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,19 +31,17 @@ class AdamSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """How the networks of a method are built and trained.
+    """How the networks of a method and their optimizers are built.
 
     Attributes:
         generator, discriminator: the networks of an architecture, with new weights from PyTorch's
             random generator.
         adam: settings of the generator's and of the discriminator's optimizer, at a resolution.
-        trainer: takes a state of the method from step to step.
     """
 
     generator: Callable[[Architecture], ImageGenerator]
     discriminator: Callable[[Architecture], nn.Module]
     adam: Callable[[GanConfig, int], tuple[AdamSettings, AdamSettings]]
-    trainer: type[PhaseTrainer]
 
 
 def stylegan2_adam(config: GanConfig, resolution: int) -> tuple[AdamSettings, AdamSettings]:
@@ -75,12 +72,10 @@ METHODS = {
         generator=Generator,
         discriminator=Discriminator,
         adam=stylegan2_adam,
-        trainer=StyleGAN2ADATrainer,
     ),
     "cgan": Method(
         generator=CganGenerator,
         discriminator=CganDiscriminator,
         adam=dcgan_adam,
-        trainer=CganTrainer,
     ),
 }

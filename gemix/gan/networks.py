@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:  # each method's generator is built of one
-    from gemix.gan.generator import Architecture
+from gemix.gan.architecture import Architecture
 
 
 class ImageGenerator(nn.Module):

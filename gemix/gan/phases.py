@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,10 +13,8 @@ from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
 from gemix.gan.guard import Guard, apply_easings
+from gemix.gan.state import TrainingState
 from gemix.gan.updates import NetworkUpdate
-
-if TYPE_CHECKING:  # a state knows its method, and that its trainer
-    from gemix.gan.state import TrainingState
 
 
 class PhaseTrainer(abc.ABC):

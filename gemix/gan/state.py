@@ -8,8 +8,8 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from gemix.gan.architecture import Architecture
 from gemix.gan.config import GanConfig
-from gemix.gan.generator import Architecture
 from gemix.gan.methods import METHODS, AdamSettings
 from gemix.gan.networks import ImageGenerator
 from gemix.randomness import Stream, sample_rng

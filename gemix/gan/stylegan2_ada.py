@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,8 @@ from gemix.gan.distributed import Workers
 from gemix.gan.latents import LatentSource
 from gemix.gan.passes import Passes
 from gemix.gan.phases import PhaseTrainer
+from gemix.gan.state import TrainingState
 from gemix.randomness import Stream
-
-if TYPE_CHECKING:  # a state knows its method, and that its trainer
-    from gemix.gan.state import TrainingState
 
 
 class StyleGAN2ADATrainer(PhaseTrainer):

@@ -6,9 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from gemix.errors import CheckpointError
+from gemix.gan.architecture import Architecture
 from gemix.gan.checkpoint import Origin, checkpoint_weights, checkpoints
 from gemix.gan.config import GanConfig
-from gemix.gan.generator import Architecture
 from gemix.gan.methods import METHODS
 from gemix.gan.networks import ImageGenerator
 from gemix.gan.state import TrainingState

@@ -10,8 +10,8 @@ from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
 from gemix.gan.guard import DivergedError, ease
-from gemix.gan.methods import METHODS
 from gemix.gan.state import TrainingState
+from gemix.gan.trainers import TRAINERS
 
 
 def train(
@@ -38,7 +38,7 @@ def train(
         DivergedError: when steps keep failing and there is nothing to go back to or to ease.
     """
     workers = workers or Workers.current()
-    trainer = METHODS[config.method].trainer(state, data, config, workers)
+    trainer = TRAINERS[config.method](state, data, config, workers)
     while trainer.state.step < config.steps:
         try:
             values = trainer.run_step()
@@ -46,7 +46,7 @@ def train(
             if last_good is None:
                 raise
             state = ease(last_good(), trainer.state, config, error)
-            trainer = METHODS[config.method].trainer(state, data, config, workers)
+            trainer = TRAINERS[config.method](state, data, config, workers)
         else:
             on_step(trainer.state, values)
     return trainer.state

@@ -11,12 +11,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from gemix.gan.architecture import Architecture
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingImages
 from gemix.gan.device import compute_dtype
 from gemix.gan.discriminator import Discriminator
 from gemix.gan.distributed import Workers
-from gemix.gan.generator import Architecture, Generator
+from gemix.gan.generator import Generator
 from gemix.gan.state import new_state
 from gemix.gan.stylegan2_ada import StyleGAN2ADATrainer
 

@@ -18,10 +18,10 @@ import torch
 
 from gemix.data.manifest import Manifest
 from gemix.data.shards import to_columns, write_shard
+from gemix.gan.architecture import Architecture
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.device import default_device
-from gemix.gan.generator import Architecture
 from gemix.gan.state import new_state
 from gemix.gan.training import train
 from gemix.storage import Store

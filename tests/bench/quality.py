@@ -22,11 +22,11 @@ from gemix.data.manifest import Manifest
 from gemix.data.prepare import prepare_here
 from gemix.data.reading import read_images
 from gemix.data.sources import open_source
+from gemix.gan.architecture import Architecture
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingImages
 from gemix.gan.device import default_device
 from gemix.gan.distributed import Workers
-from gemix.gan.generator import Architecture
 from gemix.gan.state import new_state
 from gemix.gan.training import train
 from gemix.image_evaluation import Evaluator

@@ -21,11 +21,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from gemix.config import ComputeConfig
+from gemix.gan.architecture import Architecture
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingImages
 from gemix.gan.device import default_device
 from gemix.gan.distributed import Workers
-from gemix.gan.generator import Architecture
 from gemix.gan.state import new_state
 from gemix.gan.training import train
 

@@ -11,11 +11,11 @@ from test_training import ARCHITECTURE, CPU, disks, tiny_config
 from torch import nn
 
 from gemix.gan import losses
+from gemix.gan.architecture import Architecture
 from gemix.gan.cgan import CganDiscriminator, CganGenerator
 from gemix.gan.cgan_training import CganTrainer
 from gemix.gan.config import GanConfig
 from gemix.gan.distributed import Workers
-from gemix.gan.generator import Architecture
 from gemix.gan.sampling import SamplingConfig, sample_images
 from gemix.gan.state import new_state
 from gemix.gan.training import train

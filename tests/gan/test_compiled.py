@@ -25,6 +25,7 @@ from gemix.gan.distributed import Workers
 from gemix.gan.methods import METHODS
 from gemix.gan.stages import resume_or_start
 from gemix.gan.state import TrainingState, new_state
+from gemix.gan.trainers import TRAINERS
 from gemix.gan.training import train
 from gemix.storage import Store
 
@@ -95,7 +96,7 @@ class Apart(Workers):
 def gradients(settings, phase, architecture=ARCHITECTURE, workers=Workers()):  # noqa: B008
     """What a phase of the first step returns, and its gradients by name; None for no gradient."""
     state = new_state(architecture, settings, CPU)
-    trainer = METHODS[settings.method].trainer(state, noise_images(architecture), settings, workers)
+    trainer = TRAINERS[settings.method](state, noise_images(architecture), settings, workers)
     value = getattr(trainer, phase)()
     network = state.generator if "generator" in phase else state.discriminator
     return value, {name: parameter.grad for name, parameter in network.named_parameters()}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from gemix.gan.architecture import Architecture
 from gemix.gan.checkpoint import Origin, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingImages
-from gemix.gan.generator import Architecture
 from gemix.gan.guard import MAX_EASINGS, DivergedError, eased
 from gemix.gan.stages import resume_or_start
 from gemix.gan.state import new_state

@@ -8,8 +8,9 @@ import torch
 from public_pickle import PublicModule, dump, public_networks
 
 from gemix.errors import CheckpointError
+from gemix.gan.architecture import Architecture
 from gemix.gan.discriminator import Discriminator
-from gemix.gan.generator import Architecture, Generator
+from gemix.gan.generator import Generator
 from gemix.gan.interchange import import_networks
 from gemix.gan.layers import Conv2dLayer, SynthesisLayer, ToRGBLayer
 from gemix.gan.pickles import read_network_pickle

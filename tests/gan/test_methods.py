@@ -23,6 +23,7 @@ from gemix.gan.sampling import SamplingConfig, label_path, sample_images
 from gemix.gan.stages import resume_or_start
 from gemix.gan.state import new_state
 from gemix.gan.trained import load_generator, save_generator
+from gemix.gan.trainers import TRAINERS
 from gemix.gan.training import train
 from gemix.schema import field_types
 from gemix.storage import Store
@@ -82,7 +83,7 @@ class Apart(Workers):
 def phase(config: GanConfig, name: str, workers: Workers) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and flat gradient of one phase of the first step, from the same weights."""
     state = new_state(ARCHITECTURE, config, CPU)
-    trainer = METHODS[config.method].trainer(state, disks(), config, workers)
+    trainer = TRAINERS[config.method](state, disks(), config, workers)
     loss = getattr(trainer, name)()
     network = state.generator if name == "train_generator" else state.discriminator
     gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]

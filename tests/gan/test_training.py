@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from gemix.errors import CheckpointError, ConfigError, DataError
+from gemix.gan.architecture import Architecture
 from gemix.gan.checkpoint import Origin, checkpoints, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingImages
 from gemix.gan.distributed import Workers
-from gemix.gan.generator import Architecture
 from gemix.gan.stages import resume_or_start
 from gemix.gan.state import new_state
 from gemix.gan.training import train

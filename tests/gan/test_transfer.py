@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from gemix.errors import CheckpointError
+from gemix.gan.architecture import Architecture
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingImages
-from gemix.gan.generator import Architecture
 from gemix.gan.state import new_state
 from gemix.gan.training import train
 from gemix.gan.transfer import Weights, start_from

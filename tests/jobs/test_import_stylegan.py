@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from public_pickle import dump, public_networks
 
+from gemix.gan.architecture import Architecture
 from gemix.gan.discriminator import Discriminator
-from gemix.gan.generator import Architecture, Generator
+from gemix.gan.generator import Generator
 from gemix.gan.trained import load_generator, load_weights
 from gemix.storage import Store
 from jobs.cli import main

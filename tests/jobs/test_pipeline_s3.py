@@ -42,34 +42,39 @@ def weights(layout: Layout) -> bytes:
     return Store(layout.gan).read_bytes("generator.safetensors")
 
 
-def run(job: str, work: str, scans: str, overrides, environment: dict[str, str]):
-    """A job's command line, in a process of its own: Ray takes its environment when it starts."""
+def arguments(work: str, scans: str, overrides) -> list[str]:
     kept = [item for item in overrides if not item.startswith(("data.phantom", "synthesis.m"))]
-    command = [sys.executable, "-m", "jobs.cli", job, "-c", "demo", "-w", work]
-    command += [
+    return [
+        *("pipeline", "-c", "demo", "-w", work),
         "data.source=folder",
         f"data.path={scans}",
         r"data.patient_pattern=(\w+-\d)-",
         "synthesis.methods=[softmax]",
         *kept,
     ]
-    return subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, timeout=300
-    )
 
 
-def test_the_pipeline_through_faults_gives_what_it_gives_without(
+def test_a_bucket_through_faults_gives_what_a_disk_gives(
     s3_server, bucket, tiny_overrides, tmp_path
 ):
-    scans, work = f"{bucket}/scans", Layout(f"{bucket}/result")
-    put_scans(Store(scans))
-    calm = Layout.at(tmp_path / "calm")
-    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    done = run("pipeline", calm.workdir, scans, tiny_overrides, tracking)
-    assert done.returncode == 0, done.stderr[-2000:]
+    for scans in (tmp_path / "scans", f"{bucket}/scans"):
+        put_scans(Store(scans))
+    work, calm = Layout(f"{bucket}/result"), Layout.at(tmp_path / "calm")
+    assert cli.main(arguments(calm.workdir, f"{tmp_path}/scans", tiny_overrides)) == 0
     with FaultyProxy(s3_server, seed=1).running() as proxy:
-        through = {"AWS_ENDPOINT_URL": proxy.url} | tracking
-        done = run("pipeline", work.workdir, scans, tiny_overrides, through)
+        # in a process of its own: Ray takes its environment when it starts
+        environment = {
+            "AWS_ENDPOINT_URL": proxy.url,
+            "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        }
+        given = arguments(work.workdir, f"{bucket}/scans", tiny_overrides)
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs.cli", *given],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
     assert done.returncode == 0, done.stderr[-2000:]
     assert proxy.faults.total() > 50 and len(proxy.faults) == 4
     assert proxy.faults.total() == pytest.approx(proxy.requests / 5, abs=1)

@@ -1,0 +1,42 @@
+"""What decides the shapes of a method's networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What fixes the shapes of a generator and discriminator pair.
+
+    `label_dim` is the number of classes K, 0 for unconditional networks. `d_mapping_layers` are
+    those of the discriminator's label projection. `conv_clamp` bounds what every convolution layer
+    puts out, as public networks that were trained in half precision need it; None does not.
+    """
+
+    resolution: int
+    img_channels: int
+    label_dim: int
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 8
+    d_mapping_layers: int = 8
+    channel_base: int = 16384
+    channel_max: int = 512
+    mbstd_group_size: int = 4
+    conv_clamp: float | None = None
+
+    def channels(self, resolution: int) -> int:
+        """Feature maps at a resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+    @property
+    def resolutions(self) -> list[int]:
+        """4, 8, ... up to the image's resolution."""
+        return [2**i for i in range(2, int(math.log2(self.resolution)) + 1)]
+
+    @property
+    def num_ws(self) -> int:
+        """How many styles the synthesis network takes."""
+        return 2 * len(self.resolutions)
