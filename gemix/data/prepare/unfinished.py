@@ -6,8 +6,10 @@ of it. A run that would make the same file takes it over if its bytes are still 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from typing import Any
 
 from gemix.errors import DataError
@@ -54,6 +56,9 @@ def forget(store: Store) -> None:
     """Removes what a run that has finished needs no more."""
     for name in (store / FOLDER).list():
         store.delete(f"{FOLDER}/{name}")
+    if store.is_local:
+        with contextlib.suppress(OSError):  # not there, or another run has put something into it
+            os.rmdir(store.path(FOLDER))
 
 
 def _note(name: str) -> str:
