@@ -173,7 +173,11 @@ def tracking_uri(workdir: str) -> str:
             "tracking server (http://...) or to a local database (sqlite:////...)"
         )
     folder = Path(workdir).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"{folder}: cannot be made ({error.strerror}); choose another --workdir"
+        raise GemixError(text) from error
     return f"sqlite:///{folder}/mlflow.db"
 
 

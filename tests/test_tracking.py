@@ -118,3 +118,9 @@ def test_a_store_that_cannot_be_reached_is_named(config, workdir, monkeypatch, u
 def test_a_work_directory_in_s3_needs_a_server():
     with pytest.raises(GemixError, match="set MLFLOW_TRACKING_URI"):
         tracking_uri("s3://bucket/run")
+
+
+def test_a_work_directory_that_cannot_be_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(GemixError, match=r"file/run: cannot be made .*--workdir"):
+        tracking_uri(f"{tmp_path}/file/run")
