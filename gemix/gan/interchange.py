@@ -6,6 +6,7 @@ filters, bounds) is read off the layers' attributes; what these networks cannot 
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Mapping
 
@@ -20,6 +21,7 @@ from gemix.gan.generator import MAPPING_LR_MULTIPLIER, Generator
 from gemix.gan.pickles import PickledModule, Scalar
 from gemix.gan.transfer import Weights
 
+MAX_RESOLUTION = 2**13  # eight times what the public networks make
 WHOLE_BATCH = 2**16  # a minibatch-stddev group larger than any batch
 LINEAR_LAYERS = ("affine", "embed", "out", "skip")
 
@@ -47,6 +49,11 @@ def architecture_of(
     blocks = [4]
     while f"synthesis.b{2 * blocks[-1]}.conv1.weight" in g_state:
         blocks.append(2 * blocks[-1])
+    if blocks[-1] > MAX_RESOLUTION:
+        raise CheckpointError(
+            f"a generator of {blocks[-1]} x {blocks[-1]} pixels; gemix imports up to "
+            f"{MAX_RESOLUTION} x {MAX_RESOLUTION}"
+        )
     try:
         channels = {r: g_state[f"synthesis.b{r}.conv1.weight"].shape[0] for r in blocks}
         img_channels = g_state[f"synthesis.b{blocks[-1]}.torgb.weight"].shape[0]
@@ -72,7 +79,10 @@ def architecture_of(
     )
     wrong = {r: c for r, c in channels.items() if c != architecture.channels(r)}
     if wrong:
-        raise CheckpointError(f"channels {wrong} do not follow channel_base / resolution")
+        raise CheckpointError(
+            f"channels {reprlib.repr(wrong)} do not follow channel_base / resolution; gemix has "
+            "no such generator"
+        )
     return architecture
 
 
@@ -180,7 +190,7 @@ def _rescaled(module: PickledModule) -> dict[str, Tensor]:
     for path, layer in module.walk():
         rate = layer.settings.get("bias_gain", MAPPING_LR_MULTIPLIER)
         if path.startswith("mapping.fc") and rate != MAPPING_LR_MULTIPLIER:
-            if type(rate) not in (int, float) or not rate > 0:
+            if not _is_positive(rate):
                 raise CheckpointError(f"{path} has bias_gain {reprlib.repr(rate)}, want above 0")
             for name in layer.tensors:
                 state[f"{path}.{name}"] = layer.tensors[name] * (rate / MAPPING_LR_MULTIPLIER)
@@ -196,11 +206,15 @@ def _conv_clamp(modules: Mapping[str, PickledModule]) -> float | None:
         if "conv_clamp" in layer.settings and not path.endswith("skip")
     }
     bound = next(iter(bounds), None)
-    if len(bounds) > 1 or not (bound is None or (type(bound) in (int, float) and bound > 0)):
+    if len(bounds) > 1 or not (bound is None or _is_positive(bound)):
         raise CheckpointError(
             f"layers with conv_clamp {reprlib.repr(bounds)}; gemix has one bound for all layers"
         )
     return bound
+
+
+def _is_positive(value: Scalar) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
 
 
 def _group_size(discriminator: PickledModule | None) -> int:

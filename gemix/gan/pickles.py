@@ -1,11 +1,11 @@
 """Reads the network pickles of the public StyleGAN2-ADA without running anything in them.
 
-Unpickling calls whatever function a file names. Here a name finds one of the stand-ins below or is
-refused: a file can call them, but neither look into nor change what they hold. Modules come out as
-trees of tensors and plain settings; the source code that the files carry along is dropped unread.
+Unpickling calls whatever function a file names. Here a name finds one of the functions below or is
+refused (:mod:`gemix.gan.pickle_commands`). Modules come out as trees of tensors and plain settings;
+the source code that the files carry along is dropped unread.
 
-What a file may make this process allocate is bounded by its own size: the commands are counted
-before any is followed, and tensors together never claim more bytes than the file has.
+What a file may make this process allocate is bounded by its own size: storages together never hold
+more bytes than the file has, tensors never claim more, and each is in one place only.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-import pickle
-import pickletools
-import zipfile
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+import re
+from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from gemix.errors import CheckpointError
+from gemix.gan.pickle_commands import Ignored, Named, follow
+from gemix.gan.storages import read_storage
 
 NETWORKS = ("G", "D", "G_ema")
-MAX_COMMANDS = 1_000_000  # the three networks of 1024 x 1024 images take some 50,000
+MAX_DEPTH = 20  # of modules in modules; public networks have 4
+MAX_DIMENSIONS = 8  # of a tensor; public networks have 4
+_NAME = re.compile(r"[A-Za-z0-9_]{1,80}")  # of attributes, in the file's dictionaries of them
 
 Scalar = int | float | str | bool | None
 
@@ -67,8 +67,7 @@ def read_network_pickle(data: bytes) -> dict[str, PickledModule]:
             modules.
     """
     try:
-        _check_commands(data)
-        content = _NetworkUnpickler(data).load()
+        content = follow(io.BytesIO(data), _Reader(len(data)).find)
         seen: set[int] = set()
         return {name: _plain_module(content[name], seen) for name in NETWORKS if name in content}
     except CheckpointError:
@@ -79,95 +78,50 @@ def read_network_pickle(data: bytes) -> dict[str, PickledModule]:
         ) from error
 
 
-class _Opaque:
-    """Something that the file may hand around, but neither look into nor change."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Storage:
+    """The numbers of tensors, [n]."""
 
-    __slots__ = ("content",)
-
-    def __init__(self, content: Any = None):
-        object.__setattr__(self, "content", content)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise CheckpointError(f"the file tries to set the attribute {name!r:.80}; it is refused")
+    numbers: Tensor
 
 
-class _Function(_Opaque):
-    """Can be called, as the file's functions and classes are."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Tensor:
+    """A view of a storage."""
 
-    __slots__ = ()
-
-    def __call__(self, *args: object) -> object:
-        return self.content(*args)
+    values: Tensor
 
 
-class _Ignored(_Opaque):
-    """Stands for values that no network needs, such as NumPy's, however they are built."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Module:
+    """What the file says of a module, its state among it."""
 
-    __slots__ = ()
-
-    def __call__(self, *args: object) -> _Ignored:
-        return _Ignored()
-
-    def __setstate__(self, state: object) -> None:
-        pass
+    described: object
 
 
-class _Storage(_Opaque):
-    """Holds the numbers of one tensor, [n]."""
+class _Reader:
+    """The functions that a file may call, and what is left of the bytes that it may ask for."""
 
-    __slots__ = ()
-
-
-class _Tensor(_Opaque):
-    """Holds a view of a storage."""
-
-    __slots__ = ()
-
-
-class _Module(_Opaque):
-    """Holds what the file says of a module, its state among it."""
-
-    __slots__ = ()
-
-
-class _Sealed(type):
-    def __setattr__(cls, name: str, value: object) -> NoReturn:
-        raise CheckpointError(f"the file tries to set the attribute {name!r:.80}; it is refused")
-
-
-class _Dict(dict, metaclass=_Sealed):
-    """Any of the file's dictionaries. It starts empty: one made from others would copy them."""
-
-    __slots__ = ()
-
-    def __new__(cls) -> _Dict:
-        return super().__new__(cls)
-
-
-class _NetworkUnpickler(pickle.Unpickler):
-    """Finds stand-ins in place of functions and classes."""
-
-    def __init__(self, data: bytes):
-        super().__init__(io.BytesIO(data))
-        self.unclaimed = len(data)
-        self.known: dict[tuple[str, str], Callable[..., object]] = {
-            ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Function(_Module),
-            ("torch._utils", "_rebuild_tensor_v2"): _Function(self.tensor),
-            ("torch._utils", "_rebuild_parameter"): _Function(_parameter),
-            ("torch.storage", "_load_from_bytes"): _Function(_storage),
-            ("collections", "OrderedDict"): _Dict,
-            ("dnnlib.util", "EasyDict"): _Dict,
-            ("builtins", "set"): _Ignored(),
-            ("numpy", "dtype"): _Ignored(),
-            ("numpy", "ndarray"): _Ignored(),
+    def __init__(self, size: int):
+        self.unread = self.unclaimed = size
+        self.known = {
+            ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Module,
+            ("torch._utils", "_rebuild_tensor_v2"): self.tensor,
+            ("torch._utils", "_rebuild_parameter"): _parameter,
+            ("torch.storage", "_load_from_bytes"): self.storage,
+            ("collections", "OrderedDict"): _empty_dict,
+            ("dnnlib.util", "EasyDict"): _empty_dict,
+            ("builtins", "set"): _ignore,
+            ("numpy", "dtype"): _ignore,
+            ("numpy", "ndarray"): _ignore,
         }
         for core in ("numpy.core", "numpy._core"):
             for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer"):
                 module, function = name.split(".")
-                self.known[f"{core}.{module}", function] = _Ignored()
+                self.known[f"{core}.{module}", function] = _ignore
 
-    def find_class(self, module: str, name: str) -> Callable[..., object]:
-        """The stand-in of a name.
+    def find(self, module: str, name: str) -> Named:
+        """What a name stands for.
 
         Raises:
             CheckpointError: for every name that public networks do without.
@@ -178,29 +132,42 @@ class _NetworkUnpickler(pickle.Unpickler):
                 "StyleGAN2-ADA, in a place where running what is in the file does no harm"
             )
         if (module, name) not in self.known:
-            wanted = f"{module}.{name}"
             raise CheckpointError(
-                f"the file asks for {wanted!r:.80}, which no network needs; it is refused, and "
-                "nothing in it was run"
+                f"the file asks for {f'{module}.{name}'[:80]!r}, which no network needs; it is "
+                "refused, and nothing in it was run"
             )
-        return self.known[module, name]
+        return Named(self.known[module, name])
 
-    def tensor(self, storage: object, offset: object, size: tuple, stride: tuple, *_: object):
+    def storage(self, data: object) -> _Storage:
+        """The storage that ``torch.save`` wrote into bytes of the file."""
+        if type(data) is not bytes:
+            raise CheckpointError("the file makes a storage of something that is no bytes")
+        self.unread -= len(data)
+        if self.unread < 0:
+            raise CheckpointError(
+                "the file reads the same numbers again and again, into more memory than it is "
+                "large; it is refused"
+            )
+        return _Storage(read_storage(data))
+
+    def tensor(
+        self, storage: object, offset: object, size: object, stride: object, *_: object
+    ) -> _Tensor:
         """A view of a storage, within its bounds."""
-        numbers = (offset, *size, *stride)
-        if (
-            not isinstance(storage, _Storage)
-            or any(type(number) is not int or number < 0 for number in numbers)
-            or len(size) != len(stride)
+        if not (
+            isinstance(storage, _Storage)
+            and type(size) is type(stride) is tuple
+            and len(size) == len(stride) <= MAX_DIMENSIONS
+            and all(type(n) is int and 0 <= n < 2**63 for n in (offset, *size, *stride))
         ):
             raise CheckpointError("the file describes a tensor that cannot be; it is refused")
-        flat, count = storage.content, math.prod(size)
+        flat, count = storage.numbers, math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         self.unclaimed -= count * flat.element_size()
         if (count and last >= len(flat)) or self.unclaimed < 0:
             raise CheckpointError(
-                f"the file describes a tensor of shape {size!s:.80} and does not hold its "
-                "numbers; it is damaged or tampered with"
+                f"the file describes a tensor of shape {size} and does not hold its numbers; it "
+                "is damaged or tampered with"
             )
         return _Tensor(flat.as_strided(size, stride, offset))
 
@@ -211,52 +178,56 @@ def _parameter(tensor: object, *_: object) -> _Tensor:
     return tensor
 
 
-def _storage(data: object) -> _Storage:
-    """The storage in bytes that ``torch.save`` wrote, of its old or its zip format."""
-    try:
-        if zipfile.is_zipfile(stream := io.BytesIO(data)):
-            unpacked = sum(entry.file_size for entry in zipfile.ZipFile(stream).infolist())
-            if unpacked > len(data):
-                raise CheckpointError("the file holds a compressed tensor, which could be any size")
-        storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        # storage.untyped() is the same with a warning
-        return _Storage(torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage))
-    except CheckpointError:
-        raise
-    except Exception as error:  # torch's own message would advise to load it unsafely
-        raise CheckpointError(
-            "the file holds something other than plain numbers in the place of a tensor's; it is "
-            "damaged or tampered with, and nothing in it was run"
-        ) from error
+def _empty_dict() -> dict[object, object]:
+    """Any of the file's dictionaries; it takes no other one, which it would copy."""
+    return {}
 
 
-def _check_commands(data: bytes) -> None:
-    """Makes sure that the pickle is whole and that its commands are few."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        # a memo has room for its highest index
-        index = argument if "PUT" in opcode.name else 0
-        if max(count, index) > MAX_COMMANDS:
-            raise CheckpointError(
-                f"the file has more than {MAX_COMMANDS} pickle commands, far more than networks do"
-            )
+def _ignore(*_: object) -> Ignored:
+    return Ignored()
 
 
-def _plain_module(module: object, seen: set[int]) -> PickledModule:
-    """The tree below a module, each module in one place only, so that it is no larger than the
-    file.
+def _plain_module(module: object, seen: set[int], depth: int = 0) -> PickledModule:
+    """The tree below a module. Each module and tensor is in one place only, so that the tree is
+    no larger than the file.
     """
-    if not isinstance(module, _Module) or id(module) in seen:
-        raise CheckpointError("the file's networks are not trees of modules; it is refused")
-    seen.add(id(module))
-    state = module.content["state"]
-    tensors = state["_parameters"] | state["_buffers"]
+    _once(module, _Module, seen)
+    if depth > MAX_DEPTH:
+        raise CheckpointError(
+            f"the file's networks are no trees of modules as public ones are, but {depth} deep; it "
+            "is refused"
+        )
+    state = module.described["state"]
+    tensors = {
+        name: _once(value, _Tensor, seen).values
+        for group in ("_parameters", "_buffers")
+        for name, value in _named(state[group])
+        if value is not None
+    }
     return PickledModule(
         settings={k: v for k, v in _named(state) if type(v) in (int, float, str, bool, type(None))},
-        tensors={k: v.content for k, v in _named(tensors) if isinstance(v, _Tensor)},
-        children={k: _plain_module(v, seen) for k, v in _named(state["_modules"]) if v is not None},
+        tensors=tensors,
+        children={
+            name: _plain_module(child, seen, depth + 1)
+            for name, child in _named(state["_modules"])
+            if child is not None
+        },
     )
 
 
-def _named(values: dict[object, object]) -> Iterator[tuple[str, object]]:
-    # other keys could be nested so that writing one into a message would take forever
-    return ((key, value) for key, value in values.items() if type(key) is str)
+def _once(value: object, kind: type, seen: set[int]) -> object:
+    if not isinstance(value, kind) or id(value) in seen:
+        raise CheckpointError("the file's networks are not trees of modules; it is refused")
+    seen.add(id(value))
+    return value
+
+
+def _named(values: dict[str | int, object]) -> Iterator[tuple[str, object]]:
+    """The attributes, whose names become paths of weights and go into messages."""
+    for name, value in values.items():
+        if type(name) is not str or not _NAME.fullmatch(name):
+            raise CheckpointError(
+                f"the file has an attribute named {str(name)[:80]!r}, which is no name of "
+                "anything in a network; it is refused"
+            )
+        yield name, value

@@ -18,7 +18,8 @@ from gemix.gan.architecture import Architecture
 from gemix.gan.discriminator import Discriminator
 from gemix.gan.generator import Generator
 from gemix.gan.interchange import import_networks
-from gemix.gan.pickles import MAX_COMMANDS, read_network_pickle
+from gemix.gan.pickle_commands import MAX_COMMANDS
+from gemix.gan.pickles import read_network_pickle
 
 ARCHITECTURE = Architecture(
     resolution=8,
