@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +17,9 @@ from gemix.data.manifest import Manifest, ShardEntry, combine_content
 from gemix.data.shards import SCHEMA
 from gemix.errors import DataError
 from gemix.storage import Store
+
+_COLUMNS = ("class_index", "soft_label", "patient", "source")  # beside the images
+_BATCH_BYTES = 2**22  # of pixels that are decompressed at a time and copied while in the cache
 
 
 def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
@@ -52,9 +57,12 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
 
     def read(part: tuple[Store, Manifest, ShardEntry], end: int) -> pa.Table:
         store, manifest, shard = part
-        table = read_table(store, manifest, shard)
-        copy_images(f"{store.url}/{shard.name}", table, images[end - shard.rows : end])
-        return table.drop_columns(["image"])
+        file, where = _checked_file(store, manifest, shard), f"{store.url}/{shard.name}"
+        start = end - shard.rows
+        for batch in file.iter_batches(_batch_rows(first), columns=["image"], use_threads=False):
+            copy_images(where, pa.table(batch), images[start : start + len(batch)])
+            start += len(batch)
+        return file.read(columns=list(_COLUMNS), use_threads=False)
 
     # hashing and decompressing leave the interpreter to others, so threads do keep cores busy
     with ThreadPoolExecutor(pa.cpu_count()) as pool:
@@ -91,14 +99,36 @@ def read_table(store: Store, manifest: Manifest, shard: ShardEntry) -> pa.Table:
     Raises:
         DataError: if the file is missing, damaged or not of `SCHEMA`.
     """
+    return _checked_file(store, manifest, shard).read()
+
+
+def _checked_file(store: Store, manifest: Manifest, shard: ShardEntry) -> pq.ParquetFile:
+    """The shard's file, in memory; see :func:`read_table`."""
     where, remedy = f"{store.url}/{shard.name}", damage_remedy(manifest)
-    data = store.read_bytes(shard.name)
+    data = _bytes_of(store, shard.name)
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise DataError(f"{where}: damaged, its SHA-256 is not the manifest's; {remedy}")
-    table = pq.read_table(pa.BufferReader(data))
-    if not table.schema.equals(SCHEMA) or table.num_rows != shard.rows:
+    file = pq.ParquetFile(pa.BufferReader(data))
+    if not file.schema_arrow.equals(SCHEMA) or file.metadata.num_rows != shard.rows:
         raise DataError(f"{where}: not a shard of this schema and length; {remedy}")
-    return table
+    return file
+
+
+def _bytes_of(store: Store, name: str) -> pa.Buffer:
+    """The file's bytes; those of a local one in memory of Arrow's pool.
+
+    The pool gives the same pages to file after file, where Python asks the system for fresh ones
+    each time, which costs as much as decompressing.
+    """
+    if store.is_local and store.exists(name):
+        with contextlib.suppress(OSError), pa.OSFile(store.path(name)) as file:
+            return file.read_buffer()
+    return pa.py_buffer(store.read_bytes(name))
+
+
+def _batch_rows(manifest: Manifest) -> int:
+    """Images to decompress at a time."""
+    return max(1, _BATCH_BYTES // math.prod(manifest.image_shape))
 
 
 def damage_remedy(manifest: Manifest) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -90,6 +91,28 @@ def test_sets_are_concatenated_and_splits_kept_apart(tmp_path, images, labels):
     np.testing.assert_array_equal(train.images, images[[0, 1, 4, 5]])
     np.testing.assert_array_equal(test.images, images[2:4])
     assert len(everything) == 4
+
+
+@pytest.mark.parametrize(
+    "packing", [{"compression": "zstd", "compression_level": 1}, {"compression": "lz4"}, {}]
+)
+def test_shards_packed_in_other_ways_are_read_alike(tmp_path, packing):
+    """More images than are unpacked at a time, in row groups that cut across such batches."""
+    images = np.random.default_rng(2).integers(0, 256, (150, 1, 256, 256), dtype=np.uint8)
+    labels = np.arange(150) % 2
+    store = write_set(tmp_path, [("train", images, labels)], resolution=256)
+    file = tmp_path / "train-0.parquet"
+    pq.write_table(pq.read_table(file), file, row_group_size=47, **packing)
+    data, manifest = file.read_bytes(), Manifest.load(store)
+    sha256 = hashlib.sha256(data).hexdigest()
+    entry = dataclasses.replace(manifest.shards[0], bytes=len(data), sha256=sha256)
+    dataclasses.replace(manifest, shards=(entry,)).save(store)
+
+    read = read_images([store.url])
+
+    np.testing.assert_array_equal(read.images, images)
+    np.testing.assert_array_equal(read.labels, labels)
+    assert read.sources[149] == "s149"
 
 
 def test_digest_depends_on_content_alone(tmp_path, images, labels):
