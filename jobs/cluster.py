@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 
 import ray
 from ray.exceptions import RayTaskError
@@ -77,7 +78,13 @@ def mendable(error: BaseException | None) -> GemixError | None:
     if isinstance(error, RayTaskError):
         inner.append(error.cause)
     if isinstance(error, TrainingFailedError):
-        # Ray keeps the original beside its traceback, in a wrapper without a public name
-        failures = getattr(error, "worker_failures", {}).values()
-        inner += [getattr(failure, "_base_exc", failure) for failure in failures]
+        inner.append(getattr(error, "controller_failure", None))
+        inner.append(mendable_of_workers(getattr(error, "worker_failures", {})))
     return next((found for found in map(mendable, inner) if found), None)
+
+
+def mendable_of_workers(failures: Mapping[int, BaseException]) -> GemixError | None:
+    """The first error of gemix among those of Ray Train's workers, by rank."""
+    # Ray keeps the original beside its traceback, in a wrapper without a public name
+    originals = (getattr(failure, "_base_exc", failure) for failure in failures.values())
+    return next((found for found in map(mendable, originals) if found), None)

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
 
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
 from ray.train.torch import TorchTrainer
 
 from gemix.config import ComputeConfig
 from gemix.storage import Store
+from jobs.cluster import mendable, mendable_of_workers
+
+
+class _EndAtMistakes(UserCallback):
+    """Ends a run at a worker's first error that its user can mend: another start would repeat it.
+
+    An error here, in Ray's controller, is none that Ray tries again after. It stops the other
+    workers too, which may wait for the failed one.
+    """
+
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
+        known = mendable_of_workers(worker_exceptions)
+        if known is not None:
+            _hush()
+            raise known
+
+
+def _hush() -> None:
+    """Keeps Ray from logging, in this process, tracebacks of an error that says all itself."""
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
 
 
 def fit(
@@ -24,15 +45,28 @@ def fit(
     """Runs `worker` with `settings` in every worker process, PyTorch's process group made.
 
     Workers that die are started again, up to ``compute.max_failures`` times, and go on from what
-    they had written.
+    they had written. What the user can mend ends the run at once.
 
     Args:
         resources: what each worker asks for (:func:`jobs.cluster.worker_resources`).
         storage: directory or URL where Ray keeps what it needs to restart.
+
+    Raises:
+        GemixError: that of a worker, as it was raised there.
+        TrainingFailedError: if workers died more often than they may.
     """
+
+    def run(settings: dict[str, Any]) -> None:
+        try:
+            worker(settings)
+        except Exception as error:
+            if mendable(error) is not None:
+                _hush()
+            raise
+
     store = Store(storage)
-    TorchTrainer(
-        worker,
+    trainer = TorchTrainer(
+        run,
         train_loop_config=settings,
         scaling_config=ScalingConfig(
             num_workers=compute.workers,
@@ -46,5 +80,13 @@ def fit(
             storage_path=store.root,
             storage_filesystem=None if store.is_local else store.filesystem,
             failure_config=FailureConfig(max_failures=compute.max_failures),
+            callbacks=[_EndAtMistakes()],
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        known = mendable(error)
+        if known is None:
+            raise
+        raise known from error

@@ -1,0 +1,81 @@
+"""Which errors of workers end a Ray Train run, and which are tried again after."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train import TrainingFailedError
+
+from gemix.config import ComputeConfig
+from gemix.errors import DataError
+from jobs.cluster import connect
+from jobs.ray_train import fit
+
+pytestmark = pytest.mark.slow
+
+
+def run(folder: Path, fail: Callable[[int, int], None], workers: int) -> None:
+    """Runs workers that fail and then wait for each other; they are started three times at most.
+
+    The file ``seen`` tells the rank of every start.
+
+    Args:
+        fail: called with the rank and how many starts of it came before.
+    """
+    connect()
+    starts = folder / "starts"
+
+    def worker(settings: dict) -> None:
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        before = starts.read_text().split().count(str(rank)) if starts.exists() else 0
+        with starts.open("a") as file:
+            file.write(f"{rank}\n")
+        for _ in range(2):  # the second waits until Ray has seen the first, so all have started
+            ray.train.report({})
+        fail(rank, before)
+        if dist.is_initialized():
+            dist.all_reduce(torch.ones(1))
+
+    compute = ComputeConfig(workers=workers, cpus_per_worker=1, max_failures=2)
+    try:
+        fit("test", worker, {}, compute, {"CPU": 1.0}, str(folder / "ray"))
+    finally:
+        (folder / "seen").write_text(" ".join(sorted(starts.read_text().split())))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_the_user_can_mend_ends_the_run_at_once(tmp_path, workers):
+    """The first of two workers waits for the second, which does not come."""
+
+    def fail(rank, before):
+        if rank == workers - 1:
+            raise DataError("shard 7: damaged; write it again")
+
+    with pytest.raises(DataError, match=r"^shard 7: damaged; write it again$"):
+        run(tmp_path, fail, workers)
+    assert (tmp_path / "seen").read_text() == " ".join(map(str, range(workers)))
+
+
+def test_workers_that_are_killed_start_again(tmp_path):
+    def fail(rank, before):
+        if rank == 1 and not before:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run(tmp_path, fail, workers=2)
+    assert (tmp_path / "seen").read_text() == "0 0 1 1"
+
+
+def test_other_errors_are_tried_as_often_as_they_may(tmp_path):
+    def fail(rank, before):
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(TrainingFailedError, match="out of luck"):
+        run(tmp_path, fail, workers=1)
+    assert (tmp_path / "seen").read_text() == "0 0 0"
