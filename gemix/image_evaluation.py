@@ -21,6 +21,7 @@ from gemix.metrics.images.config import MetricsConfig
 from gemix.metrics.images.evaluation import ImageFigures, measure
 from gemix.metrics.images.extractor import Extractor
 from gemix.metrics.images.reference import Reference, reference_name
+from gemix.philox import draw
 from gemix.randomness import Stream
 from gemix.real_images import RealImages
 from gemix.storage import Store
@@ -147,7 +148,10 @@ class Evaluator:
         return self.extractor(np.zeros((1, *self.data.shape), np.uint8)).shape[1]
 
     def _draw(self, generator: ImageGenerator, indices: np.ndarray) -> np.ndarray:
-        labels = self.data.random_labels(Stream.METRIC, 0, indices.tolist()).cpu().numpy()
+        places = torch.from_numpy(indices).to(self.device)
+        seed, step = self.data.order.seed, torch.zeros((), dtype=torch.int64, device=self.device)
+        uniform, _ = draw(seed, Stream.METRIC, places, step, uniforms=1)
+        labels = self.data.random_labels(uniform[:, 0]).cpu().numpy()
         return sample_images(generator, indices.tolist(), labels, SamplingConfig(), self.device)
 
     def _samples(self, generator: ImageGenerator, count: int) -> Parts:

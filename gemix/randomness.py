@@ -3,7 +3,8 @@
 Every sample has a generator of its own, keyed by the four numbers, so the draw never depends on
 how a batch is split, on the number of workers or on what was drawn before. The bits come from
 the counter-based Philox 4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-SC 2011), whose stream NumPy guarantees across versions.
+SC 2011), whose stream NumPy guarantees across versions. What a training draws for every batch is
+drawn on its device instead (:mod:`gemix.philox`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Stream(enum.IntEnum):
     DATA_ORDER = 2
     G_LATENT = 3
     D_LATENT = 4
-    STYLE_MIXING = 5
+    # 5 drew style mixing and 17 labels, which are of the latents' streams now
     SYNTHESIS_NOISE = 6
     AUGMENT_REAL = 7
     AUGMENT_FAKE = 8
@@ -34,7 +35,6 @@ class Stream(enum.IntEnum):
     CLASSIFIER_ORDER = 14
     CLASSIFIER_AUGMENT = 15
     BOOTSTRAP = 16
-    TRAIN_LABEL = 17
     METRIC = 18
     PATH_LENGTH_NOISE = 19
     SHARD_ORDER = 20

@@ -6,18 +6,18 @@ Every transformation is applied with probability p and drawn from the sample's o
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gemix.gan.augment_set import AugmentSet, Draws
 from gemix.gan.colour import colour_transform, recolour
-from gemix.gan.geometry import identity, rotate, scale, translate, warp
-from gemix.randomness import Stream, sample_rng
+from gemix.gan.geometry import rotate, scale, translate, warp
+from gemix.philox import draw
+from gemix.randomness import Stream
 
 
 class Augmentation(NamedTuple):
@@ -54,68 +54,51 @@ AUGMENT_SETS: dict[str, AugmentSet] = {
 _UNIFORMS, _NORMALS = 24, 8  # random numbers a sample has; part of what a seed means
 
 
-def augment(
-    images: Tensor,
-    strength: AugmentSet,
-    p: float,
-    *,
-    seed: int,
-    stream: Stream,
-    indices: Sequence[int],
-    step: int,
-) -> Tensor:
-    """Augments a batch: :func:`draw_augmentation`, then :func:`apply_augmentation`."""
-    drawn = draw_augmentation(
-        strength, p, seed=seed, stream=stream, indices=indices, step=step, device=images.device
-    )
-    return apply_augmentation(images, drawn)
+@dataclasses.dataclass(frozen=True)
+class Augmenter:
+    """Augments the images of a worker.
 
-
-def draw_augmentation(
-    strength: AugmentSet,
-    p: float,
-    *,
-    seed: int,
-    stream: Stream,
-    indices: Sequence[int],
-    step: int,
-    device: torch.device,
-) -> Augmentation | None:
-    """Draws what is done to the samples of a batch; None if nothing is.
-
-    Args:
-        p: probability of each transformation, 0 to 1.
-        indices: the N samples' positions in the global batch.
+    Attributes:
+        strength: of each transformation.
+        positions: of the N images in the global batch, int64 [N].
     """
-    if p == 0 or strength == AugmentSet():
-        return None
-    rngs = [sample_rng(seed, stream, index, step) for index in indices]
-    gate, value = np.split(np.stack([rng.random(_UNIFORMS) for rng in rngs]), 2, axis=1)
-    draws = Draws(
-        gate=gate < p,
-        uniform=value,
-        normal=np.stack([rng.standard_normal(_NORMALS) for rng in rngs]),
-    )
-    transform = colour = None
-    if strength.moves:
-        transform = torch.from_numpy(geometric_transform(strength, draws, p)).to(device)
-    if strength.recolours:
-        colour = torch.from_numpy(colour_transform(strength, draws)).to(device)
-    return Augmentation(transform, colour)
+
+    strength: AugmentSet
+    seed: int
+    positions: Tensor
+
+    def __call__(self, images: Tensor, stream: Stream, step: Tensor, p: Tensor | None) -> Tensor:
+        """Images [N, C, H, W], augmented as is drawn for this step of the stream.
+
+        `p` is the probability of each transformation, 0 to 1, a float64 tensor of no dimension;
+        None leaves the images as they are.
+        """
+        return images if p is None else apply_augmentation(images, self.draw(stream, step, p))
+
+    def draw(self, stream: Stream, step: Tensor, p: Tensor) -> Augmentation:
+        """Draws what is done to the images."""
+        uniform, normal = draw(
+            self.seed, stream, self.positions, step, uniforms=_UNIFORMS, normals=_NORMALS
+        )
+        gate, value = uniform.chunk(2, dim=1)
+        draws = Draws(p=p, gate=gate < p, uniform=value, normal=normal.double())
+        moves, recolours = self.strength.moves, self.strength.recolours
+        return Augmentation(
+            geometric_transform(self.strength, draws) if moves else None,
+            colour_transform(self.strength, draws) if recolours else None,
+        )
 
 
-def apply_augmentation(images: Tensor, augmentation: Augmentation | None) -> Tensor:
+def apply_augmentation(images: Tensor, augmentation: Augmentation) -> Tensor:
     """Augments a batch; differentiable, twice, in the images.
 
     Args:
         images: [N, C, H, W] with H = W, about -1 to 1; C is 1 or 3.
-        augmentation: of the N images; None returns them as they are.
+        augmentation: of the N images.
 
     Returns:
         Images of the same shape.
     """
-    if augmentation is None:
-        return images
     if augmentation.transform is not None:
         images = _move(images, augmentation.transform)
     if augmentation.colour is not None:
@@ -134,32 +117,32 @@ def _move(images: Tensor, transform: Tensor) -> Tensor:
     return images.index_copy(0, rows, warp(images[rows], transform[rows])) if len(rows) else images
 
 
-def geometric_transform(strength: AugmentSet, draws: Draws, p: float) -> np.ndarray:
+def geometric_transform(strength: AugmentSet, draws: Draws) -> Tensor:
     """The map from source to augmented coordinates, in units of half the image: [N, 3, 3]."""
     u, n, s = draws.uniform, draws.normal, strength
-    transform = identity(len(u))
+    transform = torch.eye(3, dtype=u.dtype, device=u.device).expand(len(u), 3, 3)
     if s.xflip:
-        flip = draws.chosen(0, np.where(u[:, 0] < 0.5, -1.0, 1.0), 1.0)
-        transform = scale(flip, np.ones_like(flip)) @ transform
+        flip = draws.chosen(0, torch.where(u[:, 0] < 0.5, -1.0, 1.0).to(u), 1.0)
+        transform = scale(flip, torch.ones_like(flip)) @ transform
     if s.rotate90:
-        transform = rotate(draws.chosen(1, np.floor(u[:, 1] * 4) * (math.pi / 2))) @ transform
+        transform = rotate(draws.chosen(1, torch.floor(u[:, 1] * 4) * (math.pi / 2))) @ transform
     if s.xint:
         # whole pixels are not enforced: the warp that follows interpolates in any case
         x, y = (draws.chosen(2, (2 * u[:, i] - 1) * (2 * s.xint)) for i in (2, 3))
         transform = translate(x, y) @ transform
     if s.scale:
-        zoom = draws.chosen(3, np.exp2(n[:, 0] * s.scale), 1.0)
+        zoom = draws.chosen(3, torch.exp2(n[:, 0] * s.scale), 1.0)
         transform = scale(zoom, zoom) @ transform
     # two rotations around the anisotropic scaling, of joint probability p
-    rotates = 1 - math.sqrt(1 - p)
+    rotates = 1 - torch.sqrt(1 - draws.p)
     if s.rotate:
-        angle = np.where(u[:, 4] < rotates, (2 * u[:, 5] - 1) * s.rotate * math.pi, 0.0)
+        angle = torch.where(u[:, 4] < rotates, (2 * u[:, 5] - 1) * s.rotate * math.pi, 0.0)
         transform = rotate(angle) @ transform
     if s.aniso:
-        stretch = draws.chosen(4, np.exp2(n[:, 1] * s.aniso), 1.0)
+        stretch = draws.chosen(4, torch.exp2(n[:, 1] * s.aniso), 1.0)
         transform = scale(stretch, 1 / stretch) @ transform
     if s.rotate:
-        angle = np.where(u[:, 6] < rotates, (2 * u[:, 7] - 1) * s.rotate * math.pi, 0.0)
+        angle = torch.where(u[:, 6] < rotates, (2 * u[:, 7] - 1) * s.rotate * math.pi, 0.0)
         transform = rotate(angle) @ transform
     if s.xfrac:
         x, y = (draws.chosen(5, n[:, i] * (2 * s.xfrac)) for i in (2, 3))

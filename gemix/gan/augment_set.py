@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
+import torch
+from torch import Tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,20 @@ class AugmentSet:
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Random numbers of a batch: which transformations apply, and how much."""
+    """Random numbers of N samples: which transformations apply, and how much.
 
-    gate: np.ndarray
-    uniform: np.ndarray
-    normal: np.ndarray
+    Attributes:
+        p: probability of each transformation, float64 scalar.
+        gate: bool [N, 12].
+        uniform: float64 [N, 12] in [0, 1).
+        normal: float64 [N, 8].
+    """
 
-    def chosen(self, column: int, value: np.ndarray, neutral: float = 0.0) -> np.ndarray:
-        """`value` where the transformation of this column applies, else `neutral`."""
-        return np.where(self.gate[:, column], value, neutral)
+    p: Tensor
+    gate: Tensor
+    uniform: Tensor
+    normal: Tensor
+
+    def chosen(self, column: int, value: Tensor, neutral: float = 0.0) -> Tensor:
+        """`value` [N] where the transformation of this column applies, else `neutral`."""
+        return torch.where(self.gate[:, column], value, neutral)

@@ -12,7 +12,8 @@ from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
 from gemix.gan.phases import PhaseTrainer
 from gemix.gan.state import TrainingState
-from gemix.randomness import Stream, normal
+from gemix.philox import draw
+from gemix.randomness import Stream
 
 GENERATOR_LOSSES = {
     "minimax": losses.minimax_generator_loss,
@@ -48,38 +49,35 @@ class CganTrainer(PhaseTrainer):
     def train_discriminator(self) -> Tensor:
         """Tells real from generated images, each by its label."""
         with self.discriminator_update:
-            loss = self.discriminator_loss(
-                *self.latents(Stream.D_LATENT, phase=0), *self.real_batch()
-            )
+            loss = self.discriminator_loss(self.step, *self.real_batch())
             loss.backward()
         return loss.detach().clone()
 
     def train_generator(self) -> Tensor:
         """Moves the generator to where the discriminator believes its images."""
         with self.generator_update:
-            loss = self.generator_loss(*self.latents(Stream.G_LATENT, phase=1))
+            loss = self.generator_loss(self.step)
             loss.backward()
         return loss.detach().clone()
 
-    def discriminator_loss(
-        self, z: Tensor, label: Tensor, reals: Tensor, real_label: Tensor
-    ) -> Tensor:
-        """Of images of latents and labels, beside real ones; pure, as compiling wants it."""
+    def discriminator_loss(self, step: Tensor, reals: Tensor, real_label: Tensor) -> Tensor:
+        """Of the step's images, beside real ones; pure, as compiling wants it."""
         with torch.no_grad():
+            z, label = self.latents(Stream.D_LATENT, step)
             fakes = self.state.generator(z, label, dtype=self.dtype)
         images, labels = torch.cat([reals, fakes]), torch.cat([real_label, label])
         logits = self.state.discriminator(images, labels, self.dtype)
         return losses.discriminator_loss(*logits.chunk(2))
 
-    def generator_loss(self, z: Tensor, label: Tensor) -> Tensor:
-        """Of images of latents and labels; pure, as compiling wants it."""
+    def generator_loss(self, step: Tensor) -> Tensor:
+        """Of the step's images; pure, as compiling wants it."""
+        z, label = self.latents(Stream.G_LATENT, step)
         images = self.state.generator(z, label, dtype=self.dtype)
         logits = self.state.discriminator(images, label, self.dtype)
         return GENERATOR_LOSSES[self.config.cgan_loss](logits)
 
-    def latents(self, stream: Stream, phase: int) -> tuple[Tensor, Tensor]:
+    def latents(self, stream: Stream, step: Tensor) -> tuple[Tensor, Tensor]:
         """Latents [n, z_dim] and training labels [n, K] for this worker's share of the batch."""
-        step, size = self.state.step, self.state.generator.architecture.z_dim
-        z = normal(self.config.seed, stream, self.positions, (size,), step)
-        label = self.data.random_labels(Stream.TRAIN_LABEL, 2 * step + phase, self.positions)
-        return z.to(self.device), label
+        size = self.state.generator.architecture.z_dim
+        uniform, z = draw(self.config.seed, stream, self.places, step, uniforms=1, normals=size)
+        return z, self.data.random_labels(uniform[:, 0])

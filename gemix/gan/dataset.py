@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gemix.errors import DataError
 from gemix.gan.order import Order
-from gemix.randomness import Stream, sample_rng
 
 
 class TrainingData(abc.ABC):
@@ -68,13 +67,12 @@ class TrainingData(abc.ABC):
             float32 images [n, C, H, W] from -1 to 1, and labels [n, K].
         """
 
-    def random_labels(self, stream: Stream, step: int, positions: Sequence[int]) -> Tensor:
-        """Labels [n, K] of training images drawn at random, to ask the generator for."""
-        rows = [
-            int(sample_rng(self.order.seed, stream, position, step).integers(len(self)))
-            for position in positions
-        ]
-        return self.labels[self.to_device(np.asarray(rows, dtype=np.int64))]
+    def random_labels(self, uniform: Tensor) -> Tensor:
+        """Labels [n, K] of training images, each as likely as the others, to ask the generator for.
+
+        `uniform` are n random numbers in [0, 1), float64 [n] on the device.
+        """
+        return self.labels[(uniform * len(self)).long()]
 
     def to_device(self, values: np.ndarray) -> Tensor:
         """The values on the device; nothing there is waited for."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,32 +31,28 @@ _REACH = 5  # doubled pixels beyond the border that the halving filter reaches
 _LEAD = (len(SYM6) - 1) / 2 - sum(i * tap for i, tap in enumerate(SYM6)) / sum(SYM6)
 
 
-def identity(count: int) -> np.ndarray:
-    """[count, 3, 3]."""
-    return np.tile(np.eye(3), (count, 1, 1))
-
-
-def translate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def translate(x: Tensor, y: Tensor) -> Tensor:
     """Shifts by (x, y), each [N]: [N, 3, 3]."""
-    matrix = identity(len(x))
-    matrix[:, 0, 2], matrix[:, 1, 2] = x, y
-    return matrix
+    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    return _matrices((one, zero, x), (zero, one, y))
 
 
-def scale(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def scale(x: Tensor, y: Tensor) -> Tensor:
     """Stretches by (x, y), each [N]: [N, 3, 3]."""
-    matrix = identity(len(x))
-    matrix[:, 0, 0], matrix[:, 1, 1] = x, y
-    return matrix
+    zero = torch.zeros_like(x)
+    return _matrices((x, zero, zero), (zero, y, zero))
 
 
-def rotate(angle: np.ndarray) -> np.ndarray:
+def rotate(angle: Tensor) -> Tensor:
     """Turns by `angle` [N] in radians: [N, 3, 3]."""
-    matrix = identity(len(angle))
-    matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(angle)
-    matrix[:, 1, 0] = np.sin(angle)
-    matrix[:, 0, 1] = -matrix[:, 1, 0]
-    return matrix
+    sin, cos, zero = angle.sin(), angle.cos(), torch.zeros_like(angle)
+    return _matrices((cos, -sin, zero), (sin, cos, zero))
+
+
+def _matrices(*rows: tuple[Tensor, ...]) -> Tensor:
+    """Affine maps of their first two rows, of numbers [N] each: [N, 3, 3]."""
+    zero = torch.zeros_like(rows[0][0])
+    return torch.stack([torch.stack(row, 1) for row in (*rows, (zero, zero, zero + 1))], 1)
 
 
 def warp(images: Tensor, transform: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,11 +12,8 @@ from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.generator import Generator
 from gemix.gan.losses import path_length_noise
-from gemix.gan.networks import ImageGenerator
-from gemix.randomness import Stream, normal, sample_rng
-
-# Each phase of a step has noise of its own.
-_PHASES = {Stream.G_LATENT: 0, Stream.D_LATENT: 1, Stream.PATH_LENGTH: 2}
+from gemix.philox import draw
+from gemix.randomness import Stream
 
 
 class Latents(NamedTuple):
@@ -45,67 +41,53 @@ def styles(generator: Generator, latents: Latents) -> Tensor:
 
 
 class LatentSource:
-    """Draws what the generator is fed with while training.
+    """Draws what the generator is fed with while training, on the device of the data.
+
+    Drawing is plain tensor operations of the step, so it compiles with what it is drawn for.
 
     Args:
-        positions: this worker's positions in the global batch.
+        positions: this worker's positions in the global batch, int64 [n].
     """
 
     def __init__(
-        self,
-        generator: Generator,
-        data: TrainingData,
-        config: GanConfig,
-        positions: Sequence[int],
+        self, generator: Generator, data: TrainingData, config: GanConfig, positions: Tensor
     ):
-        self.generator, self.data, self.config = generator, data, config
-        self.positions = list(positions)
-        self.device = data.device
+        self.generator, self.data, self.positions = generator, data, positions
+        self.seed, self.style_mixing_prob = config.seed, config.style_mixing_prob
 
-    def draw(self, stream: Stream, step: int, shrink: int = 1) -> Latents:
-        """What this worker's images of a step are made of.
+    def draw(self, stream: Stream, step: Tensor, shrink: int = 1) -> Latents:
+        """What this worker's images of a step, int64 of no dimension, are made of.
 
         `shrink` takes only the first of so many parts of the batch.
         """
         positions = self.positions[: math.ceil(len(self.positions) / shrink)]
-        seed, phase_step = self.config.seed, step * len(_PHASES) + _PHASES[stream]
-        label = self.data.random_labels(Stream.TRAIN_LABEL, phase_step, positions)
-        z = normal(seed, stream, positions, (2, self.generator.architecture.z_dim), step)
-        keep = None
-        if self.config.style_mixing_prob:
-            keep = self._before_crossover(positions, phase_step)[:, :, None].to(self.device)
-        noise = draw_noise(self.generator, seed, positions, phase_step, self.device)
-        return Latents(label, z.to(self.device), keep, noise)
+        z_dim, shapes = self.generator.architecture.z_dim, self.generator.noise_shapes
+        sizes = [height * width for height, width in shapes]
+        uniform, normal = draw(
+            self.seed, stream, positions, step, uniforms=3, normals=2 * z_dim + sum(sizes)
+        )
+        z, *noise = normal.split([2 * z_dim, *sizes], dim=1)
+        return Latents(
+            self.data.random_labels(uniform[:, 0]),
+            z.unflatten(1, (2, z_dim)),
+            self._before_crossover(uniform[:, 1:]) if self.style_mixing_prob else None,
+            [part.reshape(-1, 1, *shape) for part, shape in zip(noise, shapes, strict=True)],
+        )
 
-    def path_noise(self, count: int, step: int) -> Tensor:
+    def path_noise(self, count: int, step: Tensor) -> Tensor:
         """The noise images of the path length penalty, for the first `count` [n, C, H, W]."""
         positions, shape = self.positions[:count], self.data.shape
-        noise = normal(self.config.seed, Stream.PATH_LENGTH_NOISE, positions, shape, step)
-        return path_length_noise(noise.to(self.device))
+        stream, size = Stream.PATH_LENGTH_NOISE, math.prod(self.data.shape)
+        _, noise = draw(self.seed, stream, positions, step, normals=size)
+        return path_length_noise(noise.unflatten(1, shape))
 
-    def _before_crossover(self, positions: Sequence[int], step: int) -> Tensor:
-        """Which styles stay those of the first latent: bool [n, num_ws].
+    def _before_crossover(self, uniform: Tensor) -> Tensor:
+        """Which styles stay those of the first latent: bool [n, num_ws, 1].
 
         With probability `style_mixing_prob` a sample changes its latent at a layer from 1 on
-        (Karras et al. 2019, section 3.1).
+        (Karras et al. 2019, section 3.1). `uniform` [n, 2] says where, and whether.
         """
         num_ws = self.generator.architecture.num_ws
-        keep = torch.ones(len(positions), num_ws, dtype=torch.bool)
-        for row, position in enumerate(positions):
-            rng = sample_rng(self.config.seed, Stream.STYLE_MIXING, position, step)
-            if rng.random() < self.config.style_mixing_prob:
-                keep[row, rng.integers(1, num_ws) :] = False
-        return keep
-
-
-def draw_noise(
-    generator: ImageGenerator, seed: int, indices: Sequence[int], step: int, device: torch.device
-) -> list[Tensor]:
-    """Fresh noise of every shape that the generator takes, [n, 1, H, W] each."""
-    shapes = generator.noise_shapes
-    sizes = [height * width for height, width in shapes]
-    flat = normal(seed, Stream.SYNTHESIS_NOISE, indices, (sum(sizes),), step).to(device)
-    return [
-        part.reshape(-1, 1, *shape)
-        for part, shape in zip(flat.split(sizes, dim=1), shapes, strict=True)
-    ]
+        crossover = 1 + torch.floor(uniform[:, :1] * (num_ws - 1))
+        layer = torch.arange(num_ws, device=uniform.device)
+        return ((layer < crossover) | (uniform[:, 1:] >= self.style_mixing_prob))[:, :, None]

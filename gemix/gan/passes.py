@@ -1,4 +1,4 @@
-"""The passes of StyleGAN2-ADA's phases through both networks, from what was drawn to the loss."""
+"""The passes of StyleGAN2-ADA's phases through both networks, from what is drawn to the loss."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import torch
 from torch import Tensor
 
 from gemix.gan import losses
-from gemix.gan.augment import Augmentation, apply_augmentation
+from gemix.gan.augment import Augmenter
 from gemix.gan.compiled import compiled
 from gemix.gan.discriminator import Discriminator
 from gemix.gan.generator import Generator
-from gemix.gan.latents import Latents, styles
+from gemix.gan.latents import LatentSource, styles
+from gemix.randomness import Stream
 
 
 class Passes:
     """One function a phase, of the networks' weights and of its arguments alone.
 
-    They draw nothing, tell other workers nothing and change nothing, so each compiles as a whole,
-    with its backward pass. Inside a compiled graph a gradient penalty is a torch.func.grad, as
-    autograd.grad with create_graph does not compile; outside, the custom derivatives that make the
-    eager mode fast want the latter.
+    What is random in it is a function of the step. The functions tell other workers nothing and
+    change nothing, so each compiles as a whole, draws and backward pass included. Inside a
+    compiled graph a gradient penalty is a torch.func.grad, as autograd.grad with create_graph does
+    not compile; outside, the custom derivatives that make the eager mode fast want the latter.
+
+    The `step` of each is an int64 tensor of no dimension, and `p` the augmentations' probability,
+    float64 of no dimension; None augments nothing.
 
     Args:
         dtype: what convolutions compute in.
@@ -30,28 +34,32 @@ class Passes:
         self,
         generator: Generator,
         discriminator: Discriminator,
+        latents: LatentSource,
+        augment: Augmenter,
         dtype: torch.dtype,
         compile_on: torch.device | None = None,
     ):
         self.generator, self.discriminator, self.dtype = generator, discriminator, dtype
+        self.latents, self.augment = latents, augment
         if compile_on is not None:
             self.generator_loss = compiled(self.generator_loss, compile_on)
             self.path_lengths = compiled(self.path_lengths, compile_on)
             self.discriminator_loss = compiled(self.discriminator_loss, compile_on)
             self.r1_penalties = compiled(self.r1_penalties, compile_on)
 
-    def generator_loss(
-        self, latents: Latents, augmentation: Augmentation | None
-    ) -> tuple[Tensor, Tensor]:
+    def generator_loss(self, step: Tensor, p: Tensor | None) -> tuple[Tensor, Tensor]:
         """The generator's loss, and the mean of w [w_dim] over its samples."""
+        latents = self.latents.draw(Stream.G_LATENT, step)
         ws = styles(self.generator, latents)
         images = self.generator.synthesis(ws, latents.noise, self.dtype)
-        images = apply_augmentation(images, augmentation)
+        images = self.augment(images, Stream.AUGMENT_FAKE, 2 * step, p)
         loss = losses.generator_loss(self.discriminator(images, latents.label, self.dtype))
         return loss, ws[:, 0].detach().mean(dim=0)
 
-    def path_lengths(self, latents: Latents, path_noise: Tensor) -> Tensor:
-        """Lengths of J_w^T y: [n]; `path_noise` is as :func:`losses.path_lengths` wants it."""
+    def path_lengths(self, step: Tensor, shrink: int) -> Tensor:
+        """Lengths of J_w^T y for the first of `shrink` parts of the batch: [n]."""
+        latents = self.latents.draw(Stream.PATH_LENGTH, step, shrink)
+        path_noise = self.latents.path_noise(len(latents.z), step)
 
         def synthesis(ws: Tensor) -> Tensor:
             return self.generator.synthesis(ws, latents.noise, self.dtype)
@@ -64,30 +72,28 @@ class Passes:
 
     def discriminator_loss(
         self,
-        latents: Latents,
-        fake_augmentation: Augmentation | None,
+        step: Tensor,
+        p: Tensor | None,
         reals: Tensor,
         real_label: Tensor,
-        real_augmentation: Augmentation | None,
     ) -> tuple[Tensor, Tensor]:
         """The discriminator's loss, and its logits of the real images [n, 1]."""
         with torch.no_grad():
+            latents = self.latents.draw(Stream.D_LATENT, step)
             ws = styles(self.generator, latents)
             fakes = self.generator.synthesis(ws, latents.noise, self.dtype)
-            fakes = apply_augmentation(fakes, fake_augmentation)
-            reals = apply_augmentation(reals, real_augmentation)
+            fakes = self.augment(fakes, Stream.AUGMENT_FAKE, 2 * step + 1, p)
+            reals = self.augment(reals, Stream.AUGMENT_REAL, 2 * step, p)
         images, labels = torch.cat([reals, fakes]), torch.cat([real_label, latents.label])
         logits = self.discriminator(images, labels, self.dtype, batches=2)
         real_logits, fake_logits = logits.chunk(2)
         return losses.discriminator_loss(real_logits, fake_logits), real_logits.detach()
 
-    def r1_penalties(
-        self, reals: Tensor, label: Tensor, augmentation: Augmentation | None
-    ) -> Tensor:
+    def r1_penalties(self, step: Tensor, p: Tensor | None, reals: Tensor, label: Tensor) -> Tensor:
         """The R1 penalty of each real image: [n]."""
 
         def logits(images: Tensor) -> Tensor:
-            images = apply_augmentation(images, augmentation)
+            images = self.augment(images, Stream.AUGMENT_REAL, 2 * step + 1, p)
             return self.discriminator(images, label, self.dtype)
 
         if not torch.compiler.is_compiling():

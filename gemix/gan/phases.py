@@ -6,6 +6,7 @@ import abc
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from gemix.gan.compiled import compiler_failures_explained
@@ -22,7 +23,8 @@ class PhaseTrainer(abc.ABC):
 
     Attributes:
         remedy: the settings that calm this method where it diverges, in words.
-        positions: this worker's positions in the global batch.
+        positions, places: this worker's positions in the global batch, on the host and, as int64
+            [n], on the device.
         dtype: what convolutions compute in.
         generator_update, discriminator_update: within one of them, that network learns.
     """
@@ -36,6 +38,7 @@ class PhaseTrainer(abc.ABC):
         self.device = data.device
         self.dtype = apply_easings(state, config, self.device)
         self.positions = workers.positions(config.batch, config.sample_group)
+        self.places = torch.tensor(self.positions, device=self.device)
         generator, discriminator = state.generator, state.discriminator
         self.generator_update = NetworkUpdate(
             generator, state.g_optimizer, workers, others=[discriminator]
@@ -70,6 +73,11 @@ class PhaseTrainer(abc.ABC):
     def frozen(self) -> Sequence[nn.Parameter]:
         """Parameters of the discriminator that stay as they are."""
         return ()
+
+    @property
+    def step(self) -> Tensor:
+        """The step on the device, where random numbers are drawn as a function of it."""
+        return torch.full((), self.state.step, device=self.device)
 
     def real_batch(self) -> tuple[Tensor, Tensor]:
         """This worker's share of the step's real images and labels."""

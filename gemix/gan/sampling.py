@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from gemix.gan.device import default_device
-from gemix.gan.latents import draw_noise
 from gemix.gan.networks import ImageGenerator
+from gemix.randomness import Stream, normal
 from gemix.schema import Config, Fraction, Positive
 
 NoiseMode = Literal["random", "const", "none"]
@@ -80,8 +80,11 @@ def draw_noise_of_seeds(
     generator: ImageGenerator, seeds: Sequence[int], device: torch.device
 ) -> list[torch.Tensor]:
     """Noise of every shape that the generator takes, a function of each image's own seed."""
-    rows = [draw_noise(generator, seed, [0], 0, device) for seed in seeds]
-    return [torch.cat(layer) for layer in zip(*rows, strict=True)]
+    shapes = generator.noise_shapes
+    sizes = [height * width for height, width in shapes]
+    rows = [normal(seed, Stream.SYNTHESIS_NOISE, [0], (sum(sizes),)) for seed in seeds]
+    parts = torch.cat(rows).to(device).split(sizes, dim=1)
+    return [part.reshape(-1, 1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gemix.gan import losses
-from gemix.gan.augment import AUGMENT_SETS, Augmentation, draw_augmentation
+from gemix.gan.augment import AUGMENT_SETS, Augmenter
+from gemix.gan.augment_set import AugmentSet
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
@@ -16,7 +17,6 @@ from gemix.gan.latents import LatentSource
 from gemix.gan.passes import Passes
 from gemix.gan.phases import PhaseTrainer
 from gemix.gan.state import TrainingState
-from gemix.randomness import Stream
 
 
 class StyleGAN2ADATrainer(PhaseTrainer):
@@ -28,15 +28,16 @@ class StyleGAN2ADATrainer(PhaseTrainer):
         self, state: TrainingState, data: TrainingData, config: GanConfig, workers: Workers
     ):
         super().__init__(state, data, config, workers)
-        self.latents = LatentSource(state.generator, data, config, self.positions)
+        self.augment = Augmenter(AUGMENT_SETS[config.augment], config.seed, self.places)
         self.passes = Passes(
             state.generator,
             state.discriminator,
+            LatentSource(state.generator, data, config, self.places),
+            self.augment,
             self.dtype,
             compile_on=self.device if config.compile else None,
         )
         self.r1_gamma = config.resolved_r1_gamma(data.resolution)
-        self.augmentations = AUGMENT_SETS[config.augment]
 
     def frozen(self) -> Sequence[nn.Parameter]:
         """Those of `freeze_d`."""
@@ -59,9 +60,7 @@ class StyleGAN2ADATrainer(PhaseTrainer):
     def train_generator(self) -> Tensor:
         """Moves the generator to where the discriminator believes its images."""
         with self.generator_update as update:
-            latents = self.latents.draw(Stream.G_LATENT, self.state.step)
-            augmentation = self.augmentation(Stream.AUGMENT_FAKE, phase=0)
-            loss, w_mean = self.passes.generator_loss(latents, augmentation)
+            loss, w_mean = self.passes.generator_loss(self.step, self.augment_p)
             loss.backward()
         if update.applied:
             self.state.generator.mapping.update_w_avg(self.workers.mean(w_mean))
@@ -71,11 +70,7 @@ class StyleGAN2ADATrainer(PhaseTrainer):
         """Evens out the path lengths; returns their mean."""
         config, state = self.config, self.state
         with self.generator_update as update:
-            latents = self.latents.draw(
-                Stream.PATH_LENGTH, state.step, shrink=config.pl_batch_shrink
-            )
-            path_noise = self.latents.path_noise(len(latents.z), state.step)
-            lengths = self.passes.path_lengths(latents, path_noise)
+            lengths = self.passes.path_lengths(self.step, config.pl_batch_shrink)
             mean = self.workers.mean(lengths.mean())
             pl_mean = state.pl_mean.lerp(mean.detach(), config.pl_decay)
             loss = losses.path_length_penalty(lengths, pl_mean) * config.pl_weight
@@ -89,10 +84,7 @@ class StyleGAN2ADATrainer(PhaseTrainer):
         """Tells real from generated images."""
         with self.discriminator_update as update:
             loss, real_logits = self.passes.discriminator_loss(
-                self.latents.draw(Stream.D_LATENT, self.state.step),
-                self.augmentation(Stream.AUGMENT_FAKE, phase=1),
-                *self.real_batch(),
-                self.augmentation(Stream.AUGMENT_REAL, phase=0),
+                self.step, self.augment_p, *self.real_batch()
             )
             loss.backward()
         if update.applied:
@@ -103,8 +95,8 @@ class StyleGAN2ADATrainer(PhaseTrainer):
     def regularize_discriminator(self) -> Tensor:
         """Keeps the discriminator flat around the real images; returns the mean R1 penalty."""
         with self.discriminator_update:
-            augmentation = self.augmentation(Stream.AUGMENT_REAL, phase=1)
-            penalty = self.passes.r1_penalties(*self.real_batch(), augmentation).mean()
+            penalties = self.passes.r1_penalties(self.step, self.augment_p, *self.real_batch())
+            penalty = penalties.mean()
             (penalty * (self.r1_gamma / 2) * self.config.d_reg_interval).backward()
         return penalty.detach()
 
@@ -118,14 +110,9 @@ class StyleGAN2ADATrainer(PhaseTrainer):
         state.sign_sum, state.sign_count = torch.zeros_like(state.sign_sum), 0
         return r_t
 
-    def augmentation(self, stream: Stream, phase: int) -> Augmentation | None:
-        """What is done to this worker's images before the discriminator is shown them."""
-        return draw_augmentation(
-            self.augmentations,
-            self.state.augment_p,
-            seed=self.config.seed,
-            stream=stream,
-            indices=self.positions,
-            step=2 * self.state.step + phase,
-            device=self.device,
-        )
+    @property
+    def augment_p(self) -> Tensor | None:
+        """p as the passes take it: None where nothing is augmented."""
+        if self.state.augment_p == 0 or self.augment.strength == AugmentSet():
+            return None
+        return torch.full((), self.state.augment_p, dtype=torch.float64, device=self.device)
