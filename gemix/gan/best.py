@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gemix.gan.checkpoint import Origin
 from gemix.gan.state import TrainingState
 from gemix.gan.trained import MARKER
-from gemix.gan.weights import read_weights, write_weights
+from gemix.gan.weights import making_sense_of, read_weights, write_weights
 
 if TYPE_CHECKING:  # at run time any store of files will do
     from gemix.storage import Store
@@ -50,19 +50,28 @@ def keep_best(
 
 
 def read_best(store: Store) -> dict[str, Any] | None:
-    """What ``best.json`` says, None where nothing was kept."""
-    return store.read_json(BEST) if store.exists(BEST) else None
+    """What ``best.json`` says, None where nothing was kept.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    if not store.exists(BEST):
+        return None
+    with making_sense_of(f"{store.url}/{BEST}", "delete it, and the next best is kept"):
+        values = store.read_json(BEST)
+        return values | {name: values[name] for name in ("score", "measured", "kimg")}
 
 
 def save_best_generator(store: Store) -> str:
     """Leaves the best in place of the last generator; returns its checksum.
 
     Raises:
-        CheckpointError: if its weights are damaged.
-        DataError: if nothing was kept.
+        CheckpointError: if nothing was kept, or it is damaged.
     """
-    values = store.read_json(BEST)
-    weights = read_weights(store, values["weights"], values["sha256"])
+    remedy = "run the same command with metrics.use_best=false, which takes the last generator"
+    with making_sense_of(f"{store.url}/{BEST}", remedy):
+        values = store.read_json(BEST)
+        weights = read_weights(store, values["weights"], values["sha256"], remedy)
     checksum = write_weights(store, "generator", weights)
     store.write_json(MARKER, values | {"sha256": checksum})
     return checksum

@@ -17,7 +17,7 @@ from gemix.gan.architecture import Architecture
 from gemix.gan.config import GanConfig
 from gemix.gan.state import TrainingState, new_state
 from gemix.gan.transfer import Weights
-from gemix.gan.weights import read_weights, write_weights
+from gemix.gan.weights import making_sense_of, read_weights, write_weights
 
 if TYPE_CHECKING:  # at run time any store of files will do
     from gemix.storage import Store
@@ -80,18 +80,18 @@ def load_checkpoint(store: Store, name: str, origin: Origin, device: torch.devic
         CheckpointError: if the checkpoint is damaged, or is of another architecture, data set or
             configuration.
     """
-    values = store.read_json(f"{name}.json")
-    _check_origin(f"{store.url}/{name}", values, origin.to_json())
-    tensors = read_weights(store, name, values["sha256"])
+    values = _read(store, name, origin)
+    tensors = read_weights(store, name, values["sha256"], _remedy(store, name))
     state = new_state(origin.architecture, origin.config, device)
-    for key, network in state.networks.items():
-        network.load_state_dict(_below(tensors, key))
-    for key, optimizer in state.optimizers.items():
-        _load_optimizer(optimizer, _below(tensors, key))
-    state.pl_mean = tensors["pl_mean"].to(device)
-    state.sign_sum = tensors["sign_sum"].to(device)
-    for key in _COUNTERS:
-        setattr(state, key, values[key])
+    with making_sense_of(f"{store.url}/{name}", _remedy(store, name)):
+        for key, network in state.networks.items():
+            network.load_state_dict(_below(tensors, key))
+        for key, optimizer in state.optimizers.items():
+            _load_optimizer(optimizer, _below(tensors, key))
+        state.pl_mean = tensors["pl_mean"].to(device)
+        state.sign_sum = tensors["sign_sum"].to(device)
+        for key in _COUNTERS:
+            setattr(state, key, _number(key, values[key]))
     return state
 
 
@@ -99,18 +99,55 @@ def check_resumable(store: Store, origin: Origin) -> None:
     """Makes sure, from its JSON alone, that the newest checkpoint is of this training.
 
     Raises:
-        CheckpointError: if it is of another one. No checkpoint at all is fine.
+        CheckpointError: if it is of another one, or damaged. No checkpoint at all is fine.
     """
     for name in checkpoints(store)[-1:]:
-        values = store.read_json(f"{name}.json")
-        _check_origin(f"{store.url}/{name}", values, origin.to_json())
+        _read(store, name, origin)
 
 
 def checkpoint_weights(store: Store, name: str) -> Weights:
-    """The networks alone of a checkpoint of any training, for another one to start from."""
-    tensors = read_weights(store, name, store.read_json(f"{name}.json")["sha256"])
+    """The networks alone of a checkpoint of any training, for another one to start from.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    sha256 = _read(store, name)["sha256"]
+    tensors = read_weights(store, name, sha256, _remedy(store, name))
     networks = ("generator", "generator_ema", "discriminator")
     return Weights(**{key: _below(tensors, key) for key in networks})
+
+
+def checkpoint_architecture(store: Store, name: str) -> Architecture:
+    """The architecture of a checkpoint of any training.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    return Architecture(**_read(store, name)["architecture"])
+
+
+def _read(store: Store, name: str, origin: Origin | None = None) -> dict[str, Any]:
+    """The JSON of a checkpoint, which is to be of `origin` if that is given."""
+    where = f"{store.url}/{name}.json"
+    with making_sense_of(where, _remedy(store, name)):
+        values = store.read_json(f"{name}.json")
+        Architecture(**values["architecture"])
+        if origin is not None:
+            _check_origin(where, values, origin.to_json())
+        return values
+
+
+def _remedy(store: Store, name: str) -> str:
+    return (
+        f"delete {store.url}/{name}.json to go on from the checkpoint before it, or pass "
+        "--overwrite to start over"
+    )
+
+
+def _number(key: str, value: Any) -> int | float:
+    if type(value) not in (int, float) or value < 0:
+        raise ValueError(f"{key} is {value!r}")
+    return value
 
 
 def _tensors(state: TrainingState) -> dict[str, Tensor]:
@@ -140,25 +177,28 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, slots: dict[str, Tensor]) 
     optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
 
 
-def _check_origin(what: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _check_origin(where: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     remedy = "use another work directory, or --overwrite to start over"
     if len(saved["classes"]) != len(wanted["classes"]):
         raise CheckpointError(
-            f"{what}: was trained on {len(saved['classes'])} classes {saved['classes']}, the data "
+            f"{where}: was trained on {len(saved['classes'])} classes {saved['classes']}, the data "
             f"has {len(wanted['classes'])} {wanted['classes']}; {remedy}"
         )
-    for key in ("classes", "data_digest", "architecture", "config"):
+    # the digest after the sizes of images, which tell more
+    for key in ("classes", "architecture", "data_digest", "config"):
         ours, theirs = saved[key], wanted[key]
-        if key == "config":
-            fixed = [name for name in theirs if name not in RESUMABLE]
+        if isinstance(theirs, dict):
+            fixed = [name for name in theirs if key != "config" or name not in RESUMABLE]
             ours, theirs = ({k: side.get(k) for k in fixed} for side in (ours, theirs))
         if ours != theirs:
-            raise CheckpointError(f"{what}: {_difference(key, ours, theirs)}; {remedy}")
+            raise CheckpointError(f"{where}: {_difference(key, ours, theirs)}; {remedy}")
 
 
 def _difference(key: str, saved: Any, wanted: Any) -> str:
-    if not isinstance(saved, dict):
-        return f"{key} is {saved!r}, now {wanted!r}"
-    changed = [k for k in wanted if saved.get(k) != wanted[k]]
-    values = ", ".join(f"{k} was {saved.get(k)!r}, now {wanted[k]!r}" for k in changed)
+    if key == "data_digest":
+        return f"the training images have changed, data_digest was {saved!r}, now {wanted!r}"
+    if key == "classes":
+        return f"classes were {saved!r}, now {wanted!r}"
+    changed = [k for k in wanted if saved[k] != wanted[k]]
+    values = ", ".join(f"{k} was {saved[k]!r}, now {wanted[k]!r}" for k in changed)
     return f"{key} changed: {values}"

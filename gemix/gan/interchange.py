@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gemix.errors import CheckpointError
 from gemix.gan import ops
@@ -20,6 +20,7 @@ from gemix.gan.discriminator import Discriminator
 from gemix.gan.generator import MAPPING_LR_MULTIPLIER, Generator
 from gemix.gan.pickles import PickledModule, Scalar
 from gemix.gan.transfer import Weights
+from gemix.gan.weights import fitting_weights
 
 MAX_RESOLUTION = 2**13  # eight times what the public networks make
 WHOLE_BATCH = 2**16  # a minibatch-stddev group larger than any batch
@@ -130,30 +131,6 @@ def import_networks(modules: Mapping[str, PickledModule]) -> tuple[Architecture,
     )
 
 
-def fitting_weights(
-    network: type[nn.Module], architecture: Architecture, state: Mapping[str, Tensor], name: str
-) -> dict[str, Tensor]:
-    """The weights that the network takes, float32.
-
-    Raises:
-        CheckpointError: naming the weights that are missing, left over or of another shape.
-    """
-    with torch.device("meta"):  # shapes alone: sizes from a file are not to be trusted with memory
-        wanted = {key: value.shape for key, value in network(architecture).state_dict().items()}
-    # the public networks carry a copy of the blur filter in layers that never use it
-    kept = {k: v for k, v in state.items() if k in wanted or "resample_filter" not in k}
-    found = {key: value.shape for key, value in kept.items()}
-    wrong = [
-        f"{key} is {_shape(found.get(key))}, want {_shape(wanted.get(key))}"
-        for key in sorted(wanted.keys() | found.keys())
-        if found.get(key) != wanted.get(key)
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise CheckpointError(f"the weights of {name} do not fit: {'; '.join(wrong[:4])}{more}")
-    return {key: value.to(torch.float32) for key, value in kept.items()}
-
-
 def _check_layers(network: str, module: PickledModule) -> None:
     """Refuses layers that compute something else than ours do."""
     is_generator = network != "D"
@@ -235,7 +212,3 @@ def _mapping_layers(state: Mapping[str, Tensor]) -> int:
     while f"mapping.fc{layers}.weight" in state:
         layers += 1
     return layers
-
-
-def _shape(shape: torch.Size | None) -> list[int] | str:
-    return "missing" if shape is None else list(shape)

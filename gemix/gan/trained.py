@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gemix.errors import CheckpointError
 from gemix.gan.architecture import Architecture
-from gemix.gan.checkpoint import Origin, checkpoint_weights, checkpoints
+from gemix.gan.checkpoint import (
+    Origin,
+    checkpoint_architecture,
+    checkpoint_weights,
+    checkpoints,
+)
 from gemix.gan.config import GanConfig
 from gemix.gan.methods import METHODS
 from gemix.gan.networks import ImageGenerator
 from gemix.gan.state import TrainingState
 from gemix.gan.transfer import Weights
-from gemix.gan.weights import read_weights, write_weights
+from gemix.gan.weights import fitting_weights, making_sense_of, read_weights, write_weights
 
 if TYPE_CHECKING:  # at run time any store of files will do
     from gemix.storage import Store
 
 MARKER = "generator.json"
+REMEDY = (
+    f"delete {MARKER} and run gemix train-gan again, which goes on from its newest checkpoint, or "
+    "import the networks again"
+)
 RAW, DISCRIMINATOR = "generator_raw", "discriminator"  # what a training can start from
 
 
@@ -73,18 +82,37 @@ def load_weights(store: Store) -> Weights:
     """
     if names := checkpoints(store):
         return checkpoint_weights(store, names[-1])
-    values = store.read_json(MARKER) if store.exists(MARKER) else {}
+    values = _read_marker(store) if store.exists(MARKER) else {}
     if "parts" not in values:
         raise CheckpointError(
             f"{store.url}: holds neither a checkpoint of gemix train-gan nor the networks of gemix "
-            "import-stylegan"
+            "import-stylegan; give the directory of one of them"
         )
-    parts = {name: read_weights(store, name, sha256) for name, sha256 in values["parts"].items()}
-    return Weights(
-        generator=parts[RAW],
-        generator_ema=read_weights(store, "generator", values["sha256"]),
-        discriminator=parts.get(DISCRIMINATOR),
-    )
+    with making_sense_of(f"{store.url}/{MARKER}", REMEDY):
+        parts = {
+            name: read_weights(store, name, sha256, REMEDY)
+            for name, sha256 in values["parts"].items()
+        }
+        return Weights(
+            generator=parts[RAW],
+            generator_ema=read_weights(store, "generator", values["sha256"], REMEDY),
+            discriminator=parts.get(DISCRIMINATOR),
+        )
+
+
+def saved_architecture(store: Store) -> Architecture | None:
+    """That of the networks of :func:`load_weights`; None where there are none.
+
+    Raises:
+        CheckpointError: if they are damaged.
+    """
+    if names := checkpoints(store):
+        return checkpoint_architecture(store, names[-1])
+    if not store.exists(MARKER):
+        return None
+    values = _read_marker(store)
+    with making_sense_of(f"{store.url}/{MARKER}", REMEDY):
+        return Architecture(**values["architecture"])
 
 
 def load_generator(store: Store) -> TrainedGenerator:
@@ -97,14 +125,25 @@ def load_generator(store: Store) -> TrainedGenerator:
         raise CheckpointError(
             f"{store.url}: no generator.json, so no finished training; run gemix train-gan first"
         )
-    values = store.read_json(MARKER)
-    # a network from elsewhere may have no method in its config: it is of the first one there was
-    method = METHODS[values.get("config", {}).get("method", GanConfig.method)]
-    network = method.generator(Architecture(**values["architecture"]))
-    network.load_state_dict(read_weights(store, "generator", values["sha256"]))
-    return TrainedGenerator(
-        network=network.requires_grad_(False).eval(),
-        classes=tuple(values["classes"]),
-        checksum=values["sha256"],
-        kimg=values["kimg"],
-    )
+    values = _read_marker(store)
+    with making_sense_of(f"{store.url}/{MARKER}", REMEDY):
+        # a network from elsewhere may have no method in its config: it is of the first one there
+        # was
+        method = METHODS[values.get("config", {}).get("method", GanConfig.method)]
+        architecture = Architecture(**values["architecture"])
+        weights = read_weights(store, "generator", values["sha256"], REMEDY)
+        # before they are built: sizes that the weights have not are not to be trusted with memory
+        weights = fitting_weights(method.generator, architecture, weights, "generator", REMEDY)
+        network = method.generator(architecture)
+        network.load_state_dict(weights)
+        return TrainedGenerator(
+            network=network.requires_grad_(False).eval(),
+            classes=tuple(values["classes"]),
+            checksum=values["sha256"],
+            kimg=values["kimg"],
+        )
+
+
+def _read_marker(store: Store) -> dict[str, Any]:
+    with making_sense_of(f"{store.url}/{MARKER}", REMEDY):
+        return dict(store.read_json(MARKER))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from gemix.errors import ConfigError
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
@@ -35,8 +36,10 @@ def train(
         The trained state; not the one given if training had to go back.
 
     Raises:
+        ConfigError: if the data are not such as the networks are built for.
         DivergedError: when steps keep failing and there is nothing to go back to or to ease.
     """
+    _check_fit(state, data)
     workers = workers or Workers.current()
     trainer = TRAINERS[config.method](state, data, config, workers)
     while trainer.state.step < config.steps:
@@ -50,3 +53,19 @@ def train(
         else:
             on_step(trainer.state, values)
     return trainer.state
+
+
+def _check_fit(state: TrainingState, data: TrainingData) -> None:
+    """Networks without classes would ignore labels in silence, others fail in the middle."""
+    architecture, (channels, _, side) = state.generator.architecture, data.shape
+    found = {"label_dim": data.labels.shape[1], "img_channels": channels, "resolution": side}
+    wrong = [
+        f"{name} is {value} in the data and {getattr(architecture, name)} in the networks"
+        for name, value in found.items()
+        if value != getattr(architecture, name)
+    ]
+    if wrong:
+        raise ConfigError(
+            f"{'; '.join(wrong)}: build the networks for these data; labels are left out by "
+            "data.unconditional()"
+        )

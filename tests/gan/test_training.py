@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gemix.errors import CheckpointError, ConfigError, DataError
+from gemix.errors import ConfigError, DataError
 from gemix.gan.architecture import Architecture
 from gemix.gan.checkpoint import Origin, checkpoints, save_checkpoint
 from gemix.gan.config import GanConfig
@@ -131,32 +131,6 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
     assert checkpoints(store) == ["checkpoint-00000002", "checkpoint-00000003"]
 
 
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"classes": ("a", "b")}, "3 classes"),
-        ({"data_digest": "d2"}, "data_digest"),
-        ({"config": tiny_config(g_lr=0.1)}, "g_lr was None, now 0.1"),
-    ],
-)
-def test_a_checkpoint_continues_only_its_own_training(tmp_path, change, word):
-    config, store = tiny_config(), Store(tmp_path)
-    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), origin(config))
-    with pytest.raises(CheckpointError, match=word):
-        resume_or_start(store, dataclasses.replace(origin(config), **change), CPU)
-
-
-def test_a_damaged_checkpoint_is_refused(tmp_path):
-    config, store = tiny_config(), Store(tmp_path)
-    name = save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), origin(config))
-    file = tmp_path / f"{name}.safetensors"
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(CheckpointError, match="damaged"):
-        resume_or_start(store, origin(config), CPU)
-
-
 def test_bfloat16_stays_close_to_float32():
     states = {}
     for precision in ("float32", "bfloat16"):
@@ -197,3 +171,19 @@ def test_workers_that_cannot_share_evenly_are_told():
 def test_images_that_cannot_be_trained_on_are_refused(shape):
     with pytest.raises(DataError):
         TrainingImages(np.zeros(shape, np.uint8), np.ones((shape[0], 1), np.float32), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label_dim": 0}, "label_dim is 3 in the data and 0 in the networks.*unconditional"),
+        ({"label_dim": 4}, "label_dim is 3 in the data and 4 in the networks"),
+        ({"resolution": 32}, "resolution is 16 in the data and 32 in the networks"),
+        ({"img_channels": 3}, "img_channels is 1 in the data and 3 in the networks"),
+    ],
+)
+def test_networks_of_other_data_are_refused(change, message):
+    state = new_state(dataclasses.replace(ARCHITECTURE, **change), tiny_config(), CPU)
+    with pytest.raises(ConfigError, match=message):
+        train(state, disks(), tiny_config())
+    assert state.step == 0
