@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 from gemix.errors import StoreError
 from gemix.gan.checkpoint import Origin, checkpoints, save_checkpoint
@@ -75,8 +76,9 @@ class Stage:
     def finish(self, state: TrainingState) -> None:
         """Leaves the last checkpoint, log and samples."""
         if self.log:
-            self.log.finish(state)
-            save_checkpoint(self.store, state, self.origin)
+            with told_of_full_disks(self.store):
+                self.log.finish(state)
+                save_checkpoint(self.store, state, self.origin)
 
     def newest(self) -> TrainingState:
         """The state of the newest checkpoint, or the first one."""
@@ -111,3 +113,20 @@ class Stage:
                 "and tries again with the next one",
                 flush=True,
             )
+
+
+@contextlib.contextmanager
+def told_of_full_disks(store: Store) -> Iterator[None]:
+    """Says what to do where the end of a training cannot be written; nothing would come after it.
+
+    Raises:
+        StoreError: naming the directory and the checkpoint that is left.
+    """
+    try:
+        yield
+    except OSError as error:
+        kept = checkpoints(store)
+        raise StoreError(
+            f"{store.url}: the end of the training cannot be written ({error}); make room and run "
+            f"the same command again, which goes on from {kept[-1] if kept else 'its beginning'}"
+        ) from error

@@ -13,13 +13,14 @@ from gemix import tracking
 from gemix.config import PipelineConfig
 from gemix.data.leakage.seen import SEEN, Seen, write_seen
 from gemix.data.manifest import Manifest
+from gemix.errors import DataError
 from gemix.gan.architecture import Architecture
 from gemix.gan.best import save_best_generator
 from gemix.gan.checkpoint import Origin, check_resumable, checkpoints
 from gemix.gan.dataset import TrainingData
 from gemix.gan.device import default_device
 from gemix.gan.distributed import Workers
-from gemix.gan.stages import FirstWeights, pretraining, weights_of
+from gemix.gan.stages import FirstWeights, bounded_as, pretraining, weights_of
 from gemix.gan.trained import MARKER, load_generator, load_weights, save_generator
 from gemix.gan.transfer import Weights
 from gemix.storage import Store, open_output
@@ -27,7 +28,7 @@ from jobs.cluster import connect, worker_resources
 from jobs.command import Command, Request
 from jobs.gan_data import open_training_data
 from jobs.gan_metrics import ImageMetrics
-from jobs.gan_stage import Stage
+from jobs.gan_stage import Stage, told_of_full_disks
 from jobs.layout import Layout
 from jobs.outputs import open_step
 from jobs.overlap import keep_apart, real_splits
@@ -45,24 +46,30 @@ def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False
         ``kimg``, ``images_per_s`` and the generator's ``checksum``.
 
     Raises:
-        DataError: if it, or the network that it starts from, learns from what is held out, unless
-            ``data.allow_overlap`` is set.
+        CheckpointError: if an unfinished training there is another one, or damaged.
+        ConfigError: if the workers cannot share a batch.
+        DataError: for images of a side that is no power of two, or if it, or the network that it
+            starts from, learns from what is held out, unless ``data.allow_overlap`` is set.
     """
     data = Manifest.load(Store(layout.data))
     # what can be told without starting workers is told here, once and without a traceback
     Workers(0, config.compute.workers).positions(config.gan.batch, config.gan.sample_group)
+    check_side(layout.data, data)
+    init_from = config.gan.init_from
+    given = [Store(init_from)] if init_from else []
+    origin = bounded_as(origin_of(config, data), given)
     if not overwrite:
         unfinished = open_output(layout.gan, MARKER, overwrite=False)
-        check_resumable(unfinished, origin_of(config, data))
+        # what goes on no longer needs the network that it started from
+        origin = bounded_as(origin, [unfinished, unfinished / PRETRAINING])
+        check_resumable(unfinished, origin)
     train, *held_out = real_splits(layout, "train", "val", "test")
-    init_from = config.gan.init_from
-    before = [Seen(Store(init_from), "the network")] if init_from else []
+    before = [Seen(store, "the network") for store in given]
     pairs = itertools.product([train, *before], held_out)
     overlap = keep_apart("train-gan", config, pairs)
     connect()
     resources = worker_resources(config.compute)
     store = open_step(layout.gan, MARKER, config, overwrite)
-    # a training that goes on no longer needs the network that it started from
     if not checkpoints(store) or not store.exists(SEEN):
         write_seen(store, [train], before)
         if config.gan.pretrain_kimg:
@@ -70,7 +77,12 @@ def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False
     with tracking.start_run(config, layout.workdir, "train-gan") as run:
         run.set_tags(overlap.tags)
         run.log_dataset(data.digest, "data", "training")
-        settings = {"config": config.to_mapping(), "layout": layout.workdir, "run": run}
+        settings = {
+            "config": config.to_mapping(),
+            "layout": layout.workdir,
+            "origin": origin,
+            "run": run,
+        }
         fit("train-gan", _train_worker, settings, config.compute, resources, layout.ray)
         result = store.read_json("training.json")
         run.log_metrics({"images_per_s": result["images_per_s"]})
@@ -83,7 +95,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
     layout = Layout(settings["layout"])
     store = Store(layout.gan)
     torch.set_num_threads(config.compute.cpus_per_worker)
-    origin = origin_of(config, Manifest.load(Store(layout.data)))
+    origin = settings["origin"]
     workers = Workers.current()
     data = open_training_data(
         config.gan,
@@ -115,15 +127,30 @@ def _train_worker(settings: dict[str, Any]) -> None:
     data.close()
     main.finish(state)
     if workers.rank == 0:
-        if config.metrics.use_best:
-            save_best_generator(store)
-        else:
-            save_generator(store, state, origin)
+        with told_of_full_disks(store):
+            if config.metrics.use_best:
+                save_best_generator(store)
+            else:
+                save_generator(store, state, origin)
     ray.train.report({"kimg": config.gan.kimg_at(state.step)})
 
 
+def check_side(url: str, data: Manifest) -> None:
+    """Makes sure that the images have a side that the networks can make.
+
+    Raises:
+        DataError: if it is no power of two.
+    """
+    side = data.resolution
+    if side < 8 or side & (side - 1):
+        raise DataError(
+            f"{url}: images of {side} x {side} pixels; the networks make sides of a power of two "
+            "from 8 on, so run gemix prepare --overwrite with such a data.resolution"
+        )
+
+
 def origin_of(config: PipelineConfig, data: Manifest) -> Origin:
-    """What a training on the train split of these data is made of."""
+    """What a training on the train split of these data is made of, if it starts anew."""
     gan = config.gan
     return Origin(
         architecture=Architecture(

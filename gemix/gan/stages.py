@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
 
 from gemix.gan.checkpoint import Origin, checkpoints, load_checkpoint
 from gemix.gan.state import TrainingState, new_state
+from gemix.gan.trained import saved_architecture
 from gemix.gan.transfer import Weights, start_from
 
 if TYPE_CHECKING:  # at run time any store of files will do
@@ -30,6 +31,21 @@ def pretraining(origin: Origin) -> Origin:
         config=dataclasses.replace(config, kimg=config.pretrain_kimg, pretrain_kimg=0.0),
         classes=(),
     )
+
+
+def bounded_as(origin: Origin, networks: Iterable[Store]) -> Origin:
+    """The origin with the bound of the convolutions, `conv_clamp`, of networks from before.
+
+    Weights that were trained with a bound make other images without it, and no setting knows it.
+
+    Args:
+        networks: directories of trainings or imported networks; the first that holds any counts.
+    """
+    for store in networks:
+        if (saved := saved_architecture(store)) is not None:
+            bounded = dataclasses.replace(origin.architecture, conv_clamp=saved.conv_clamp)
+            return dataclasses.replace(origin, architecture=bounded)
+    return origin
 
 
 def resume_or_start(

@@ -5,7 +5,8 @@ makes the images of the old one at the start: a mapping network that gains a lab
 the first layer starts at zero) or loses it, and other resolutions, of which the common blocks are
 taken. What has no counterpart, such as the embedding of another number of classes or the
 discriminator's label projection, starts new. Optimizers, the augmentation probability and the
-running means always do.
+running means always do. The bound of the convolutions is no weight: the new networks have to be
+built with that of the old ones (:func:`gemix.gan.stages.bounded_as`).
 """
 
 from __future__ import annotations

@@ -10,11 +10,15 @@ import torch
 
 from gemix.errors import CheckpointError
 from gemix.gan.architecture import Architecture
+from gemix.gan.checkpoint import Origin, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingImages
+from gemix.gan.stages import bounded_as, pretraining, resume_or_start, weights_of
 from gemix.gan.state import new_state
+from gemix.gan.trained import load_generator, load_weights, save_generator, save_imported
 from gemix.gan.training import train
 from gemix.gan.transfer import Weights, start_from
+from gemix.storage import Store
 
 CPU = torch.device("cpu")
 SIZES = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 128, "channel_max": 16}
@@ -32,14 +36,6 @@ def trained(architecture: Architecture):
     size = (24, 1, architecture.resolution, architecture.resolution)
     data = TrainingImages(rng.integers(0, 255, size, dtype=np.uint8), labels, seed=0)
     return train(new_state(architecture, config(), CPU), data, config())
-
-
-def weights_of(state) -> Weights:
-    return Weights(
-        generator=state.generator.state_dict(),
-        generator_ema=state.generator_ema.state_dict(),
-        discriminator=state.discriminator.state_dict(),
-    )
 
 
 def images(generator, label: torch.Tensor | None) -> torch.Tensor:
@@ -106,3 +102,52 @@ def test_frozen_layers_of_the_discriminator_stay():
         for part in ("weight", "bias")
     }
     assert {name for name in same if "resample_filter" not in name} == frozen
+
+
+BOUND = 0.1
+
+
+def origin(architecture: Architecture) -> Origin:
+    classes = tuple("abcdefg"[: architecture.label_dim])
+    return Origin(architecture=architecture, config=config(), classes=classes, data_digest="d")
+
+
+@pytest.fixture(scope="module")
+def bounded(tmp_path_factory) -> Store:
+    """Imported networks without classes whose convolutions are bounded."""
+    architecture = dataclasses.replace(ONE, label_dim=0, conv_clamp=BOUND)
+    store = Store(tmp_path_factory.mktemp("bounded"))
+    save_imported(store, weights_of(trained(architecture)), origin(architecture))
+    return store
+
+
+@pytest.mark.parametrize("change", [{}, {"label_dim": 5}, {"label_dim": 0}, {"resolution": 32}])
+def test_the_bound_of_the_convolutions_goes_on(bounded, tmp_path, change):
+    wanted = origin(dataclasses.replace(ONE, **change))
+    begun = bounded_as(wanted, [Store(tmp_path / "nothing"), bounded])
+    assert begun == dataclasses.replace(wanted, architecture=begun.architecture)
+    stage = pretraining(begun)
+    before = resume_or_start(Store(tmp_path), stage, CPU, lambda: load_weights(bounded))
+    state = resume_or_start(Store(tmp_path), begun, CPU, lambda: weights_of(before))
+    for network in (state.generator, state.discriminator, before.generator_ema):
+        assert network.architecture.conv_clamp == BOUND
+    classes = begun.architecture.label_dim
+    label = torch.eye(classes)[[0, 1, 2, 0]] if classes else None
+    if begun.architecture.resolution == ONE.resolution:
+        source = images(load_generator(bounded).network, None)
+        torch.testing.assert_close(images(state.generator_ema, label), source)
+        unbounded = resume_or_start(Store(tmp_path), wanted, CPU, lambda: load_weights(bounded))
+        assert (images(unbounded.generator_ema, label) - source).abs().max() > 0.01
+    save_generator(Store(tmp_path / "done"), state, begun)
+    sampled = images(load_generator(Store(tmp_path / "done")).network, label)
+    assert torch.equal(sampled, images(state.generator_ema, label))
+
+
+def test_a_training_that_goes_on_keeps_its_own_bound(bounded, tmp_path):
+    begun, gone = bounded_as(origin(ONE), [bounded]), Store(tmp_path / "gone")
+    state = resume_or_start(Store(tmp_path), begun, CPU, lambda: load_weights(bounded))
+    save_checkpoint(Store(tmp_path), state, begun)
+    again = bounded_as(origin(ONE), [gone, Store(tmp_path)])
+    assert again == begun
+    resumed = resume_or_start(Store(tmp_path), again, CPU)
+    assert resumed.generator.architecture.conv_clamp == BOUND

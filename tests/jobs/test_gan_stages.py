@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from gemix.data.manifest import Manifest
+from gemix.errors import StoreError
 from gemix.gan.checkpoint import checkpoints
 from gemix.gan.dataset import TrainingImages
 from gemix.gan.distributed import Workers
-from gemix.gan.trained import load_weights
+from gemix.gan.stages import weights_of
+from gemix.gan.state import new_state
+from gemix.gan.trained import load_generator, load_weights, save_imported, saved_architecture
 from gemix.storage import Store
 from jobs.gan_stage import Stage
 from jobs.train_gan import PRETRAINING, origin_of, train_gan
@@ -21,9 +24,25 @@ from jobs.train_gan import PRETRAINING, origin_of, train_gan
 pytestmark = pytest.mark.slow
 
 
+BOUND = 0.25
+
+
 @pytest.fixture(scope="module")
-def pretrained(tiny_config, prepared):
-    gan = dataclasses.replace(tiny_config.gan, pretrain_kimg=0.032)
+def public(tiny_config, prepared, tmp_path_factory):
+    """Imported networks of five classes whose convolutions are bounded."""
+    origin = origin_of(tiny_config, Manifest.load(Store(prepared.data)))
+    sizes = dataclasses.replace(origin.architecture, label_dim=5, conv_clamp=BOUND)
+    store = Store(tmp_path_factory.mktemp("public"))
+    state = new_state(sizes, tiny_config.gan, torch.device("cpu"))
+    names = tuple("abcde")
+    origin = dataclasses.replace(origin, architecture=sizes, classes=names)
+    save_imported(store, weights_of(state), origin)
+    return store
+
+
+@pytest.fixture(scope="module")
+def pretrained(tiny_config, prepared, public):
+    gan = dataclasses.replace(tiny_config.gan, pretrain_kimg=0.032, init_from=public.url)
     config = dataclasses.replace(tiny_config, gan=gan)
     return config, train_gan(config, prepared)
 
@@ -38,9 +57,18 @@ def test_an_unconditional_stage_comes_before(pretrained, prepared):
     assert "mapping.embed.weight" in load_weights(Store(prepared.gan)).generator
 
 
-def test_a_stop_between_the_stages_changes_nothing(pretrained, prepared):
+def test_both_stages_keep_the_bound_of_the_network_they_start_from(pretrained, prepared):
+    store = Store(prepared.gan)
+    for stage in (store / PRETRAINING, store):
+        assert saved_architecture(stage).conv_clamp == BOUND
+    assert load_generator(store).network.architecture.conv_clamp == BOUND
+
+
+def test_a_stop_between_the_stages_changes_nothing(pretrained, prepared, public):
+    """Not even that the network which all started from is gone."""
     config, result = pretrained
     store = Store(prepared.gan)
+    public.clear("generator.json")
     for name in ["generator.json", *(f"{c}.json" for c in checkpoints(store))]:
         store.delete(name)
     assert train_gan(config, prepared)["checksum"] == result["checksum"]
@@ -92,3 +120,9 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(stage_in, tmp_pa
     said = capsys.readouterr().out
     assert "No space left" in said and "last good one is checkpoint-00000003" in said
     assert stage.newest().step == 3
+    with pytest.raises(StoreError, match=r"No space left.*make room.*from checkpoint-00000003$"):
+        stage.finish(state)
+    assert checkpoints(store) == ["checkpoint-00000003"]
+    store.room = 1
+    stage.finish(state)
+    assert checkpoints(store)[-1] == "checkpoint-00000008"
