@@ -193,3 +193,27 @@ def test_air_around_and_a_circular_field_of_view_move_nothing(phantom_slices, wi
     assert np.abs(np.array(bounding_box(body_mask(round_view))) - box).max() <= 4
     assert box.min() >= 64 - 4
     assert box.max() <= 256 + 4
+
+
+def test_what_is_solid_in_a_body_of_speckle_does_not_stand_for_it():
+    """Under some windows muscle is speckle, and only heart, spine and ribs are solid."""
+    rows, columns = np.mgrid[:512, :512] - 255.5
+    speckle = np.random.default_rng(0).random((512, 512)) < 0.4
+    pixels = np.where(((rows / 160) ** 2 + (columns / 220) ** 2 < 1) & speckle, 120, 0)
+    pixels[(np.abs(rows) < 20) & (np.abs(columns) < 190)] = 200
+    pixels[(np.abs(rows) < 140) & (np.abs(columns) < 20)] = 200
+    box = np.array(bounding_box(body_mask(pixels.astype(np.uint8))))
+    assert np.abs(box - [36, 96, 476, 416]).max() <= 4
+
+
+@pytest.mark.parametrize("height", [510, 511, 512, 513])
+def test_odd_sizes_shift_nothing(phantom_slices, height):
+    """The search halves the frame, and again what is solid in it."""
+    hounsfield = np.kron(phantom_slices[0], np.ones((3, 3), np.float32))
+    pixels = apply_window(hounsfield, -500, 1400)
+    whole = bounding_box(body_mask(pixels))
+    _, top, _, bottom = whole
+    assert bottom - top < 500
+    first = (top + bottom - height) // 2
+    part = bounding_box(body_mask(pixels[first : first + height, 1:]))
+    assert np.abs(np.subtract(whole, part) - [1, first, 1, first]).max() <= 4

@@ -9,18 +9,23 @@ largest component or, where that does not span what is left, of everything that 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
 
 from gemix.data.scan import Box
 
 _SIDE = 256  # pixels a side, about, of the reduced image in which the body is looked for
 _DARK_SHARE = 0.1  # of the way from background to bright: where bone-windowed muscle begins
 _LEAST_BODY = 0.1  # of the frame; a smaller find is no body, and the whole frame is kept
+_LEAST_SOLID = 0.7  # of all that may be body; see _largest_if_it_spans
 _TOUCHING = np.ones((3, 3), dtype=bool)  # diagonal neighbours belong together
+
+# Tables in the lower part of the frame: shares of its height that they reach below, and the least
+# width and the greatest mean thickness, as shares of the frame.
+_RIM, _BOARD = (0.6, 0.1, 0.02), (0.7, 0.55, 0.06)
 
 
 def body_mask(pixels: np.ndarray, threshold: float | None = None) -> np.ndarray:
@@ -46,18 +51,24 @@ def body_mask(pixels: np.ndarray, threshold: float | None = None) -> np.ndarray:
     if np.count_nonzero(hull) < _LEAST_BODY * hull.size:
         return np.ones(pixels.shape, dtype=bool)
     height, width = pixels.shape
-    return hull.repeat(step, axis=1)[:, :width].repeat(step, axis=0)[:height]
+    return _enlarged(hull, step)[:height, :width]
 
 
 def bounding_box(mask: np.ndarray) -> Box:
     """The smallest box about the True pixels of a mask that has some."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return Image.fromarray(np.ascontiguousarray(mask).view(np.uint8)).getbbox()
 
 
 def _hull(reduced: Image.Image, threshold: float) -> np.ndarray:
-    kept = _without_what_is_below(_without_table(np.asarray(reduced) > threshold))
-    return _convex_hull(_largest_if_it_spans(kept))
+    """The body in the reduced image: bool [h, w]; all False where there is nothing."""
+    bright = np.asarray(reduced) > threshold
+    if not bright.any():
+        return bright
+    # components are what costs; air around the body and the table has none
+    left, top, right, bottom = bounding_box(bright)
+    kept = _without_table(bright[top:bottom, left:right], top, bright.shape)
+    kept = _largest_if_it_spans(_without_what_is_below(kept))
+    return _convex_hull(kept, left, top, bright.shape)
 
 
 def _is_field_of_view(hull: np.ndarray) -> bool:
@@ -66,63 +77,84 @@ def _is_field_of_view(hull: np.ndarray) -> bool:
         return False
     left, top, right, bottom = bounding_box(hull)
     height, width = hull.shape
-    spans = right - left > 0.9 * width and bottom - top > 0.9 * height
+    if right - left <= 0.9 * width or bottom - top <= 0.9 * height:
+        return False
     share = np.count_nonzero(hull) / ((right - left) * (bottom - top))
-    return spans and abs(share - math.pi / 4) < 0.02
+    return abs(share - math.pi / 4) < 0.02
 
 
 def _dark_limit(histogram: list[int]) -> float:
-    background, bright = _percentile(histogram, 0.05), _percentile(histogram, 0.995)
+    pixels = np.cumsum(histogram)
+    background, bright = _percentile(pixels, 0.05), _percentile(pixels, 0.995)
     return background + _DARK_SHARE * (bright - background)
 
 
-def _percentile(histogram: list[int], share: float) -> float:
-    """The grey that `share` of the pixels lie below, as numpy.percentile has it, sooner."""
-    pixels = np.cumsum(histogram)
-    place = share * (pixels[-1] - 1)
+def _percentile(pixels: np.ndarray, share: float) -> float:
+    """The grey that `share` of the pixels lie below, as numpy.percentile has it, sooner.
+
+    Args:
+        pixels: int64 [256], how many are as dark as each grey or darker.
+    """
+    place = share * (int(pixels[-1]) - 1)
     below = math.floor(place)
-    low, high = np.searchsorted(pixels, [below, below + 1], side="right").tolist()
+    low, high = pixels.searchsorted([below, below + 1], side="right").tolist()
     return low + (high - low) * (place - below)
 
 
-def _without_table(bright: np.ndarray) -> np.ndarray:
-    """Drops specks, and components that are wide, flat, thin and low: boards and their rims."""
-    height, width = bright.shape
+def _without_table(bright: np.ndarray, top: int, frame: tuple[int, int]) -> np.ndarray:
+    """Drops specks, and components that are wide, flat, thin and low: boards and their rims.
+
+    Args:
+        bright: bool [h, w], a part of the frame.
+        top: the row of the frame that it begins in.
+        frame: height and width.
+    """
+    height, width = frame
     labels, areas = _components(bright, _TOUCHING)
     keep = areas >= 4
     keep[0] = False
-    places = ndimage.find_objects(labels)
-    # the least table is a tenth of the frame wide, so what has fewer pixels is none
-    for label in np.flatnonzero(keep & (areas > 0.1 * width)).tolist():
-        rows, columns = places[label - 1]
-        tall, wide = rows.stop - rows.start, columns.stop - columns.start
+    maybe = keep & (areas > _RIM[1] * width) & (areas < _BOARD[2] * width * height)
+    lowest = labels[max(0, int(_RIM[0] * height) - top) :]
+    maybe &= np.bincount(lowest.ravel(), minlength=len(areas)) > 0
+    for label in np.flatnonzero(maybe).tolist():
+        left, first, right, end = bounding_box(labels == label)
+        tall, wide = end - first, right - left
         thickness = areas[label] / wide / height
-        flat = tall < 0.45 * wide
-        rim = wide > 0.1 * width and thickness < 0.02 and rows.stop > 0.6 * height
-        board = wide > 0.55 * width and thickness < 0.06 and rows.stop > 0.7 * height
-        keep[label] = not (flat and (rim or board))
+        is_table = any(
+            top + end > low * height and wide > least * width and thickness < most
+            for low, least, most in (_RIM, _BOARD)
+        )
+        keep[label] = not (tall < 0.45 * wide and is_table)
     return keep[labels]
 
 
 def _without_what_is_below(kept: np.ndarray) -> np.ndarray:
     """Cuts at the first empty row below the heaviest run of rows: ribs leave none inside a body."""
-    mass = np.count_nonzero(kept, axis=1)
+    mass = kept.sum(axis=1)
     edges = np.flatnonzero(np.diff(mass > 0, prepend=False, append=False))
     if len(edges) == 0:
         return kept
     first, behind = edges[::2], edges[1::2]
-    bottom = behind[np.add.reduceat(mass, first).argmax()]
-    return kept & (np.arange(len(kept)) < bottom)[:, None]
+    return kept[: behind[np.add.reduceat(mass, first).argmax()]]
 
 
 def _largest_if_it_spans(kept: np.ndarray) -> np.ndarray:
-    """The largest solid component where its extent is about that of all; else all."""
-    eroded = ~_dilated(~kept, 3, beyond=True)
-    labels, areas = _components(_dilated(eroded, 3))
+    """The largest solid component where it is most of all, and spans about as much; else all.
+
+    Under windows that show muscle as speckle little is solid, a heart without its chest, say.
+    """
+    solid = _dilated(~_dilated(~kept, 3, beyond=True), 3)
+    least = _LEAST_SOLID * np.count_nonzero(kept)
+    if np.count_nonzero(solid) <= least:  # as in most slices, so that the search ends here
+        return kept
+    # what is so solid hangs together at half the size too
+    labels, areas = _components(_halved(solid))
     if len(areas) == 1:
         return kept
-    largest = _dilated(labels == areas[1:].argmax() + 1, 4) & kept
-    return largest if _extent(largest) > 0.6 * _extent(kept) else kept
+    largest = _enlarged(labels == areas[1:].argmax() + 1, 2)[: len(kept), : kept.shape[1]]
+    largest = _dilated(largest, 5) & kept
+    is_most = np.count_nonzero(largest) > least
+    return largest if is_most and _extent(largest) > 0.6 * _extent(kept) else kept
 
 
 def _components(
@@ -153,20 +185,55 @@ def _dilated(mask: np.ndarray, steps: int, beyond: bool = False) -> np.ndarray:
     return line.reshape(canvas.shape)[steps:-steps, steps:-steps]
 
 
+def _halved(mask: np.ndarray) -> np.ndarray:
+    """Where all of 2 x 2 pixels are True: bool [h / 2, w / 2], rounded up."""
+    height, width = mask.shape
+    even = np.zeros((height + height % 2, width + width % 2), dtype=bool)
+    even[:height, :width] = mask
+    pairs = even.view(np.uint16)  # of two pixels each
+    return (pairs[::2] & pairs[1::2]) == 0x0101
+
+
+def _enlarged(mask: np.ndarray, step: int) -> np.ndarray:
+    """Each pixel as step x step of them."""
+    wide = np.empty((mask.shape[0], mask.shape[1] * step), dtype=bool)
+    for column in range(step):
+        wide[:, column::step] = mask
+    return wide.repeat(step, axis=0)
+
+
 def _extent(mask: np.ndarray) -> int:
     left, top, right, bottom = bounding_box(mask)
     return (right - left) * (bottom - top)
 
 
-def _convex_hull(mask: np.ndarray) -> np.ndarray:
+def _convex_hull(mask: np.ndarray, left: int, top: int, frame: tuple[int, int]) -> np.ndarray:
+    """The convex hull of a part of the frame, from `left` and `top` on, in the whole frame."""
     rows = np.flatnonzero(mask.any(axis=1))
-    first = mask[rows].argmax(axis=1)
-    last = mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
-    points = np.stack([np.concatenate([first, last]), np.tile(rows, 2)], axis=1)
-    try:
-        corners = points[ConvexHull(points).vertices]
-    except (QhullError, ValueError):  # fewer than three points, or all on a line
-        return np.zeros(mask.shape, dtype=bool)
-    canvas = Image.new("L", (mask.shape[1], mask.shape[0]))
-    ImageDraw.Draw(canvas).polygon(corners.ravel().tolist(), fill=1, outline=1)
+    filled = mask[rows]
+    first = left + filled.argmax(axis=1)
+    last = left + mask.shape[1] - 1 - filled[:, ::-1].argmax(axis=1)
+    down = (top + rows).tolist()
+    # the right side is the left one of the mirrored picture
+    right = [(-x, y) for x, y in _left_side(zip((-last).tolist(), down, strict=True))]
+    corners = _left_side(zip(first.tolist(), down, strict=True)) + right[::-1]
+    canvas = Image.new("L", frame[::-1])
+    if len(corners) > 2:
+        ImageDraw.Draw(canvas).polygon(corners, fill=1, outline=1)
     return np.asarray(canvas).view(bool)
+
+
+def _left_side(points: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The corners of the hull's left side, downwards, of one point (x, y) a row, downwards.
+
+    Andrew's monotone chain (Information Processing Letters 9, 1979).
+    """
+    chain: list[tuple[int, int]] = []
+    for x, y in points:
+        while len(chain) > 1:
+            (x0, y0), (x1, y1) = chain[-2:]
+            if (x1 - x0) * (y - y0) < (y1 - y0) * (x - x0):
+                break
+            chain.pop()
+        chain.append((x, y))
+    return chain

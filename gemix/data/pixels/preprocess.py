@@ -80,7 +80,7 @@ def _cut(grey: np.ndarray, box: Box, mask: np.ndarray | None, resolution: int) -
     height, width = bottom - top, right - left
     side = max(height, width)
     across, down = (side - width) // 2, (side - height) // 2
-    background = int(grey.min()) if mask is None else _median(grey[~mask])
+    background = int(grey.min()) if mask is None else _median_outside(grey, mask)
     square = np.full((height, side), background, dtype=np.uint8)
     np.copyto(
         square[:, across : across + width],
@@ -94,11 +94,12 @@ def _cut(grey: np.ndarray, box: Box, mask: np.ndarray | None, resolution: int) -
     return np.asarray(tall.resize((resolution, resolution), Image.Resampling.LANCZOS))
 
 
-def _median(grey: np.ndarray) -> int:
-    """The median, rounded down; 0 of nothing."""
-    if 2 * np.count_nonzero(grey) < grey.size:  # more than half of it black, as air often is
+def _median_outside(grey: np.ndarray, mask: np.ndarray) -> int:
+    """The median of what the mask leaves out, rounded down; 0 of nothing."""
+    if 2 * np.count_nonzero(grey * ~mask) < np.count_nonzero(~mask):  # black, as air often is
         return 0
-    return int(np.median(grey)) if grey.size else 0
+    outside = grey[~mask]
+    return int(np.median(outside)) if outside.size else 0
 
 
 def _checked(box: Box, shape: tuple[int, ...]) -> Box:
