@@ -17,6 +17,8 @@ from gemix.data.stream import read_rows, read_soft_labels
 from gemix.errors import DataError, StoreError
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData, TrainingImages
+from gemix.gan.distributed import Workers
+from gemix.gan.exchange import Exchange
 from gemix.gan.order import Order
 from gemix.gan.streaming import ShardReader, StreamedImages
 from gemix.storage import Store
@@ -58,6 +60,8 @@ def open_training_data(
     if allowed_gb is None:
         allowed_gb = memory_gb(device, local_workers)
     stream = config.data == "stream" or (config.data == "auto" and size_gb > allowed_gb)
+    # what one worker has to do all do, also those of machines with more memory: they read together
+    stream = bool(Workers.current().total(torch.tensor(float(stream), device=device)))
     if say:
         how = f"streamed, {config.shuffle_gb:g} GB at a time" if stream else f"in memory ({device})"
         why = f"gan.data={config.data}, gan.data_memory_gb={allowed_gb:.3g}"
@@ -66,7 +70,8 @@ def open_training_data(
         real = read_images([url], "train")
         return TrainingImages(real.images, real.soft_labels, config.seed, device, order=order)
     labels = read_soft_labels(store, manifest, "train")
-    return StreamedImages(labels, shape, shard_reader(store, manifest, readers), order, device)
+    reader, exchange = shard_reader(store, manifest, readers), Exchange.among_workers()
+    return StreamedImages(labels, shape, reader, order, device, exchange)
 
 
 def memory_gb(device: torch.device, local_workers: int) -> float:

@@ -26,6 +26,15 @@ class Window:
     shards: tuple[int, ...]
     rows: np.ndarray
 
+    def samples_at(self, batch: int, positions: Sequence[int]) -> np.ndarray:
+        """The samples at these positions of their batch, int64 [n], ascending."""
+        samples = np.arange(self.start, self.stop)
+        return samples[np.isin(samples % batch, positions)]
+
+    def rows_at(self, batch: int, positions: Sequence[int]) -> np.ndarray:
+        """The images of :meth:`samples_at`, int64 [n]."""
+        return self.rows[self.samples_at(batch, positions) - self.start]
+
 
 class Order:
     """Which image is sample i of a training, for i = 0, 1, 2, …: a function of the seed.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gemix.gan.dataset import TrainingData, to_floats
+from gemix.gan.exchange import Exchange
 from gemix.gan.order import Order, Window
 
 # Reads images: takes shard numbers (at least one) with the rows that are wanted of each (int64 [n],
@@ -24,10 +26,10 @@ class StreamedImages(TrainingData):
     """At most two windows of the order in memory: one in use, one being read in the background.
 
     The order is planned for all workers together, so that it does not depend on their number. A
-    worker holds only its own images of a window, its share. It asks the shards of the window for
-    these, and since a window is shuffled as a whole, they lie in nearly all of its shards: every
-    worker opens every shard and keeps a part. The other way, shards of its own for each worker,
-    would make the order, and so the result, a matter of the number of workers.
+    worker holds only its own images of a window, its share, and since a window is shuffled as a
+    whole, they lie in nearly all of its shards. So that each shard is read by one worker only, the
+    shards of a window are dealt out, and the workers send each other what they have read. One that
+    cannot exchange asks all shards for the rows of its share.
 
     Batches are meant to be asked for step by step; any other step costs reading its window anew.
 
@@ -37,6 +39,7 @@ class StreamedImages(TrainingData):
         read: gives images of shards, numbered as in `order`; it is called from another thread.
         order: of the N images.
         device: where batches go.
+        exchange: with the other workers, which have to ask for the same steps in the same order.
     """
 
     def __init__(
@@ -46,9 +49,10 @@ class StreamedImages(TrainingData):
         read: ShardReader,
         order: Order,
         device: torch.device | str = "cpu",
+        exchange: Exchange | None = None,
     ):
         super().__init__(labels, shape, order, device)
-        self._read = read
+        self._read, self._exchange = read, exchange
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gemix-images")
         self._closed = threading.Event()
         self._share: tuple[int, tuple[int, ...]] | None = None
@@ -71,7 +75,8 @@ class StreamedImages(TrainingData):
     def close(self) -> None:
         """Stops reading ahead."""
         self._closed.set()
-        self._thread.shutdown(cancel_futures=True)
+        # others may have begun what is cancelled here, and would wait for it
+        self._thread.shutdown(cancel_futures=self._exchange is None)
 
     def _collect(
         self, step: int, batch: int, positions: tuple[int, ...]
@@ -82,12 +87,13 @@ class StreamedImages(TrainingData):
         samples = step * batch + np.asarray(positions, dtype=np.int64)
         images = np.empty((len(samples), *self.shape), dtype=np.uint8)
         rows = np.empty(len(samples), dtype=np.int64)
-        left = np.argsort(samples)
-        while len(left):
-            held = self._hold(int(samples[left[0]]))
-            here = left[samples[left] < held.window.stop]
+        # all windows of the batch, so that all workers go through the same ones at the same steps
+        start, stop = step * batch, (step + 1) * batch
+        while start < stop:
+            held = self._hold(start)
+            start = held.window.stop
+            here = np.flatnonzero((held.window.start <= samples) & (samples < start))
             images[here], rows[here] = held.find(samples[here])
-            left = left[len(here) :]
         return images, rows
 
     def _hold(self, sample: int) -> _Held:
@@ -107,16 +113,53 @@ class StreamedImages(TrainingData):
     def _load(self, window: Window, batch: int, positions: tuple[int, ...]) -> _Held:
         held = _Held.empty(window, batch, positions, self.shape)
         places = np.searchsorted(held.rows, self.order.bounds)
-        wanted = {
-            shard: held.rows[places[shard] : places[shard + 1]] - self.order.bounds[shard]
-            for shard in window.shards
-            if places[shard] < places[shard + 1]
-        }
-        for shard, images in self._read(wanted) if wanted else ():
-            if self._closed.is_set():
-                break
+        read = self._read_own if self._exchange is None else self._read_and_exchange
+        for shard, images in read(held, batch, positions):
             held.images[places[shard] : places[shard + 1]] = images
         return held
+
+    def _read_own(
+        self, held: _Held, batch: int, positions: tuple[int, ...]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """This worker's images of each shard, read by itself."""
+        wanted = {shard: self._within(shard, held.rows) for shard in held.window.shards}
+        wanted = {shard: rows for shard, rows in wanted.items() if len(rows)}
+        for shard, images in self._read(wanted) if wanted else ():
+            if self._closed.is_set():
+                return
+            yield shard, images
+
+    def _read_and_exchange(
+        self, held: _Held, batch: int, positions: tuple[int, ...]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """This worker's images of each shard, from the one that has read it.
+
+        What is begun is finished, also by a worker that is closed meanwhile: others wait for what
+        it reads. Each reads and sends one shard at a time, so no more is in memory.
+        """
+        exchange, shards = self._exchange, held.window.shards
+        shares = [np.sort(held.window.rows_at(batch, p)) for p in exchange.gather(positions)]
+        bounds = self.order.bounds
+        # beginning with another one at another window, since there may be fewer shards than workers
+        mine = shards[(exchange.rank - held.window.start) % exchange.size :: exchange.size]
+        whole = {shard: np.arange(bounds[shard + 1] - bounds[shard]) for shard in mine}
+        reading = iter(self._read(whole) if whole else ())
+        for _ in range(0, len(shards), exchange.size):
+            shard, images = next(reading, (None, np.empty((0, *self.shape), np.uint8)))
+            came = exchange.gather(shard)
+            sizes = [0 if n is None else len(self._within(n, held.rows)) for n in came]
+            received = exchange.swap(
+                [images if shard is None else images[self._within(shard, s)] for s in shares],
+                [size * math.prod(self.shape) for size in sizes],
+            )
+            for number, size, part in zip(came, sizes, received, strict=True):
+                if size:
+                    yield number, part.reshape(size, *self.shape)
+
+    def _within(self, shard: int, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows, ascending, that are in a shard, counted within it."""
+        start, stop = self.order.bounds[shard : shard + 2]
+        return rows[slice(*np.searchsorted(rows, (start, stop)))] - start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +184,7 @@ class _Held:
         cls, window: Window, batch: int, positions: Sequence[int], shape: tuple[int, int, int]
     ) -> _Held:
         """Room for the samples at `positions` of every batch."""
-        mine = np.isin(np.arange(window.start, window.stop) % batch, positions)
-        samples, rows = np.flatnonzero(mine) + window.start, window.rows[mine]
+        samples, rows = window.samples_at(batch, positions), window.rows_at(batch, positions)
         by_row = np.argsort(rows)
         slots = np.empty_like(by_row)
         slots[by_row] = np.arange(len(by_row))

@@ -1,0 +1,85 @@
+"""Workers that stream read every shard once between them and get the batches of one worker."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from test_dataset import SHARD_ROWS, numbers, pictures, soft_labels
+
+from gemix.gan.dataset import TrainingImages
+from gemix.gan.distributed import Workers
+from gemix.gan.exchange import Exchange
+from gemix.gan.order import Order
+from gemix.gan.streaming import StreamedImages
+
+BATCH = 16
+FORWARD = [0, 1, 2, 3, 4, 5]  # two epochs of 50 images in windows of 20, which end within batches
+JUMPS = [2, 3, 9]  # as a training that diverged goes back
+
+
+def order() -> Order:
+    return Order(3, SHARD_ROWS, window_rows=20)
+
+
+def run_worker(rank: int, size: int, folder: str) -> None:
+    """Writes what it is given at each step, and how many rows of which shards it reads."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
+    )
+    images, bounds, asked = pictures(), order().bounds, []
+
+    def read(wanted):
+        asked.extend((int(shard), len(rows)) for shard, rows in wanted.items())
+        for shard in reversed(wanted):
+            yield shard, images[bounds[shard] : bounds[shard + 1]][wanted[shard]]
+
+    def show(data: StreamedImages, steps: list[int]) -> list:
+        batches = [data.real_batch(step, BATCH, positions) for step in steps]
+        return [(numbers(batch), labels.tolist()) for batch, labels in batches]
+
+    positions = Workers.current().positions(BATCH, 4)
+    open_data = lambda: StreamedImages(  # noqa: E731
+        soft_labels(), (1, 8, 8), read, order(), exchange=Exchange.among_workers()
+    )
+    data = open_data()
+    forward = show(data, FORWARD)
+    data.close()
+    read_forward, data = list(asked), open_data()
+    # the stages of a training, one after the other
+    jumps = show(data.unconditional(), JUMPS) + show(data, JUMPS)
+    data.close()
+    told = {"forward": forward, "jumps": jumps, "read": read_forward}
+    Path(folder, f"{rank}.json").write_text(json.dumps(told))
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
+def test_workers_read_each_shard_once_and_get_what_one_worker_gets(tmp_path, size):
+    mp.spawn(run_worker, args=(size, str(tmp_path)), nprocs=size)
+    told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(size)]
+    memory = TrainingImages(pictures(), soft_labels(), seed=3, order=order())
+    for rank, worker in enumerate(told):
+        positions = Workers(rank, size).positions(BATCH, 4)
+        for data, steps, shown in [
+            (memory, FORWARD, worker["forward"]),
+            (memory.unconditional(), JUMPS, worker["jumps"][: len(JUMPS)]),
+            (memory, JUMPS, worker["jumps"][len(JUMPS) :]),
+        ]:
+            for step, (images, labels) in zip(steps, shown, strict=True):
+                expected = data.real_batch(step, BATCH, positions)
+                assert images == numbers(expected[0]) and labels == expected[1].tolist()
+    read = [tuple(part) for worker in told for part in worker["read"]]
+    assert {rows for shard, rows in read if rows != SHARD_ROWS[shard]} == set()
+    opened = Counter(shard for shard, _ in read)
+    # once an epoch, of which there were two; the window after them is read ahead
+    assert opened.keys() == set(range(len(SHARD_ROWS)))
+    assert set(opened.values()) <= {2, 3}
+    assert all(worker["read"] for worker in told)
