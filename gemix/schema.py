@@ -86,6 +86,9 @@ class InvalidConfig(ConfigError):
         lines = "\n".join(f"  {problem}" for problem in problems)
         super().__init__(f"{len(problems)} bad setting(s):\n{lines}")
 
+    def __reduce__(self):  # by default it would be made of its text where it arrives
+        return type(self), (self.problems,)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:

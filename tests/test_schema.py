@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from typing import Annotated, Literal
 
 import pytest
@@ -75,6 +76,14 @@ def test_python_callers_get_the_same_errors():
         Outer(rate=2)
     with pytest.raises(TypeError):
         Outer("fast")
+
+
+def test_errors_arrive_from_other_processes_as_they_were():
+    with pytest.raises(InvalidConfig) as caught:
+        Outer(rate=2, mode="none")
+    arrived = pickle.loads(pickle.dumps(caught.value))
+    assert str(arrived) == str(caught.value)
+    assert arrived.problems == caught.value.problems
 
 
 def test_numbers_are_read_as_yaml_writes_them():

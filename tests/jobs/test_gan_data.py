@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,29 +67,45 @@ def test_the_size_chooses_and_a_setting_overrules_it(sharded, tiny_config, capsy
     assert isinstance(forced, TrainingImages)
 
 
-def test_a_damaged_shard_is_named_through_ray_data(sharded, tiny_config):
-    stream = opened(tiny_config, sharded, data="stream")
+@pytest.fixture
+def damaged(sharded) -> Iterator[str]:
+    """The name of a shard that is damaged for a test."""
     file = next(iter(sorted(Path(sharded.data).glob("train-*.parquet"))))
     whole = file.read_bytes()
     file.write_bytes(whole[:300] + b"\x00damaged" + whole[308:])
-    try:
-        with pytest.raises(DataError, match=rf"{file.name}.*gemix prepare --overwrite"):
-            for step in range(10):
-                stream.real_batch(step, 8, range(8))
-    finally:
-        file.write_bytes(whole)
-        stream.close()
+    yield file.name
+    file.write_bytes(whole)
 
 
-def test_streaming_workers_end_as_if_they_had_gone_on_from_memory(sharded, tiny_config):
-    """The workers take every processor that Ray has, and still their reading gets through."""
+def test_a_damaged_shard_is_named_through_ray_data(sharded, tiny_config, damaged):
+    stream = opened(tiny_config, sharded, data="stream")
+    with pytest.raises(DataError, match=rf"{damaged}.*gemix prepare --overwrite"):
+        for step in range(10):
+            stream.real_batch(step, 8, range(8))
+    stream.close()
+
+
+@pytest.fixture
+def two_workers(tiny_config) -> PipelineConfig:
     config = with_gan(tiny_config, data="stream", shuffle_gb=TEN_IMAGES_GB)
-    config = dataclasses.replace(
+    return dataclasses.replace(
         config,
         compute=dataclasses.replace(config.compute, workers=2),
         metrics=dataclasses.replace(config.metrics, images=0),
     )
-    result, store = train_gan(config, sharded), Store(sharded.gan)
+
+
+def test_a_damaged_shard_ends_a_training_whose_other_worker_waits_for_it(
+    sharded, two_workers, damaged
+):
+    with pytest.raises(DataError, match=rf"{damaged}.*gemix prepare --overwrite"):
+        train_gan(two_workers, sharded, overwrite=True)
+
+
+def test_streaming_workers_end_as_if_they_had_gone_on_from_memory(sharded, two_workers):
+    """The workers take every processor that Ray has, and still their reading gets through."""
+    config = two_workers
+    result, store = train_gan(config, sharded, overwrite=True), Store(sharded.gan)
     # as a kill after step 6 of 8 leaves it
     store.delete("generator.json")
     store.delete("checkpoint-00000008.json")
