@@ -149,7 +149,7 @@ class Evaluator:
 
     def _draw(self, generator: ImageGenerator, indices: np.ndarray) -> np.ndarray:
         places = torch.from_numpy(indices).to(self.device)
-        seed, step = self.data.order.seed, torch.zeros((), dtype=torch.int64, device=self.device)
+        seed, step = self.data.order.seed, torch.zeros(1, dtype=torch.int64, device=self.device)
         uniform, _ = draw(seed, Stream.METRIC, places, step, uniforms=1)
         labels = self.data.random_labels(uniform[:, 0]).cpu().numpy()
         return sample_images(generator, indices.tolist(), labels, SamplingConfig(), self.device)

@@ -32,7 +32,7 @@ def draw(
     Args:
         seed: from 0 to 2**64 - 1.
         indices: of the n samples, int64 [n], each from 0 to 2**32 - 1.
-        step: int64 of no dimension, from 0 to 2**32 - 1.
+        step: int64 [1], from 0 to 2**32 - 1.
 
     Returns:
         float64 [n, uniforms] in [0, 1), of 32 bits each, and float32 [n, normals].

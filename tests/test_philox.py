@@ -15,7 +15,7 @@ def drawn(seed=1, stream=Stream.G_LATENT, indices=range(8), step=3, uniforms=17,
         seed,
         stream,
         torch.tensor(indices),
-        torch.tensor(step),
+        torch.tensor([step]),
         uniforms=uniforms,
         normals=normals,
     )
@@ -82,5 +82,5 @@ def test_a_compiled_graph_draws_the_same():
         return draw(1, Stream.G_LATENT, indices, step, normals=21)[1] + 1
 
     graph = torch.compile(shifted, fullgraph=True, backend="aot_eager")
-    arguments = torch.arange(8), torch.tensor(3)
+    arguments = torch.arange(8), torch.tensor([3])
     assert torch.equal(graph(*arguments), shifted(*arguments))

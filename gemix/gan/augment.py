@@ -70,8 +70,8 @@ class Augmenter:
     def __call__(self, images: Tensor, stream: Stream, step: Tensor, p: Tensor | None) -> Tensor:
         """Images [N, C, H, W], augmented as is drawn for this step of the stream.
 
-        `p` is the probability of each transformation, 0 to 1, a float64 tensor of no dimension;
-        None leaves the images as they are.
+        `p` is the probability of each transformation, 0 to 1, float64 [1]; None leaves the images
+        as they are.
         """
         return images if p is None else apply_augmentation(images, self.draw(stream, step, p))
 

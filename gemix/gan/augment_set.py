@@ -48,7 +48,7 @@ class Draws:
     """Random numbers of N samples: which transformations apply, and how much.
 
     Attributes:
-        p: probability of each transformation, float64 scalar.
+        p: probability of each transformation, float64 [1].
         gate: bool [N, 12].
         uniform: float64 [N, 12] in [0, 1).
         normal: float64 [N, 8].

@@ -56,7 +56,7 @@ class LatentSource:
         self.seed, self.style_mixing_prob = config.seed, config.style_mixing_prob
 
     def draw(self, stream: Stream, step: Tensor, shrink: int = 1) -> Latents:
-        """What this worker's images of a step, int64 of no dimension, are made of.
+        """What this worker's images of a step, int64 [1], are made of.
 
         `shrink` takes only the first of so many parts of the batch.
         """

@@ -22,8 +22,9 @@ class Passes:
     compiled graph a gradient penalty is a torch.func.grad, as autograd.grad with create_graph does
     not compile; outside, the custom derivatives that make the eager mode fast want the latter.
 
-    The `step` of each is an int64 tensor of no dimension, and `p` the augmentations' probability,
-    float64 of no dimension; None augments nothing.
+    The `step` of each is int64 [1], and `p` the augmentations' probability, float64 [1]; None
+    augments nothing. They have a dimension because the compiler takes a CPU tensor without one for
+    a number, and then compiles twice.
 
     Args:
         dtype: what convolutions compute in.

@@ -76,8 +76,8 @@ class PhaseTrainer(abc.ABC):
 
     @property
     def step(self) -> Tensor:
-        """The step on the device, where random numbers are drawn as a function of it."""
-        return torch.full((), self.state.step, device=self.device)
+        """The step on the device, int64 [1]: random numbers are drawn there as a function of it."""
+        return torch.full((1,), self.state.step, device=self.device)
 
     def real_batch(self) -> tuple[Tensor, Tensor]:
         """This worker's share of the step's real images and labels."""

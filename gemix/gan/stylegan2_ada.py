@@ -115,4 +115,4 @@ class StyleGAN2ADATrainer(PhaseTrainer):
         """p as the passes take it: None where nothing is augmented."""
         if self.state.augment_p == 0 or self.augment.strength == AugmentSet():
             return None
-        return torch.full((), self.state.augment_p, dtype=torch.float64, device=self.device)
+        return torch.full((1,), self.state.augment_p, dtype=torch.float64, device=self.device)

@@ -23,7 +23,7 @@ def run(images, name, p, indices=None, step=0):
     positions = torch.tensor(indices if indices is not None else range(len(images)))
     augment = Augmenter(AUGMENT_SETS[name], seed=1, positions=positions)
     return augment(
-        images, Stream.AUGMENT_REAL, torch.tensor(step), torch.tensor(p, dtype=torch.float64)
+        images, Stream.AUGMENT_REAL, torch.tensor([step]), torch.tensor([p], dtype=torch.float64)
     )
 
 

@@ -140,12 +140,13 @@ def test_every_phase_has_the_gradients_of_eager_mode(front_end, method, phase):
 @pytest.mark.parametrize("phase", PHASES["stylegan2-ada"])
 def test_any_count_of_classes_and_channels_compiles(front_end, phase, classes, channels):
     architecture = dataclasses.replace(ARCHITECTURE, label_dim=classes, img_channels=channels)
-    assert_same_phase(config(), phase, architecture)
+    # of the augmentations, colour is what the channels change
+    assert_same_phase(config(augment="c"), phase, architecture)
 
 
 @pytest.mark.parametrize("phase", ["regularize_generator", "train_discriminator"])
 def test_a_batch_split_among_workers_has_the_gradients_of_the_whole(front_end, phase):
-    settings = config(batch=16, pl_batch_shrink=1, pl_decay=0)
+    settings = config(batch=16, pl_batch_shrink=1, pl_decay=0, augment="b")
     _, whole = gradients(settings, phase)
     parts = [gradients(settings, phase, workers=Apart(rank, 2))[1] for rank in range(2)]
     mean = torch.stack([flat(part) for part in parts]).mean(dim=0)
@@ -155,7 +156,7 @@ def test_a_batch_split_among_workers_has_the_gradients_of_the_whole(front_end, p
 
 @pytest.mark.slow
 def test_training_ends_where_eager_training_does(front_end):
-    settings = config(augment_p=None, ada_target=0)  # p goes from 0 up: a graph for each
+    settings = config(augment="g", augment_p=None, ada_target=0)  # p goes from 0 up: a graph each
     compiled, eager = trained(settings), trained(dataclasses.replace(settings, compile=False))
     assert compiled.augment_p == eager.augment_p > 0
     assert distance(way(compiled, settings), way(eager, settings)) < OF_THE_WAY
@@ -164,7 +165,7 @@ def test_training_ends_where_eager_training_does(front_end):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_resuming_equals_never_stopping(front_end, tmp_path, method):
-    settings = config(method=method, augment_p=None)
+    settings = config(method=method, augment="b", augment_p=None)
     undisturbed = trained(settings)
     save_checkpoint(
         Store(tmp_path), trained(dataclasses.replace(settings, kimg=0.024)), origin(settings)
