@@ -4,6 +4,8 @@
     python tests/bench/gan.py --peer ~/stylegan2-ada-pytorch   # both, in turn, in one run
     python tests/bench/gan.py --compile off,on                 # with and without torch.compile
 
+On a GPU the defaults are its setting and both ways.
+
 Each measurement is a process of its own, so that peak memory is its own too. A training step's
 time is put together from its phases, each timed by itself and weighted by how often it runs.
 """
@@ -16,6 +18,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
 
 # name: resolution, channel_base, channel_max, batch
 SETTINGS = {
@@ -101,13 +105,18 @@ def main() -> None:
     """Prints the table and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--peer", help="a checkout of the public stylegan2-ada-pytorch")
-    parser.add_argument("--settings", default="64,128", help=", ".join(SETTINGS))
+    gpu = torch.cuda.is_available()
+    parser.add_argument(
+        "--settings", default="128-gpu" if gpu else "64,128", help=", ".join(SETTINGS)
+    )
     parser.add_argument("--precisions", default="float32,auto")
     parser.add_argument("--batch", type=int, help="instead of the setting's own")
     parser.add_argument("--repeats", type=int, default=3, help="of each phase, after one warm-up")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument(
-        "--compile", default="off", help="gan.compile of our rows: off, on or off,on"
+        "--compile",
+        default="off,on" if gpu else "off",
+        help="gan.compile of our rows: off, on or off,on",
     )
     parser.add_argument("--out", default="bench-gan.json")
     options = parser.parse_args()
