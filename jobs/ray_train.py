@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
 from ray.train.torch import TorchTrainer
 
@@ -64,29 +65,37 @@ def fit(
                 _hush()
             raise
 
-    store = Store(storage)
-    trainer = TorchTrainer(
-        run,
-        train_loop_config=settings,
-        scaling_config=ScalingConfig(
-            num_workers=compute.workers,
-            use_gpu="GPU" in resources,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(
-            # a finished name would return its old result without training
-            name=f"{name}-{uuid.uuid4().hex[:8]}",
-            # our connection to S3, for its endpoint, timeouts and retries
-            storage_path=store.root,
-            storage_filesystem=None if store.is_local else store.filesystem,
-            failure_config=FailureConfig(max_failures=compute.max_failures),
-            callbacks=[_EndAtMistakes()],
-        ),
-    )
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        known = mendable(error)
-        if known is None:
-            raise
-        raise known from error
+    def train() -> None:
+        store = Store(storage)
+        TorchTrainer(
+            run,
+            train_loop_config=settings,
+            scaling_config=ScalingConfig(
+                num_workers=compute.workers,
+                use_gpu="GPU" in resources,
+                resources_per_worker=resources,
+            ),
+            run_config=RunConfig(
+                # a finished name would return its old result without training
+                name=f"{name}-{uuid.uuid4().hex[:8]}",
+                # our connection to S3, for its endpoint, timeouts and retries
+                storage_path=store.root,
+                storage_filesystem=None if store.is_local else store.filesystem,
+                failure_config=FailureConfig(max_failures=compute.max_failures),
+                callbacks=[_EndAtMistakes()],
+            ),
+        ).fit()
+
+    for failures in range(compute.max_failures + 1):
+        try:
+            train()
+            return
+        except TrainingFailedError as error:
+            known = mendable(error)
+            if known is not None:
+                raise known from error
+            # Ray takes a worker that dies while the group starts for a failure of its own, after
+            # which it does not try again
+            died = isinstance(getattr(error, "controller_failure", None), RayActorError)
+            if not died or failures == compute.max_failures:
+                raise

@@ -21,13 +21,14 @@ from jobs.ray_train import fit
 pytestmark = pytest.mark.slow
 
 
-def run(folder: Path, fail: Callable[[int, int], None], workers: int) -> None:
+def run(folder: Path, fail: Callable[[int, int], None], workers: int, reports: int = 2) -> None:
     """Runs workers that fail and then wait for each other; they are started three times at most.
 
     The file ``seen`` tells the rank of every start.
 
     Args:
         fail: called with the rank and how many starts of it came before.
+        reports: to Ray before. The second waits until Ray has seen the first, so all have started.
     """
     connect()
     starts = folder / "starts"
@@ -37,7 +38,7 @@ def run(folder: Path, fail: Callable[[int, int], None], workers: int) -> None:
         before = starts.read_text().split().count(str(rank)) if starts.exists() else 0
         with starts.open("a") as file:
             file.write(f"{rank}\n")
-        for _ in range(2):  # the second waits until Ray has seen the first, so all have started
+        for _ in range(reports):
             ray.train.report({})
         fail(rank, before)
         if dist.is_initialized():
@@ -70,6 +71,15 @@ def test_workers_that_are_killed_start_again(tmp_path):
 
     run(tmp_path, fail, workers=2)
     assert (tmp_path / "seen").read_text() == "0 0 1 1"
+
+
+def test_a_worker_that_is_killed_while_it_starts_starts_again(tmp_path):
+    def fail(rank, before):
+        if not before:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run(tmp_path, fail, workers=1, reports=0)
+    assert (tmp_path / "seen").read_text() == "0 0"
 
 
 def test_other_errors_are_tried_as_often_as_they_may(tmp_path):
