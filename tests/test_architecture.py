@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(path for top in ("gemix", "jobs", "tune") for path in (ROOT / top).rglob("*.py"))
 PARTS = ("data", "gan", "classifier", "metrics")
 GAN_MAY_IMPORT = {"torch", "numpy", "safetensors", "gemix"}
-GAN_MAY_IMPORT_OF_GEMIX = {"errors", "schema", "randomness", "gan"}
+GAN_MAY_IMPORT_OF_GEMIX = {"errors", "schema", "randomness", "philox", "gan"}
 
 
 def name(path: Path) -> str:

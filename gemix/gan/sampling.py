@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from gemix.errors import ConfigError
 from gemix.gan.device import default_device
 from gemix.gan.networks import ImageGenerator
 from gemix.randomness import Stream, normal
@@ -58,7 +59,17 @@ def sample_images(
 
     Returns:
         uint8 [N, C, H, W], computed in float32.
+
+    Raises:
+        ConfigError: if the labels are not one weight for each class of the generator, one row a
+            seed; a generator without classes would ignore them in silence.
     """
+    expected = (len(seeds), generator.architecture.label_dim)
+    if labels.shape != expected:
+        raise ConfigError(
+            f"labels of shape {list(labels.shape)} for {expected[0]} seeds and a generator of "
+            f"{expected[1]} classes; give labels of shape {list(expected)}"
+        )
     device = device or default_device()
     generator = generator.to(device)
     parts = []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gemix.errors import CheckpointError
+from gemix.errors import CheckpointError, ConfigError
 from gemix.gan.architecture import Architecture
 from gemix.gan.checkpoint import Origin
 from gemix.gan.config import GanConfig
@@ -34,6 +34,17 @@ def state():
 
 def labels(count: int) -> np.ndarray:
     return np.random.default_rng(0).dirichlet([1, 1, 1], size=count).astype(np.float32)
+
+
+@pytest.mark.parametrize(("classes", "weights"), [(0, 3), (3, 0), (3, 2)])
+def test_labels_that_do_not_fit_are_refused(classes, weights):
+    architecture = dataclasses.replace(ARCHITECTURE, label_dim=classes)
+    generator = new_state(architecture, GanConfig(), torch.device("cpu")).generator_ema
+    unfit = np.full((2, weights), 0.5, dtype=np.float32)
+    with pytest.raises(
+        ConfigError, match=rf"\[2, {weights}\].*{classes} classes.*\[2, {classes}\]"
+    ):
+        sample_images(generator, [0, 1], unfit, SamplingConfig())
 
 
 def test_latents_are_those_of_the_public_tool():
