@@ -7,6 +7,7 @@ Ours decodes, looks for the body, crops, resizes and writes checked shards; the 
 resizes the whole frame and writes PNG into a zip. Its tool is one process; ours is measured as one
 and as ``--processes``, each with its share of the scans. Starting Python counts for both. Ray, the
 search for copies and the gathering of parts are not in it: ``--ray`` times `gemix prepare` too.
+The time of processors leaves out what other processes take.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         results = measure(Path(temporary), given)
-    print(f"{'':<20}{'images/s':>10}{'ratio':>8}")
+    print(f"{'':<20}{'images/s':>10}{'ratio':>8}{'CPU ms an image':>17}")
     for name, row in results["tools"].items():
-        print(f"{name:<20}{row['images_per_s']:>10.1f}{row['ratio']:>8.2f}")
+        print(f"{name:<20}{row['images_per_s']:>10.1f}{row['ratio']:>8.2f}{row['cpu_ms']:>17.2f}")
     print(f"wanted: {WANTED} times the peer")
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -89,31 +90,41 @@ def measure(temporary: Path, given: argparse.Namespace) -> dict:
         tools["gemix prepare"] = [
             [sys.executable, "-m", "jobs.prepare", "-w", str(output), *settings]
         ]
-    speeds: dict[str, list[float]] = {name: [] for name in tools}
+    walls: dict[str, list[float]] = {name: [] for name in tools}
+    cpus: dict[str, list[float]] = {name: [] for name in tools}
     for _ in range(given.repeats):
         for name, jobs in tools.items():
             output.mkdir()
-            speeds[name].append(given.images / seconds(jobs))
+            wall, cpu = seconds(jobs)
+            walls[name].append(wall)
+            cpus[name].append(cpu)
             shutil.rmtree(output)
-    base = statistics.median(next(iter(speeds.values())))
+    base = statistics.median(next(iter(walls.values())))
     settings = {k: str(v) for k, v in vars(given).items() if k not in ("json", "shards_of")}
     rows = {
-        name: {"images_per_s": statistics.median(v), "ratio": statistics.median(v) / base}
-        for name, v in speeds.items()
+        name: {
+            "images_per_s": given.images / statistics.median(walls[name]),
+            "ratio": base / statistics.median(walls[name]),
+            "cpu_ms": 1e3 * statistics.median(cpus[name]) / given.images,
+        }
+        for name in tools
     }
     return {"settings": settings, "wanted": WANTED, "tools": rows}
 
 
-def seconds(jobs: list[list[str]]) -> float:
-    """From the start of the first process to the end of the last."""
+def seconds(jobs: list[list[str]]) -> tuple[float, float]:
+    """From the start of the first process to the end of the last, and of processors in them.
+
+    Ray's workers are no children of the process that asks for them, and do not count.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    began = time.perf_counter()
+    began, used = time.perf_counter(), sum(os.times()[2:4])
     quiet = subprocess.DEVNULL
     running = [subprocess.Popen(job, env=environment, stdout=quiet, stderr=quiet) for job in jobs]
     codes = [process.wait() for process in running]
     if any(codes):
         sys.exit(f"exit codes {codes} of {jobs}")
-    return time.perf_counter() - began
+    return time.perf_counter() - began, sum(os.times()[2:4]) - used
 
 
 def parts(root: Path, processes: int, given: argparse.Namespace) -> list[Path]:

@@ -9,7 +9,6 @@ from gemix.data.sources.items import Item, Items
 from gemix.data.sources.medmnist import MedMnistSource
 from gemix.data.sources.nifti import NiftiSource
 from gemix.data.sources.parquet import ParquetSource
-from gemix.data.sources.phantom import PhantomSource
 
 __all__ = ["Item", "Items", "Listing", "Source", "open_source"]
 
@@ -24,6 +23,9 @@ def open_source(config: DataConfig) -> Source:
         DataError: for a path of an unknown scheme.
     """
     if config.source == "phantom":
+        # here, since it loads torch, which takes each process that reads files seconds for nothing
+        from gemix.data.sources.phantom import PhantomSource
+
         return PhantomSource(config)
     if config.source == "dicom":
         return DicomSource(config.path, config.labels)
