@@ -14,7 +14,7 @@ from gemix.config import PipelineConfig
 from gemix.data.leakage.seen import SEEN, Seen, write_seen
 from gemix.data.manifest import Manifest
 from gemix.errors import DataError
-from gemix.gan.architecture import Architecture
+from gemix.gan.architecture import Architecture, is_side
 from gemix.gan.best import save_best_generator
 from gemix.gan.checkpoint import Origin, check_resumable, checkpoints
 from gemix.gan.dataset import TrainingData
@@ -142,7 +142,7 @@ def check_side(url: str, data: Manifest) -> None:
         DataError: if it is no power of two.
     """
     side = data.resolution
-    if side < 8 or side & (side - 1):
+    if not is_side(side):
         raise DataError(
             f"{url}: images of {side} x {side} pixels; the networks make sides of a power of two "
             "from 8 on, so run gemix prepare --overwrite with such a data.resolution"

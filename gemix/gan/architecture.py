@@ -6,6 +6,11 @@ import dataclasses
 import math
 
 
+def is_side(pixels: int) -> bool:
+    """Whether the networks make images of such a side: a power of two from 8 on."""
+    return pixels >= 8 and not pixels & (pixels - 1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
     """What fixes the shapes of a generator and discriminator pair.

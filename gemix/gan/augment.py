@@ -60,6 +60,7 @@ class Augmenter:
 
     Attributes:
         strength: of each transformation.
+        seed: of the training.
         positions: of the N images in the global batch, int64 [N].
     """
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gemix.errors import DataError
+from gemix.gan.architecture import is_side
 from gemix.gan.order import Order
 
 
@@ -42,7 +43,7 @@ class TrainingData(abc.ABC):
         if not len(labels):
             raise DataError("no training images; is there a train split in the data?")
         _, height, width = shape
-        if height != width or width & (width - 1) or width < 8:
+        if height != width or not is_side(width):
             raise DataError(
                 f"training images are {height} x {width}; squares with a side of a power of two "
                 "from 8 on are wanted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,17 @@ def styles(generator: Generator, latents: Latents) -> Tensor:
     return torch.where(latents.keep, ws, generator.map(latents.z[:, 1], latents.label))
 
 
+def noise_size(shapes: Sequence[tuple[int, int]]) -> int:
+    """How many numbers the noise of one sample has, for layers of such heights and widths."""
+    return sum(height * width for height, width in shapes)
+
+
+def shaped_noise(flat: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Random numbers [n, noise_size(shapes)] as one tensor a layer, [n, 1, H, W]."""
+    parts = flat.split([height * width for height, width in shapes], dim=1)
+    return [part.reshape(-1, 1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
 class LatentSource:
     """Draws what the generator is fed with while training, on the device of the data.
 
@@ -62,16 +74,16 @@ class LatentSource:
         """
         positions = self.positions[: math.ceil(len(self.positions) / shrink)]
         z_dim, shapes = self.generator.architecture.z_dim, self.generator.noise_shapes
-        sizes = [height * width for height, width in shapes]
+        size = noise_size(shapes)
         uniform, normal = draw(
-            self.seed, stream, positions, step, uniforms=3, normals=2 * z_dim + sum(sizes)
+            self.seed, stream, positions, step, uniforms=3, normals=2 * z_dim + size
         )
-        z, *noise = normal.split([2 * z_dim, *sizes], dim=1)
+        z, noise = normal.split([2 * z_dim, size], dim=1)
         return Latents(
             self.data.random_labels(uniform[:, 0]),
             z.unflatten(1, (2, z_dim)),
             self._before_crossover(uniform[:, 1:]) if self.style_mixing_prob else None,
-            [part.reshape(-1, 1, *shape) for part, shape in zip(noise, shapes, strict=True)],
+            shaped_noise(noise, shapes),
         )
 
     def path_noise(self, count: int, step: Tensor) -> Tensor:

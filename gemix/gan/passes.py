@@ -24,7 +24,8 @@ class Passes:
 
     The `step` of each is int64 [1], and `p` the augmentations' probability, float64 [1]; None
     augments nothing. They have a dimension because the compiler takes a CPU tensor without one for
-    a number, and then compiles twice.
+    a number, and then compiles twice. A stream that a step augments with twice counts two of its
+    own steps for it.
 
     Args:
         dtype: what convolutions compute in.

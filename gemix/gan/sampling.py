@@ -11,6 +11,7 @@ import torch
 
 from gemix.errors import ConfigError
 from gemix.gan.device import default_device
+from gemix.gan.latents import noise_size, shaped_noise
 from gemix.gan.networks import ImageGenerator
 from gemix.randomness import Stream, normal
 from gemix.schema import Config, Fraction, Positive
@@ -92,10 +93,9 @@ def draw_noise_of_seeds(
 ) -> list[torch.Tensor]:
     """Noise of every shape that the generator takes, a function of each image's own seed."""
     shapes = generator.noise_shapes
-    sizes = [height * width for height, width in shapes]
-    rows = [normal(seed, Stream.SYNTHESIS_NOISE, [0], (sum(sizes),)) for seed in seeds]
-    parts = torch.cat(rows).to(device).split(sizes, dim=1)
-    return [part.reshape(-1, 1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+    size = noise_size(shapes)
+    rows = [normal(seed, Stream.SYNTHESIS_NOISE, [0], (size,)) for seed in seeds]
+    return shaped_noise(torch.cat(rows).to(device), shapes)
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
