@@ -94,6 +94,13 @@ def test_where_there_is_no_body_the_whole_frame_is_kept():
     assert body_mask(pixels.astype(np.uint8)).all()
 
 
+def test_more_specks_than_16_bits_can_count_are_no_body():
+    pixels = np.zeros((512, 4096), dtype=np.uint8)
+    for row, column in np.ndindex(2, 2):
+        pixels[row::4, column::4] = 255
+    assert body_mask(pixels).all()
+
+
 def test_fine_stripes_do_not_alias():
     """Stripes one pixel wide average to grey; a resize that drops pixels shows bands."""
     pixels = np.zeros((512, 512))

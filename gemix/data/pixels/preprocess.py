@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from gemix.data.config import DataConfig
 from gemix.data.pixels.body import body_mask, bounding_box
 from gemix.data.pixels.lungs import lung_fraction
+from gemix.data.pixels.resize import resized
 from gemix.data.scan import BadImage, Box, NotWanted, Scan
 from gemix.data.windows import apply_window
 
@@ -81,25 +82,22 @@ def _cut(grey: np.ndarray, box: Box, mask: np.ndarray | None, resolution: int) -
     side = max(height, width)
     across, down = (side - width) // 2, (side - height) // 2
     background = int(grey.min()) if mask is None else _median_outside(grey, mask)
-    square = np.full((height, side), background, dtype=np.uint8)
-    np.copyto(
-        square[:, across : across + width],
-        grey[inside],
-        where=True if mask is None else mask[inside],
-    )
-    # Pillow widens the filter when it shrinks, which is what keeps thin structures from aliasing
-    narrowed = Image.fromarray(square).resize((resolution, height), Image.Resampling.LANCZOS)
-    tall = Image.new("L", (resolution, side), background)
-    tall.paste(narrowed, (0, down))
-    return np.asarray(tall.resize((resolution, resolution), Image.Resampling.LANCZOS))
+    square = np.full((side, side), background, dtype=np.uint8)
+    within = square[down : down + height, across : across + width]
+    if mask is None:
+        within[:] = grey[inside]
+    else:
+        cv2.copyTo(grey[inside], mask[inside].view(np.uint8), within)
+    return resized(square, resolution)
 
 
 def _median_outside(grey: np.ndarray, mask: np.ndarray) -> int:
     """The median of what the mask leaves out, rounded down; 0 of nothing."""
-    if 2 * np.count_nonzero(grey * ~mask) < np.count_nonzero(~mask):  # black, as air often is
-        return 0
-    outside = grey[~mask]
-    return int(np.median(outside)) if outside.size else 0
+    outside = cv2.bitwise_not(mask.view(np.uint8) * np.uint8(255))
+    if 2 * cv2.countNonZero(cv2.bitwise_and(grey, outside)) < cv2.countNonZero(outside):
+        return 0  # black, as air often is
+    rest = grey[~mask]
+    return int(np.median(rest)) if rest.size else 0
 
 
 def _checked(box: Box, shape: tuple[int, ...]) -> Box:
