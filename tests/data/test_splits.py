@@ -81,6 +81,19 @@ def test_shares_are_met_on_average():
         assert shares[TEST] == pytest.approx(0.2, abs=0.03)
 
 
+def test_a_share_far_from_what_is_wanted_is_told():
+    """One patient has most images of class a; wherever it goes, some share is far off."""
+    scans = patients(np.random.default_rng(0), 200)
+    assert scans.assign().notes == ()
+    large = np.flatnonzero(scans.group == 3)
+    rows = np.concatenate([np.arange(len(scans.group)), large.repeat(3000)])
+    (note, *others) = without(scans, rows).assign().notes
+    assert note.startswith("class 'a': ")
+    assert "% of its images fell to val, 15% wanted" in note
+    assert "data.split_seed" in note
+    assert all(one.startswith("class 'a': ") for one in others)
+
+
 def test_the_seed_decides():
     scans = patients(np.random.default_rng(0), 20)
     assert scans.split_of() == scans.split_of()

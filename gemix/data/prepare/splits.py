@@ -2,9 +2,10 @@
 
 Neighbouring slices of one patient are nearly the same image; a random split of slices measures
 memory, not skill. The side of a group is a function of its name and the seed alone, so that groups
-that are added move no other, and shares are met on average, not to the image. There are two
-exceptions: in a class of few groups one may be moved to where none fell by chance, which a note
-says; and folds cut each class into equal parts, which shift as groups are added.
+that are added move no other, and shares are met on average, not to the image; a note says where
+one is far off. There are two exceptions: in a class of few groups one may be moved to where none
+fell by chance, which a note says; and folds cut each class into equal parts, which shift as groups
+are added.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gemix.data.manifest import SPLITS
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 _NEEDED = (TRAIN, TEST, VAL)  # in this order where a class has too few groups
+_FAR_OFF = 2.0  # times the share that is wanted, or as much below
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,8 @@ def assign(
         mine = np.flatnonzero(label == index)
         split[mine], found = _fill(split[mine], place[mine], movable[mine], wanted, edges, name)
         notes += found
+    if kept is None and not config.folds:
+        notes += _far_off(split[group], class_index, classes, config)
     return Assignment(split=split.astype(np.int8)[group], notes=tuple(notes))
 
 
@@ -135,6 +139,24 @@ def _majority(group: np.ndarray, class_index: np.ndarray, groups: int, classes: 
     pairs = group * classes + class_index
     counts = np.bincount(pairs, minlength=groups * classes).reshape(groups, classes)
     return np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
+
+
+def _far_off(
+    split: np.ndarray, class_index: np.ndarray, classes: Sequence[str], config: DataConfig
+) -> list[str]:
+    """A word on classes whose images are on the held-out sides in other shares than wanted."""
+    notes = []
+    for index, name in enumerate(classes):
+        mine = split[class_index == index]
+        for side, wanted in ((VAL, config.val_fraction), (TEST, config.test_fraction)):
+            share = (mine == side).sum() / max(1, len(mine))
+            if not wanted / _FAR_OFF <= share <= wanted * _FAR_OFF:
+                notes.append(
+                    f"class {name!r}: {share:.0%} of its images fell to {SPLITS[side]}, "
+                    f"{wanted:.0%} wanted, since its groups are few or of unequal size; another "
+                    "data.split_seed moves them, and data.folds tests on each of them in turn"
+                )
+    return notes
 
 
 def _fill(
