@@ -97,12 +97,17 @@ class Store:
 
     def list(self, recursive: bool = False) -> list[str]:
         """Names of the files below, sorted; unfinished writes and a missing directory are empty."""
+        return sorted(self.stamps(recursive))
+
+    def stamps(self, recursive: bool = False) -> dict[str, str]:
+        """The same files with size and time of the last change: a file replaced has another."""
         selector = pafs.FileSelector(self.root, allow_not_found=True, recursive=recursive)
         infos = self._do(lambda: self.filesystem.get_file_info(selector), "listed")
-        names = [
-            posixpath.relpath(i.path, self.root) for i in infos if i.type == pafs.FileType.File
-        ]
-        return sorted(name for name in names if ".writing-" not in name)
+        return {
+            posixpath.relpath(info.path, self.root): stamp_of(info.size, info.mtime_ns)
+            for info in infos
+            if info.type == pafs.FileType.File and ".writing-" not in info.path
+        }
 
     def read_bytes(self, name: str) -> bytes:
         """The whole file.
@@ -219,6 +224,11 @@ class Store:
         if self.is_local:
             return operation()
         return persist(operation, f"{self.url}/{name}".rstrip("/") + f" cannot be {done}")
+
+
+def stamp_of(size: int, mtime_ns: int) -> str:
+    """What changes when a file does: its size in bytes and the time of its last change."""
+    return f"{size}-{mtime_ns}"
 
 
 def open_output(url: str, marker: str, overwrite: bool) -> Store:

@@ -17,6 +17,7 @@ from dicom_files import (
     write,
     write_archive,
 )
+from listings import undated
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from gemix.data.scan import BadImage
@@ -186,7 +187,8 @@ def test_an_archive_in_a_bucket_is_listed_and_loaded_like_one_on_a_disk(make, bu
         store.write_bytes(name, local.store.read_bytes(name))
     remote = DicomSource(store.url, f"{store.url}/labels.csv")
     listing = remote.list()
-    assert listing == local.list() == DicomSource(store.url, "labels.csv").list()
+    assert listing == DicomSource(store.url, "labels.csv").list()
+    assert undated(listing) == undated(local.list())
     for item in listing.items:
         np.testing.assert_array_equal(remote.load(item).pixels, local.load(item).pixels)
 
@@ -213,7 +215,7 @@ def test_pixels_are_not_read_for_a_listing(make):
         path = Path(source.store.url) / item.location
         data = path.read_bytes()
         path.write_bytes(data[: data.index(b"\xe0\x7f\x10\0")])
-    assert source.list() == listing
+    assert undated(source.list()) == undated(listing)
 
 
 def test_a_deflated_file_is_read_and_one_that_inflates_beyond_measure_is_not(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,18 @@ def test_however_the_work_is_spread_the_listing_is_the_same(source, monkeypatch)
     for module in ("dicom", "nifti"):
         monkeypatch.setattr(f"gemix.data.sources.{module}._CHUNK", 3)
     assert source.list(elsewhere) == listing
+
+
+def test_items_change_with_the_file_that_they_are_read_from(source):
+    before = source.list().items.table["stamp"].to_pylist()
+    if not hasattr(source, "store"):
+        assert set(before) == {None}
+        return
+    for path in Path(source.store.url).rglob("*"):
+        os.utime(path, (1, 1))
+    after = source.list().items.table["stamp"].to_pylist()
+    assert all(before + after)
+    assert not set(before) & set(after)
 
 
 def test_every_item_loads_and_fits_its_box(source):

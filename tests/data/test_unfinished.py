@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,20 @@ def test_mended_files_are_taken_up(make_folder, tmp_path):
         file.write_bytes(data)
     manifest = prepare_here(open_source(config), config, Store(tmp_path / "out"))
     assert manifest.images() == 20
+
+
+def test_a_file_that_was_replaced_meanwhile_is_read_again(make_folder, tmp_path):
+    root = make_folder(a=40, b=40)
+    config = DataConfig(source="folder", path=str(root), resolution=32)
+    store, undisturbed = Store(tmp_path / "out"), Store(tmp_path / "undisturbed")
+    with pytest.raises(KeyboardInterrupt):
+        prepare_here(Counting(config, most=70), config, store)
+    shutil.copyfile(root / "b" / "slice 3.png", root / "a" / "slice 3.png")
+    prepare_here(open_source(config), config, undisturbed)
+    source = Counting(config)
+    prepare_here(source, config, store)
+    assert source.loaded == 80 - 32  # the part of other files is kept
+    assert content(store) == content(undisturbed)
 
 
 def test_files_that_stay_bad_cost_no_part(make_folder, tmp_path):

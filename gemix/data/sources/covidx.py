@@ -7,6 +7,7 @@ Gunraj et al., "COVID-Net CT-2", Frontiers in Medicine 2022. A line of a list is
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import posixpath
 import re
@@ -56,12 +57,12 @@ class CovidxSource:
         if missing:
             notes.append(f"no image of class {', '.join(missing)} was found; it is left out")
         items = [
-            Item(
-                key=posixpath.join(folder, item.key),
+            dataclasses.replace(
+                item,
+                key=(path := posixpath.join(folder, item.key)),
                 class_index=kept.index(item.class_index),
                 group=ids[item.key],
-                split=item.split,
-                box=item.box,
+                stamp=below.stamps[path],
             )
             for item in found
         ]

@@ -13,7 +13,7 @@ import hmac
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class DicomSource:
             notes.append(f"no slice of class {', '.join(missing)} was found; it is left out")
         return Listing(
             classes=tuple(kept),
-            items=Items.of(_items(found, slices, labels, kept, salt, names)),
+            items=Items.of(_items(found, slices, labels, kept, salt, names, files.stamps)),
             listed=len(slices) + len(damaged),
             notes=tuple(notes),
             unusable=tuple(
@@ -159,6 +159,7 @@ def _items(
     classes: Sequence[str],
     salt: bytes,
     names: Sequence[str],
+    stamps: Mapping[str, str],
 ) -> Iterator[Item]:
     """Items by class, patient, series and height; the hashes decide the order of the first two."""
     runs = []
@@ -177,6 +178,7 @@ def _items(
                 group=f"patient-{patient}",
                 split=split or None,
                 location=names[one],
+                stamp=stamps[names[one]],
             )
 
 

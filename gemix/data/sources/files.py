@@ -6,6 +6,7 @@ import dataclasses
 import os
 import posixpath
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable
 from typing import NoReturn
@@ -15,7 +16,7 @@ import numpy as np
 from gemix.data.pixels.decode import IMAGE_SUFFIXES, decode_image
 from gemix.data.scan import BadImage
 from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.storage import Store, stamp_of
 
 MISNAMED = "its name is no UTF-8, so that it cannot be read; rename it"
 NOWHERE = "a link to a file that is not there"
@@ -33,11 +34,13 @@ class Files:
 
     Attributes:
         names: paths of the files, relative and in natural order; a link to nowhere is one of them.
+        stamps: what changes when a file does, by name; empty for a link to nowhere.
         misnamed: of those whose names are no UTF-8, escaped: they cannot be opened by name.
         linked: how many linked folders were not followed.
     """
 
     names: list[str]
+    stamps: dict[str, str]
     misnamed: list[str]
     linked: int
 
@@ -66,16 +69,17 @@ def list_files(store: Store, is_secret: bool = False) -> Files:
     if store.is_local:
         found, linked = _look(store.url, is_secret)
     else:
-        found, linked = store.list(recursive=True), []
+        found, linked = store.stamps(recursive=True), []
         if not found:
             raise DataError(
                 f"data.path {store.url}: no such bucket, or no object there; mend data.path or "
                 "upload the scans"
             )
-    found = sorted((name for name in found if not is_hidden(name)), key=natural_key)
+    names = sorted((name for name in found if not is_hidden(name)), key=natural_key)
     return Files(
-        names=[name for name in found if escaped(name) == name],
-        misnamed=[escaped(name) for name in found if escaped(name) != name],
+        names=[name for name in names if escaped(name) == name],
+        stamps=found,
+        misnamed=[escaped(name) for name in names if escaped(name) != name],
         linked=sum(not is_hidden(name) for name in linked),
     )
 
@@ -121,8 +125,8 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def _look(root: str, is_secret: bool) -> tuple[list[str], list[str]]:
-    """Files, and linked folders that are not followed, or DataError."""
+def _look(root: str, is_secret: bool) -> tuple[dict[str, str], list[str]]:
+    """Files with their stamps, and linked folders that are not followed, or DataError."""
     if not os.path.isdir(root):
         raise DataError(f"data.path {root}: no such folder; mend data.path")
     try:
@@ -135,12 +139,13 @@ def _look(root: str, is_secret: bool) -> tuple[list[str], list[str]]:
         ) from None
 
 
-def _walk(root: str) -> tuple[list[str], list[str]]:
-    real_root, found, linked = os.path.realpath(root), [], []
+def _walk(root: str) -> tuple[dict[str, str], list[str]]:
+    real_root, linked = os.path.realpath(root), []
+    found: dict[str, str] = {}
     for name in sorted(os.listdir(root)):
         path = os.path.join(root, name)
-        if _is_file(path):
-            found.append(name)
+        if (stamp := _stamp(path)) is not None:
+            found[name] = stamp
         elif os.path.isdir(path):
             target = os.path.realpath(path)
             if os.path.commonpath([target, real_root]) == target:
@@ -148,15 +153,20 @@ def _walk(root: str) -> tuple[list[str], list[str]]:
                 continue
             for folder, folders, files in os.walk(path, onerror=_raise, followlinks=False):
                 relative = os.path.relpath(folder, root).replace(os.sep, "/")
-                found += [f"{relative}/{f}" for f in files if _is_file(os.path.join(folder, f))]
+                stamps = ((f, _stamp(os.path.join(folder, f))) for f in files)
+                found |= {f"{relative}/{f}": stamp for f, stamp in stamps if stamp is not None}
                 links = (f for f in folders if os.path.islink(os.path.join(folder, f)))
                 linked += [f"{relative}/{link}" for link in links]
     return found, linked
 
 
-def _is_file(path: str) -> bool:
-    """A file, or a link to one that is gone; neither a socket nor a pipe, which would not end."""
-    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
+def _stamp(path: str) -> str | None:
+    """Of a file, or a link to one that is gone; None of a socket or pipe, which would not end."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "" if os.path.islink(path) else None
+    return stamp_of(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def _raise(error: OSError) -> NoReturn:

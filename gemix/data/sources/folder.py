@@ -41,7 +41,13 @@ class FolderSource:
         return Listing(
             classes=tuple(found.by_class),
             items=Items.of(
-                Item(key=name, class_index=index, group=groups.get(name)) for index, name in files
+                Item(
+                    key=name,
+                    class_index=index,
+                    group=groups.get(name),
+                    stamp=found.files.stamps[name],
+                )
+                for index, name in files
             ),
             listed=len(files) + len(found.unusable),
             notes=(*notes, *found.notes("image")),

@@ -27,6 +27,7 @@ class Item:
         split: the split that the source's own lists give it, or None.
         box: the part to keep, or None where the body is to be found.
         location: where `load` finds it, if that is not the key; never written anywhere.
+        stamp: changes when the file that it is read from does; None where there is no file.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Item:
     split: str | None = None
     box: Box | None = None
     location: str | None = None
+    stamp: str | None = None
 
 
 SCHEMA = pa.schema(
@@ -45,6 +47,7 @@ SCHEMA = pa.schema(
         "split": pa.string(),
         "box": pa.list_(pa.int32()),
         "location": pa.string(),
+        "stamp": pa.string(),
     }
 )
 

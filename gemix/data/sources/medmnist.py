@@ -77,7 +77,7 @@ class MedMnistSource:
                 f"{self._where}: train_labels has no image of class {', '.join(untrained)}; take "
                 "the whole file of the data set"
             )
-        items = Items.of(_items(arrays, kept))
+        items = Items.of(_items(arrays, kept, self.store.stamps()[self.name]))
         counts = ", ".join(f"{split} {len(labels)}" for split, (_, labels) in arrays.items())
         notes = [
             f"found {len(items)} images in {self.name} ({counts})",
@@ -193,7 +193,7 @@ class MedMnistSource:
         return labels.reshape(-1).astype(np.int64)
 
 
-def _items(arrays: _Arrays, labels_kept: Sequence[int]) -> Iterator[Item]:
+def _items(arrays: _Arrays, labels_kept: Sequence[int], stamp: str) -> Iterator[Item]:
     """Items class by class; within a class split by split, in the order of the file."""
     for class_index, label in enumerate(labels_kept):
         for split, (images, labels) in arrays.items():
@@ -204,4 +204,5 @@ def _items(arrays: _Arrays, labels_kept: Sequence[int]) -> Iterator[Item]:
                     class_index=class_index,
                     split=split,
                     box=(0, 0, width, height),
+                    stamp=stamp,
                 )

@@ -90,7 +90,12 @@ class NiftiSource:
         if self.patient_pattern:
             groups = patients_of(names, self.patient_pattern)
         items = Items.of(
-            Item(key=key, class_index=index, group=groups[name])
+            Item(
+                key=key,
+                class_index=index,
+                group=groups[name],
+                stamp=folders.files.stamps[name],
+            )
             for index, inside in enumerate(folders.by_class.values())
             for name in inside
             for key in _keys(name, found[name])

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from gemix.data.manifest import MANIFEST, Manifest
 from gemix.data.scan import BadImage, Scan
 from gemix.data.sources.base import Listing
-from gemix.data.sources.files import MISNAMED, list_files, natural_key
+from gemix.data.sources.files import MISNAMED, Files, list_files, natural_key
 from gemix.data.sources.items import SCHEMA, Item, Items
 from gemix.data.sources.parquet_rows import RowGroup, survey
 from gemix.data.spread import Spread, here
@@ -49,13 +49,17 @@ class ParquetSource:
 
     def list(self, spread: Spread = here) -> Listing:
         """Reads small columns alone; see :class:`gemix.data.sources.base.Source`."""
-        names, notes = self._files()
+        files = list_files(self.store)
+        names, notes = self._names(files), files.notes()
         manifest = Manifest.load(self.store) if self.store.exists(MANIFEST) else None
         if manifest:
             names, more = self._of_set(names, manifest)
             notes += more
         tables = self._survey(names, "class_index" if manifest else "class", spread)
-        rows = pa.concat_tables(tables)
+        rows = pa.concat_tables(
+            table.append_column("stamp", pa.repeat(files.stamps[name], len(table)))
+            for name, table in zip(names, tables, strict=True)
+        )
         classes, codes = _from_manifest(rows, manifest) if manifest else _from_text(rows)
         kept = np.unique(codes[codes >= 0])
         if len(kept) < 2:
@@ -72,7 +76,8 @@ class ParquetSource:
             notes.append(f"left out {nameless} rows without a class")
         order = np.argsort(codes, kind="stable")[nameless:]
         indices = np.searchsorted(kept, codes[order]).astype(np.int32)
-        columns = {name: rows[name].take(order) for name in ("key", "group", "split", "box")}
+        taken = ("key", "group", "split", "box", "stamp")
+        columns = {name: rows[name].take(order) for name in taken}
         columns |= {"class_index": indices, "location": pa.nulls(len(order), pa.string())}
         return Listing(
             classes=tuple(classes[index] for index in kept),
@@ -93,9 +98,8 @@ class ParquetSource:
             self._last = RowGroup(self.store, name, row)
         return Scan(pixels=self._last.image(row), is_hounsfield=False, box=item.box)
 
-    def _files(self) -> tuple[list[str], list[str]]:
-        """The Parquet files in natural order, and notes."""
-        files = list_files(self.store)
+    def _names(self, files: Files) -> list[str]:
+        """The Parquet files in natural order."""
         names = [name for name in files.names if name.lower().endswith(_ENDING)]
         for name in files.misnamed:
             if name.lower().endswith(_ENDING):
@@ -105,7 +109,7 @@ class ParquetSource:
                 f"data.path {self.store.url}: no {_ENDING} file among {len(files.names)} files; "
                 "mend data.path"
             )
-        return names, files.notes()
+        return names
 
     def _of_set(self, names: Sequence[str], manifest: Manifest) -> tuple[list[str], list[str]]:
         """Those of the files that the manifest names, and notes on the others and the set."""
