@@ -16,7 +16,7 @@ from gemix.errors import ConfigError
 from gemix.gan.config import GanConfig
 from gemix.labels import LabelConfig
 from gemix.metrics.images.config import MetricsConfig
-from gemix.schema import Config, NonNegative, Positive, Range
+from gemix.schema import Config, Count, NonNegative, Positive, Range
 from gemix.synthesis import SynthesisConfig
 
 
@@ -41,14 +41,20 @@ class TrackingConfig(Config):
 class ComputeConfig(Config):
     """What the Ray jobs may use. `workers` are the processes of a Ray Train job.
 
-    `gpus_per_worker` null means one where the cluster has GPUs, else none. `max_failures` is how
+    With 0 workers a training runs in the process of its job, without Ray's restarts: it starts ten
+    seconds sooner, and a debugger can stop in it. `gpus_per_worker` null means one where the cluster has GPUs, else none. `max_failures` is how
     often a training is taken up again after a worker died; -1 for ever.
     """
 
-    workers: Positive = 1
+    workers: Count = 1
     cpus_per_worker: Positive = 2
     gpus_per_worker: NonNegative | None = None
     max_failures: Annotated[int, Range(low=-1)] = 2
+
+    @property
+    def ranks(self) -> int:
+        """How many share a training, in processes of their own or not."""
+        return max(1, self.workers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

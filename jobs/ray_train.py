@@ -46,7 +46,8 @@ def fit(
     """Runs `worker` with `settings` in every worker process, PyTorch's process group made.
 
     Workers that die are started again, up to ``compute.max_failures`` times, and go on from what
-    they had written. What the user can mend ends the run at once.
+    they had written. What the user can mend ends the run at once. With 0 workers `worker` runs in
+    this process (Ray Train's local mode) and is not started again.
 
     Args:
         resources: what each worker asks for (:func:`jobs.cluster.worker_resources`).

@@ -88,7 +88,7 @@ def _make_set(
     made = ray.data.from_items(plans).map(
         ShardMaker,
         fn_constructor_args=(config.to_mapping(), layout.gan, method, store.url),
-        compute=ActorPoolStrategy(size=min(config.compute.workers, len(plans))),
+        compute=ActorPoolStrategy(size=min(config.compute.ranks, len(plans))),
         num_cpus=resources["CPU"],
         num_gpus=resources.get("GPU"),
     )

@@ -65,7 +65,7 @@ def train_classifiers(
         ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
     """
     check_name(config.classifier.model)
-    Workers(0, config.compute.workers).positions(config.classifier.batch)
+    Workers(0, config.compute.ranks).positions(config.classifier.batch)
     real = Manifest.load(Store(layout.data))
     arms = _training_sets(config, layout, methods)
     generators = [

@@ -53,7 +53,7 @@ def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False
     """
     data = Manifest.load(Store(layout.data))
     # what can be told without starting workers is told here, once and without a traceback
-    Workers(0, config.compute.workers).positions(config.gan.batch, config.gan.sample_group)
+    Workers(0, config.compute.ranks).positions(config.gan.batch, config.gan.sample_group)
     check_side(layout.data, data)
     init_from = config.gan.init_from
     given = [Store(init_from)] if init_from else []

@@ -82,7 +82,7 @@ def test_a_submitted_pipeline_runs_from_bucket_to_bucket(head, bucket, tiny_over
     variables["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path}/mlflow.db"
     variables["RAY_AUTH_MODE"] = "token"
     workdir = f"{bucket}/run"
-    overrides = [*tiny_overrides, "synthesis.methods=[softmax]"]
+    overrides = [*tiny_overrides, "compute.workers=1", "synthesis.methods=[softmax]"]
     command = [RAY, "job", "submit", "--address", address]
     command += ["--runtime-env-json", json.dumps({"env_vars": variables}), "--"]
     command += [sys.executable, "-m", "jobs.pipeline", "-c", "demo", "-w", workdir, *overrides]

@@ -21,9 +21,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_config, tmp_path_factory):
+def finished(tiny_overrides, tmp_path_factory):
+    config = load("demo", [*tiny_overrides, "compute.workers=1"])
     layout = Layout.at(tmp_path_factory.mktemp("pipeline"))
-    return tiny_config, layout, run_pipeline(tiny_config, layout)
+    return config, layout, run_pipeline(config, layout)
 
 
 def test_the_summary_holds_every_figure(finished):

@@ -67,7 +67,8 @@ def test_a_bucket_through_faults_gives_what_a_disk_gives(
             "AWS_ENDPOINT_URL": proxy.url,
             "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
         }
-        given = arguments(work.workdir, f"{bucket}/scans", tiny_overrides)
+        overrides = [*tiny_overrides, "compute.workers=1"]
+        given = arguments(work.workdir, f"{bucket}/scans", overrides)
         done = subprocess.run(
             [sys.executable, "-m", "jobs.cli", *given],
             env=os.environ | environment,

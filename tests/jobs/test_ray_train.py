@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -49,6 +50,22 @@ def run(folder: Path, fail: Callable[[int, int], None], workers: int, reports: i
         fit("test", worker, {}, compute, {"CPU": 1.0}, str(folder / "ray"))
     finally:
         (folder / "seen").write_text(" ".join(sorted(starts.read_text().split())))
+
+
+@pytest.mark.parametrize("error", [None, DataError("shard 7: damaged"), RuntimeError("no luck")])
+def test_without_workers_it_runs_here_once(tmp_path, error):
+    ran = []
+
+    def fail(rank, before):
+        ran.append((os.getpid(), rank, before))
+        if error is not None:
+            raise error
+
+    expected = contextlib.nullcontext() if error is None else pytest.raises(type(error))
+    with expected as raised:
+        run(tmp_path, fail, workers=0)
+    assert ran == [(os.getpid(), 0, 0)]
+    assert error is None or raised.value is error
 
 
 @pytest.mark.parametrize("workers", [1, 2])
