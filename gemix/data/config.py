@@ -37,7 +37,8 @@ class DataConfig(Config):
     regular expression whose first group, found in a file's path, names the patient; for sources of
     files without names of patients. Of each patient's slices every `slice_step`-th is used, and of
     those the ones whose lungs fill at least `min_lung_fraction` of the body. With `folds` above 1
-    the test set is one fold of so many, number `fold`, instead of `test_fraction`. `shard_mb` are
+    the test set is one fold of so many, number `fold`, instead of `test_fraction`. `splits_from` is
+    the directory of an earlier set of the archive, whose scans stay on their sides. `shard_mb` are
     megabytes of pixels in a shard. `allow_overlap` lets training and test share patients or images,
     which is refused otherwise. `windows` turn Hounsfield units into grey: names
     (:data:`gemix.data.windows.WINDOWS`) or ``level/width`` in HU; one makes grey images, three make
@@ -60,6 +61,7 @@ class DataConfig(Config):
     split_seed: Annotated[int, Range(low=0)] = 0
     folds: Count = 0
     fold: Count = 0
+    splits_from: str = ""
     allow_overlap: bool = False
     windows: tuple[str, ...] = ("lung",)
     normal_class: str | None = None
@@ -97,6 +99,9 @@ class DataConfig(Config):
             name = "folds" if self.folds else "test_fraction"
             allowed = f"a test share of less than {1 - self.val_fraction:g}"
             problems.append(Problem(name, getattr(self, name), allowed))
+        if self.folds and self.splits_from:
+            allowed = f"nothing: data.folds={self.folds} draws splits of its own"
+            problems.append(Problem("splits_from", self.splits_from, allowed))
         if self.fold >= max(self.folds, 1):
             problems.append(Problem("fold", self.fold, f"less than data.folds, {self.folds}"))
         if self.patient_pattern and self.source not in NAMELESS_SOURCES:

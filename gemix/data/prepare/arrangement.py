@@ -13,7 +13,7 @@ from gemix.data.config import DataConfig
 from gemix.data.description import NEIGHBOURS
 from gemix.data.manifest import SPLITS
 from gemix.data.prepare.duplicates import find_duplicates, keep_one
-from gemix.data.prepare.index import Index
+from gemix.data.prepare.index import NO_SPLIT, Index
 from gemix.data.prepare.runs import find_runs
 from gemix.data.prepare.splits import assign
 from gemix.data.scan import Quarantined
@@ -54,7 +54,9 @@ def arrange(
     copies that are left in two groups the one in the later split stays.
     """
     classes = listing.classes
-    runs = find_runs(index, store, spread)
+    # the sides of an earlier set, unlike official lists, say nothing of who is whose neighbour
+    unlisted = dataclasses.replace(index, split=np.full_like(index.split, NO_SPLIT))
+    runs = find_runs(unlisted if config.splits_from else index, store, spread)
     group = index.group.copy()
     group[runs.rows] = len(index.group_names) + runs.group
     # named after its first image, so that images added behind it leave the name as it is

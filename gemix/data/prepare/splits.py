@@ -5,7 +5,7 @@ memory, not skill. The side of a group is a function of its name and the seed al
 that are added move no other, and shares are met on average, not to the image; a note says where
 one is far off. There are two exceptions: in a class of few groups one may be moved to where none
 fell by chance, which a note says; and folds cut each class into equal parts, which shift as groups
-are added.
+are added. Sides that an earlier set has settled come before all that.
 """
 
 from __future__ import annotations
@@ -45,14 +45,17 @@ def assign(
 
     Official splits are kept where every class has an official training image; images on no list
     then train, and a split that the lists lack is taken out of the training groups. Where folds
-    are asked for, official splits are not used, and every group is tested in one fold. A class of
-    fewer groups than splits is put into train first and test second, and a note says so.
+    are asked for, official splits are not used, and every group is tested in one fold. With
+    ``config.splits_from`` the splits given are those of an earlier set: groups with one keep it,
+    and the others are drawn. A class of fewer groups than splits is put into train first and test
+    second, and a note says so.
 
     Args:
         group: int64 [N], an index into `names`.
         names: of the G groups; some may be of no image.
         class_index: int [N], 0 to K - 1.
-        official: int8 [N], an index into `SPLITS`, or -1.
+        official: int8 [N], an index into `SPLITS`, or -1; with ``config.splits_from`` that of the
+            earlier set.
         classes: K names.
         config: fractions, folds and seed.
     """
@@ -65,7 +68,10 @@ def assign(
     wanted += [TEST] if config.test_share else []
     wanted += [VAL] if config.val_fraction else []
     kept, notes = _official(group, class_index, official, len(names), classes, config)
-    if kept is None:
+    if config.splits_from:
+        settled, notes = _settled(group, official, len(names))
+        split, movable = np.where(settled >= 0, settled, drawn), settled < 0
+    elif kept is None:
         split, movable = drawn, np.ones(len(names), bool)
         if config.folds:  # who is tested in which fold is settled
             wanted, movable = [s for s in wanted if s != TEST], drawn != TEST
@@ -125,6 +131,22 @@ def _official(
     shared = len(np.unique(group[np.maximum(official, TRAIN) != split[group]]))
     notes = [f"{shared} patients were on several official lists"] if shared else []
     return split, ["official splits kept", *notes]
+
+
+def _settled(group: np.ndarray, earlier: np.ndarray, groups: int) -> tuple[np.ndarray, list[str]]:
+    """The split of each group in an earlier set, -1 of new ones.
+
+    Scans between two runs of neighbours can make one of them: what was tested on stays so.
+    """
+    split = np.full(groups, -1, np.int64)
+    np.maximum.at(split, group, earlier)
+    moved = (earlier >= 0) & (earlier != split[group])
+    if not moved.any():
+        return split, []
+    return split, [
+        f"{moved.sum()} images of {len(np.unique(group[moved]))} groups are on another side than "
+        "in data.splits_from: new scans join them to images that are tested on, or validated with"
+    ]
 
 
 def _taken(split: int, splits: np.ndarray) -> str:

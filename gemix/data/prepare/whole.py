@@ -27,6 +27,7 @@ from gemix.data.pixels.preprocess import settings
 from gemix.data.prepare import unfinished
 from gemix.data.prepare.arrangement import Arrangement, arrange
 from gemix.data.prepare.assembly import Assembled, assemble, is_shard, plan_shards
+from gemix.data.prepare.earlier import settle
 from gemix.data.prepare.index import read_index
 from gemix.data.prepare.selection import every_kth
 from gemix.data.prepare.staging import Staged, cut, from_png, stage
@@ -70,9 +71,12 @@ def find(source: Source, config: DataConfig, spread: Spread = here) -> Listing:
     """The scans that are to be prepared; decodes nothing.
 
     Raises:
-        DataError: as the source does, and for a class with fewer images than there are splits.
+        DataError: as the source does, for a class with fewer images than there are splits, and for
+            an earlier set that is not there or of another archive.
     """
     listing = every_kth(source.list(spread), config.slice_step)
+    if config.splits_from:
+        listing = settle(listing, config.splits_from)
     needed = 1 + (config.val_fraction > 0) + (config.test_share > 0)
     counts = np.bincount(listing.items.table["class_index"], minlength=len(listing.classes))
     for name, count in zip(listing.classes, counts.tolist(), strict=True):
