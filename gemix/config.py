@@ -17,7 +17,7 @@ from gemix.gan.config import GanConfig
 from gemix.labels import LabelConfig
 from gemix.metrics.images.config import MetricsConfig
 from gemix.schema import Config, Count, NonNegative, Positive, Range
-from gemix.synthesis import SynthesisConfig
+from gemix.synthesis.config import SynthesisConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from gemix.extractors import open_extractor
+from gemix.gan.config import SamplingConfig
 from gemix.gan.dataset import TrainingData
 from gemix.gan.distributed import Workers
 from gemix.gan.networks import ImageGenerator
-from gemix.gan.sampling import SamplingConfig, sample_images
+from gemix.gan.sampling import sample_images
 from gemix.memorization import MemorizationView, memorization_view
 from gemix.metrics.images.config import MetricsConfig
 from gemix.metrics.images.evaluation import ImageFigures, measure

@@ -13,7 +13,6 @@ import enum
 from collections.abc import Iterable
 
 import numpy as np
-import torch
 
 
 class Stream(enum.IntEnum):
@@ -58,23 +57,23 @@ def sample_rng(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.r
 
 def normal(
     seed: int, stream: Stream, indices: Iterable[int], shape: tuple[int, ...], step: int = 0
-) -> torch.Tensor:
+) -> np.ndarray:
     """Standard normal noise, one independent draw a sample: float32 [len(indices), *shape]."""
     draws = [
         sample_rng(seed, stream, index, step).standard_normal(shape, dtype=np.float32)
         for index in indices
     ]
-    return torch.from_numpy(np.stack(draws)) if draws else torch.empty(0, *shape)
+    return np.stack(draws) if draws else np.empty((0, *shape), np.float32)
 
 
 def uniform(
     seed: int, stream: Stream, indices: Iterable[int], shape: tuple[int, ...], step: int = 0
-) -> torch.Tensor:
+) -> np.ndarray:
     """Uniform numbers in [0, 1), one independent draw a sample: float32 [len(indices), *shape]."""
     draws = [
         sample_rng(seed, stream, index, step).random(shape, dtype=np.float32) for index in indices
     ]
-    return torch.from_numpy(np.stack(draws)) if draws else torch.empty(0, *shape)
+    return np.stack(draws) if draws else np.empty((0, *shape), np.float32)
 
 
 def permutation(seed: int, stream: Stream, size: int, step: int = 0) -> np.ndarray:

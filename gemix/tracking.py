@@ -21,35 +21,33 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
-
-from mlflow import MlflowClient
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    Metric,
-    Param,
-    RunStatus,
-    RunTag,
-)
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT, MLFLOW_RUN_NAME
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import gemix
 from gemix.config import PipelineConfig
 from gemix.errors import GemixError
 from gemix.storage import Store
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 _PARAM_CHARACTERS = 500  # the smallest limit among MLflow servers in use
 _BATCH = 100  # params or tags in one request
 _DIGEST_CHARACTERS = 36  # of a dataset; longer digests are cut, the tag has all of it
 _SERVER_SECONDS = 10
 
-# a new database is no news to the reader of a job's output
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+
+def _mlflow() -> ModuleType:
+    """MLflow, which takes two seconds to import: processes that log nothing do without."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
+    # a new database is no news to the reader of a job's output
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    import mlflow.entities
+    import mlflow.exceptions
+    import mlflow.utils.mlflow_tags
+
+    return mlflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +64,13 @@ class Run:
     @property
     def client(self) -> MlflowClient:
         """A client of the run's store."""
-        return MlflowClient(self.tracking_uri)
+        return _mlflow().MlflowClient(self.tracking_uri)
 
     def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
         """Logs numbers at a step; None and NaN are left out."""
         now = int(time.time() * 1000)
         entities = [
-            Metric(name, float(value), now, step)
+            _mlflow().entities.Metric(name, float(value), now, step)
             for name, value in metrics.items()
             if value is not None and not math.isnan(value)
         ]
@@ -81,7 +79,8 @@ class Run:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Logs settings, nested mappings as dotted names; long values are cut."""
-        entities = [Param(name, value) for name, value in _flatten(params).items()]
+        param = _mlflow().entities.Param
+        entities = [param(name, value) for name, value in _flatten(params).items()]
         with reaching(self.tracking_uri):
             for start in range(0, len(entities), _BATCH):
                 self.client.log_batch(self.run_id, params=entities[start : start + _BATCH])
@@ -89,7 +88,7 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, replacing those of the same name."""
         with reaching(self.tracking_uri):
-            entities = [RunTag(name, str(value)) for name, value in tags.items()]
+            entities = [_mlflow().entities.RunTag(name, str(value)) for name, value in tags.items()]
             self.client.log_batch(self.run_id, tags=entities)
 
     def log_text(self, text: str, name: str) -> None:
@@ -109,10 +108,11 @@ class Run:
             name: what the set is called, such as ``real``.
             context: what it was read for, such as ``training``.
         """
-        dataset = Dataset(
-            name, digest[:_DIGEST_CHARACTERS], "gemix", json.dumps({"digest": digest})
-        )
-        inputs = [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])]
+        mlflow = _mlflow()
+        of, tags = mlflow.entities, mlflow.utils.mlflow_tags
+        source = json.dumps({"digest": digest})
+        dataset = of.Dataset(name, digest[:_DIGEST_CHARACTERS], "gemix", source)
+        inputs = [of.DatasetInput(dataset, [of.InputTag(tags.MLFLOW_DATASET_CONTEXT, context)])]
         with reaching(self.tracking_uri):
             self.client.log_inputs(self.run_id, inputs)
         self.set_tags({f"digest.{name}.{context}": digest})
@@ -135,28 +135,31 @@ def start_run(config: PipelineConfig, workdir: str, job: str) -> Iterator[Run]:
     """
     uri = tracking_uri(workdir)
     _knock(uri)
+    mlflow = _mlflow()
+    status, names = mlflow.entities.RunStatus, mlflow.utils.mlflow_tags
     with reaching(uri):
         # also brings a new database to its schema, before several processes open it at once
-        client = MlflowClient(uri)
+        client = mlflow.MlflowClient(uri)
         experiment = _experiment(client, config.tracking.experiment, workdir)
-        created = client.create_run(experiment, run_name=job, tags={MLFLOW_RUN_NAME: job})
+        created = client.create_run(experiment, run_name=job, tags={names.MLFLOW_RUN_NAME: job})
     run = Run(uri, created.info.run_id, config.tracking.experiment)
     try:
         tags = {"job": job, "workdir": workdir, "gemix.version": gemix.__version__}
         commit = git_commit()
-        run.set_tags(tags | ({MLFLOW_GIT_COMMIT: commit} if commit else {}))
+        run.set_tags(tags | ({names.MLFLOW_GIT_COMMIT: commit} if commit else {}))
         settings = config.to_mapping()
         settings.pop("about")
         run.log_params(settings)
         run.log_text(config.to_yaml(), "config.yaml")
         yield run
     except BaseException as error:
-        status = RunStatus.KILLED if isinstance(error, KeyboardInterrupt) else RunStatus.FAILED
-        with contextlib.suppress(MlflowException):  # the first error is the one to tell
-            client.set_terminated(run.run_id, RunStatus.to_string(status))
+        end = status.KILLED if isinstance(error, KeyboardInterrupt) else status.FAILED
+        # the first error is the one to tell
+        with contextlib.suppress(mlflow.exceptions.MlflowException):
+            client.set_terminated(run.run_id, status.to_string(end))
         raise
     with reaching(uri):
-        client.set_terminated(run.run_id, RunStatus.to_string(RunStatus.FINISHED))
+        client.set_terminated(run.run_id, status.to_string(status.FINISHED))
 
 
 def tracking_uri(workdir: str) -> str:
@@ -201,7 +204,7 @@ def _experiment(client: MlflowClient, name: str, workdir: str) -> str:
     artifacts = None if server else _artifacts(workdir)
     try:
         return client.create_experiment(name, artifact_location=artifacts)
-    except MlflowException:
+    except _mlflow().exceptions.MlflowException:
         # another job may have created it in between
         if found := client.get_experiment_by_name(name):
             return found.experiment_id
@@ -242,7 +245,7 @@ def reaching(uri: str) -> Iterator[None]:
     """Turns MLflow's errors into one that says what to do."""
     try:
         yield
-    except MlflowException as error:
+    except _mlflow().exceptions.MlflowException as error:
         raise _unreachable(uri, error) from error
 
 

@@ -16,7 +16,6 @@ import torch
 
 from gemix import tracking
 from gemix.classifier.bundle import Classifier
-from gemix.classifier.registry import register
 from gemix.config import PipelineConfig
 from gemix.data.imageset import ImageSet
 from gemix.data.leakage.seen import Seen
@@ -180,6 +179,9 @@ def _register(
     config: PipelineConfig, layout: Layout, best: dict[str, Any], run: Run
 ) -> dict[str, str]:
     """Puts the best classifier into the model registry."""
+    # here, since it loads MLflow, which the tasks that predict do without
+    from gemix.classifier.registry import register
+
     name = config.tracking.registered_model
     version = register(
         Classifier.load(Store(f"{layout.classifiers}/{best['name']}")),

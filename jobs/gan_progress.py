@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from gemix.gan.checkpoint import Origin
+from gemix.gan.config import SamplingConfig
 from gemix.gan.guard import eased
-from gemix.gan.sampling import SamplingConfig, label_path, sample_images
+from gemix.gan.sampling import label_path, sample_images
 from gemix.gan.state import TrainingState
 from gemix.images import encode_png, tile
 from gemix.storage import Store

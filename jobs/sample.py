@@ -11,7 +11,8 @@ from typing import get_args
 import numpy as np
 
 from gemix.errors import ConfigError
-from gemix.gan.sampling import NoiseMode, SamplingConfig, sample_images
+from gemix.gan.config import NoiseMode, SamplingConfig
+from gemix.gan.sampling import sample_images
 from gemix.gan.trained import TrainedGenerator, load_generator
 from gemix.images import encode_png, tile
 from gemix.labels import check_labels

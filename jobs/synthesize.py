@@ -17,7 +17,7 @@ from gemix.data.leakage.seen import Seen, write_seen
 from gemix.data.manifest import MANIFEST, Manifest, ShardEntry
 from gemix.gan.trained import TrainedGenerator, load_generator
 from gemix.storage import Store
-from gemix.synthesis import (
+from gemix.synthesis.shards import (
     check_generator,
     shard_ranges,
     synthetic_manifest,

@@ -100,6 +100,17 @@ def test_the_gan_runs_where_only_torch_and_numpy_are_installed():
     assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
+@pytest.mark.parametrize("module", ["gemix.config", "jobs.cli", "jobs.prepare", "jobs.spread"])
+def test_what_every_process_loads_is_light(module):
+    """PyTorch, timm and MLflow take seconds to import; help and readers of files do without."""
+    program = (
+        f"import sys, {module}\n"
+        "sys.exit(', '.join(sorted({'torch', 'timm', 'mlflow'} & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_files_are_short_and_say_what_they_are(path):
     text = path.read_text(encoding="utf-8")

@@ -66,7 +66,8 @@ def augment(
     Returns:
         float32 [n, C, H, W].
     """
-    draws = uniform(seed, Stream.CLASSIFIER_AUGMENT, positions, (7,), step).to(images.device)
+    drawn = uniform(seed, Stream.CLASSIFIER_AUGMENT, positions, (7,), step)
+    draws = torch.from_numpy(drawn).to(images.device)
     shift_x, shift_y, zoom, turn, contrast, brightness = (2 * draws[:, :6] - 1).unbind(dim=1)
     scale = 1 + MAX_ZOOM * zoom
     mirror = torch.where(draws[:, 6] < 0.5, -1.0, 1.0) if horizontal_flip else 1.0

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from gemix.schema import Config, Count, Fraction, NonNegative, Positive, Problem, Range
 
+NoiseMode = Literal["random", "const", "none"]
+
 LearningRate = Annotated[float, Range(low=1e-8, high=1.0)]
 
 
@@ -141,3 +143,17 @@ class GanConfig(Config):
     def resolved_ema_kimg(self) -> float:
         """Half-life of the generator's average; by default batch * 10 / 32 kimg."""
         return self.batch * 10 / 32 if self.ema_kimg is None else self.ema_kimg
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingConfig(Config):
+    """How a generator is sampled.
+
+    `truncation_psi` pulls styles towards their mean: 1 not at all, 0 entirely. `noise_mode`:
+    random noise of the image's own seed, the fixed noise stored with the weights, or none. A CGAN
+    has neither styles nor noise: its latent is pulled towards 0, and the noise modes are alike.
+    """
+
+    truncation_psi: Fraction = 1.0
+    noise_mode: NoiseMode = "random"
+    batch: Positive = 32

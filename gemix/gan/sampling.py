@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 
 from gemix.errors import ConfigError
+from gemix.gan.config import SamplingConfig
 from gemix.gan.device import default_device
 from gemix.gan.latents import noise_size, shaped_noise
 from gemix.gan.networks import ImageGenerator
 from gemix.randomness import Stream, normal
-from gemix.schema import Config, Fraction, Positive
-
-NoiseMode = Literal["random", "const", "none"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplingConfig(Config):
-    """How a generator is sampled.
-
-    `truncation_psi` pulls styles towards their mean: 1 not at all, 0 entirely. `noise_mode`:
-    random noise of the image's own seed, the fixed noise stored with the weights, or none. A CGAN
-    has neither styles nor noise: its latent is pulled towards 0, and the noise modes are alike.
-    """
-
-    truncation_psi: Fraction = 1.0
-    noise_mode: NoiseMode = "random"
-    batch: Positive = 32
 
 
 def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
@@ -95,7 +77,7 @@ def draw_noise_of_seeds(
     shapes = generator.noise_shapes
     size = noise_size(shapes)
     rows = [normal(seed, Stream.SYNTHESIS_NOISE, [0], (size,)) for seed in seeds]
-    return shaped_noise(torch.cat(rows).to(device), shapes)
+    return shaped_noise(torch.from_numpy(np.concatenate(rows)).to(device), shapes)
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

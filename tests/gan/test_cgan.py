@@ -14,9 +14,9 @@ from gemix.gan import losses
 from gemix.gan.architecture import Architecture
 from gemix.gan.cgan import CganDiscriminator, CganGenerator
 from gemix.gan.cgan_training import CganTrainer
-from gemix.gan.config import GanConfig
+from gemix.gan.config import GanConfig, SamplingConfig
 from gemix.gan.distributed import Workers
-from gemix.gan.sampling import SamplingConfig, sample_images
+from gemix.gan.sampling import sample_images
 from gemix.gan.state import new_state
 from gemix.gan.training import train
 from gemix.randomness import Stream

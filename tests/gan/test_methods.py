@@ -14,12 +14,12 @@ from test_training import ARCHITECTURE, CPU, assert_same, disks, origin, tiny_co
 
 from gemix.errors import CheckpointError
 from gemix.gan.checkpoint import save_checkpoint
-from gemix.gan.config import GanConfig
+from gemix.gan.config import GanConfig, SamplingConfig
 from gemix.gan.dataset import TrainingImages
 from gemix.gan.distributed import Workers
 from gemix.gan.guard import DivergedError
 from gemix.gan.methods import METHODS
-from gemix.gan.sampling import SamplingConfig, label_path, sample_images
+from gemix.gan.sampling import label_path, sample_images
 from gemix.gan.stages import resume_or_start
 from gemix.gan.state import new_state
 from gemix.gan.trained import load_generator, save_generator

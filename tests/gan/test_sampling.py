@@ -11,8 +11,8 @@ import torch
 from gemix.errors import CheckpointError, ConfigError
 from gemix.gan.architecture import Architecture
 from gemix.gan.checkpoint import Origin
-from gemix.gan.config import GanConfig
-from gemix.gan.sampling import SamplingConfig, label_path, latents_of_seeds, sample_images
+from gemix.gan.config import GanConfig, SamplingConfig
+from gemix.gan.sampling import label_path, latents_of_seeds, sample_images
 from gemix.gan.state import new_state
 from gemix.gan.trained import load_generator, save_generator
 from gemix.storage import Store

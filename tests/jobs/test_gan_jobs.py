@@ -16,7 +16,7 @@ from gemix.errors import AlreadyFinishedError, CheckpointError
 from gemix.gan.sampling import sample_images
 from gemix.gan.trained import load_generator
 from gemix.storage import Store
-from gemix.synthesis import shard_ranges
+from gemix.synthesis.shards import shard_ranges
 from jobs import sample as sample_job
 from jobs.outputs import open_step
 from jobs.synthesize import synthesize

@@ -122,7 +122,7 @@ def scaled(images: Tensor, *, side: int, mean: tuple[float, ...], std: tuple[flo
 def _smooth_noise() -> np.ndarray:
     """Images of 8 x 8 random grey levels, which networks are shown enlarged."""
     levels = uniform(SEED, Stream.METRIC, range(_PROBE), (1, 8, 8), step=1)
-    return (levels * 256).to(torch.uint8).numpy()
+    return (levels * 256).astype(np.uint8)
 
 
 @torch.no_grad()
@@ -131,6 +131,6 @@ def _randomize(network: nn.Module) -> None:
         if parameter.ndim > 1:
             scale = (2 / parameter[0].numel()) ** 0.5
             drawn = normal(SEED, Stream.METRIC, [index], tuple(parameter.shape))[0]
-            parameter.copy_(drawn * scale)
+            parameter.copy_(torch.from_numpy(drawn) * scale)
         else:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)

@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from typing import Literal
 
 from gemix.data.manifest import Manifest, ShardEntry
 from gemix.data.shards import to_columns, write_shard
 from gemix.errors import CheckpointError
-from gemix.gan.sampling import SamplingConfig, sample_images
+from gemix.gan.sampling import sample_images
 from gemix.gan.trained import TrainedGenerator
 from gemix.labels import LabelConfig, sample_labels
-from gemix.schema import Count, NonNegative, Positive, Problem
 from gemix.storage import Store
+from gemix.synthesis.config import SynthesisConfig
 
 SHARDS, FEWEST_ROWS = 16, 64
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SynthesisConfig(SamplingConfig):
-    """How many images are made, of which soft labels, sampled how.
-
-    One set of images is made for each of `methods` and added to the real training set. `count`
-    is the number N of images; where it is null N is `ratio` times the real training images.
-    """
-
-    methods: tuple[Literal["softmax", "dirichlet", "dirichlet_pair", "onehot"], ...] = (
-        "softmax",
-        "dirichlet",
-        "onehot",
-    )
-    count: Positive | None = None
-    ratio: NonNegative = 1.0
-    shard_rows: Positive = 8192
-    seed: Count = 0
-
-    def conflicts(self) -> list[Problem]:
-        """Methods are given, and each once."""
-        if self.methods and len(set(self.methods)) == len(self.methods):
-            return []
-        return [Problem("methods", list(self.methods), "a list of one or more different methods")]
-
-    def images(self, real_images: int) -> int:
-        """The number N for a training set of `real_images` real images, at least 1."""
-        return self.count or max(1, round(self.ratio * real_images))
 
 
 def check_generator(generator: TrainedGenerator, classes: tuple[str, ...]) -> None:

@@ -1,0 +1,1 @@
+"""Sets of synthetic images of soft labels."""
