@@ -1,7 +1,7 @@
 # Everything a fresh machine needs, from Python 3.11, pip and make alone.
 #
 #   make demo    the whole path on a built-in phantom; the report lands in runs/demo/report/
-#   make test    the whole test suite, slow tests included
+#   make test    the whole test suite, slow tests included, in two processes
 #   make lint    style and formatting, as the continuous integration checks them
 #   make clean   removes the environment and the caches; runs/ stays
 #
@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/gemix demo --workdir runs/demo --overwrite
 
 test: $(INSTALLED)
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n 2 --dist loadgroup
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.config import DataConfig
+from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.manifest import Manifest
 from gemix.data.prepare import prepare_here
 from gemix.data.sources import open_source
@@ -128,7 +128,9 @@ def test_what_cannot_settle_anything_is_refused(folder, tmp_path):
 
     with pytest.raises(DataError, match=r"manifest\.json: not there"):
         prepared(wrong(splits_from=f"{tmp_path}/nowhere"), Store(tmp_path / "out"))
-    prepared(DataConfig(source="phantom", resolution=32), Store(tmp_path / "phantom"))
+    few = PhantomConfig(patients_per_class=3, slices_per_patient=2)
+    phantom = DataConfig(source="phantom", resolution=32, phantom=few)
+    prepared(phantom, Store(tmp_path / "phantom"))
     with pytest.raises(
         DataError, match=r"data\.splits_from .*phantom: knows none of the 120 scans"
     ):

@@ -80,8 +80,9 @@ def stopped(config, layout) -> dict[str, int]:
     store, name = Store(layout.synthetic("softmax")), "train-00000.parquet"
     whole = store.read_bytes(name)
     store.write_bytes(name, whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
+    here = dataclasses.replace(config, compute=dataclasses.replace(config.compute, workers=0))
     with pytest.raises(DataError, match=f"{name}: damaged"):
-        train_classifiers(config, layout)
+        train_classifiers(here, layout)
     store.write_bytes(name, whole)
     return written(layout)
 

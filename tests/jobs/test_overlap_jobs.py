@@ -61,7 +61,7 @@ def config() -> PipelineConfig:
         {
             "synthesis": {"methods": ["softmax"]},
             "classifier": {"model": "test_resnet", "epochs": 1, "batch": 8, "lr": 1e-3},
-            "compute": {"cpus_per_worker": 1, "max_failures": 0},
+            "compute": {"workers": 0, "cpus_per_worker": 1},
         }
     )
 

@@ -54,7 +54,8 @@ def body_mask(pixels: np.ndarray, threshold: float | None = None) -> np.ndarray:
 
 def bounding_box(mask: np.ndarray) -> Box:
     """The smallest box about the True pixels of a mask that has some."""
-    return Image.fromarray(np.ascontiguousarray(mask).view(np.uint8)).getbbox()
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    return left, top, left + width, top + height
 
 
 def _reduced(pixels: np.ndarray, step: int) -> np.ndarray:
