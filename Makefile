@@ -1,7 +1,7 @@
 # Everything a fresh machine needs, from Python 3.11, pip and make alone.
 #
 #   make demo    the whole path on a built-in phantom; the report lands in runs/demo/report/
-#   make test    the whole test suite, slow tests included, in two processes
+#   make test    the whole test suite, slow tests included, in two processes side by side
 #   make lint    style and formatting, as the continuous integration checks them
 #   make clean   removes the environment and the caches; runs/ stays
 #
@@ -12,14 +12,21 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 PIP_FLAGS := -q --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-jobs test-library lint clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
 	$(VENV)/bin/gemix demo --workdir runs/demo --overwrite
 
+# Ray's processes take half of the time to start; meanwhile the library is tested.
 test: $(INSTALLED)
-	$(VENV)/bin/pytest -n 2 --dist loadgroup
+	@$(MAKE) --no-print-directory -j2 --output-sync test-jobs test-library
+
+test-jobs:
+	$(VENV)/bin/pytest tests/jobs
+
+test-library:
+	$(VENV)/bin/pytest --ignore tests/jobs
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

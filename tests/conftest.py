@@ -20,20 +20,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import boto3
 import pytest
 
-JOBS = Path(__file__).parent / "jobs"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two processes of tests: one takes those of Ray, first, since they take longest.
-
-    Tests of a file stay together, so that what they share is made once.
-    """
-    items.sort(key=lambda item: JOBS not in item.path.parents)
-    for item in items:
-        group = "ray" if JOBS in item.path.parents else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.manifest import Manifest
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import check_places, prepare_here
 from gemix.data.sources import open_source
 from gemix.errors import DataError
 from gemix.schema import InvalidConfig
@@ -135,5 +135,7 @@ def test_what_cannot_settle_anything_is_refused(folder, tmp_path):
         DataError, match=r"data\.splits_from .*phantom: knows none of the 120 scans"
     ):
         prepared(wrong(splits_from=f"{tmp_path}/phantom"), Store(tmp_path / "out"))
+    with pytest.raises(DataError, match=r"data\.splits_from .*would replace the sides"):
+        check_places(wrong(splits_from=f"{tmp_path}/phantom/"), Store(tmp_path / "phantom"))
     with pytest.raises(InvalidConfig, match=r"splits_from.*data\.folds=5 draws"):
         wrong(splits_from=f"{tmp_path}/phantom", folds=5)

@@ -67,15 +67,16 @@ def assign(
     wanted = [TRAIN]
     wanted += [TEST] if config.test_share else []
     wanted += [VAL] if config.val_fraction else []
-    kept, notes = _official(group, class_index, official, len(names), classes, config)
+    kept = None
     if config.splits_from:
         settled, notes = _settled(group, official, len(names))
         split, movable = np.where(settled >= 0, settled, drawn), settled < 0
-    elif kept is None:
-        split, movable = drawn, np.ones(len(names), bool)
-        if config.folds:  # who is tested in which fold is settled
-            wanted, movable = [s for s in wanted if s != TEST], drawn != TEST
     else:
+        kept, notes = _official(group, class_index, official, len(names), classes, config)
+        split, movable = drawn, np.ones(len(names), bool)
+    if config.folds:  # who is tested in which fold is settled
+        wanted, movable = [s for s in wanted if s != TEST], drawn != TEST
+    if kept is not None:
         wanted = [s for s in wanted if not (kept == s).any()]
         movable = kept == TRAIN
         split = np.where(movable & np.isin(drawn, wanted), drawn, kept)

@@ -52,8 +52,14 @@ def check_places(config: DataConfig, store: Store) -> None:
     """Makes sure that writing, or emptying, the result's directory touches no scan.
 
     Raises:
-        DataError: if ``config.path`` lies in it, or it in ``config.path``.
+        DataError: if ``config.path`` lies in it, or it in ``config.path``, or if it is the earlier
+            set that ``config.splits_from`` names.
     """
+    if config.splits_from and Store(config.splits_from).url == store.url:
+        raise DataError(
+            f"data.splits_from {config.splits_from}: the result goes there too, and would replace "
+            "the sides that it is to keep; choose another --workdir"
+        )
     if not config.path:
         return
     theirs, ours = (
