@@ -41,8 +41,8 @@ class TrackingConfig(Config):
 class ComputeConfig(Config):
     """What the Ray jobs may use. `workers` are the processes of a Ray Train job.
 
-    With 0 workers a training runs in the process of its job, without Ray's restarts: it starts ten
-    seconds sooner, and a debugger can stop in it. `gpus_per_worker` null means one where the
+    With 0 workers a training runs in the process of its job, without Ray's restarts: it starts
+    sooner, and a debugger can stop in it. `gpus_per_worker` null means one where the
     cluster has GPUs, else none. `max_failures` is how often a training is taken up again after a
     worker died; -1 for ever.
     """

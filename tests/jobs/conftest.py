@@ -31,7 +31,7 @@ TINY = (
     "classifier.epochs=1",
     "classifier.seeds=1",
     "compute.cpus_per_worker=1",
-    "compute.workers=0",  # worker processes, which take ten seconds to start, have their own tests
+    "compute.workers=0",  # worker processes, which take long to start, have their own tests
 )
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(folder: Path, fail: Callable[[int, int], None], workers: int, reports: int = 2) -> None:
-    """Runs workers that fail and then wait for each other; they are started twice at most.
+    """Runs workers that fail and then wait for each other; they are started three times at most.
 
     The file ``seen`` tells the rank of every start.
 
@@ -45,7 +45,7 @@ def run(folder: Path, fail: Callable[[int, int], None], workers: int, reports: i
         if dist.is_initialized():
             dist.all_reduce(torch.ones(1))
 
-    compute = ComputeConfig(workers=workers, cpus_per_worker=1, max_failures=1)
+    compute = ComputeConfig(workers=workers, cpus_per_worker=1, max_failures=2)
     try:
         fit("test", worker, {}, compute, {"CPU": 1.0}, str(folder / "ray"))
     finally:
@@ -68,16 +68,17 @@ def test_without_workers_it_runs_here_once(tmp_path, error):
     assert error is None or raised.value is error
 
 
-def test_what_the_user_can_mend_ends_the_run_at_once(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_the_user_can_mend_ends_the_run_at_once(tmp_path, workers):
     """The first of two workers waits for the second, which does not come."""
 
     def fail(rank, before):
-        if rank == 1:
+        if rank == workers - 1:
             raise DataError("shard 7: damaged; write it again")
 
     with pytest.raises(DataError, match=r"^shard 7: damaged; write it again$"):
-        run(tmp_path, fail, workers=2)
-    assert (tmp_path / "seen").read_text() == "0 1"
+        run(tmp_path, fail, workers)
+    assert (tmp_path / "seen").read_text() == " ".join(map(str, range(workers)))
 
 
 def test_workers_that_are_killed_start_again(tmp_path):
@@ -104,4 +105,4 @@ def test_other_errors_are_tried_as_often_as_they_may(tmp_path):
 
     with pytest.raises(TrainingFailedError, match="out of luck"):
         run(tmp_path, fail, workers=1)
-    assert (tmp_path / "seen").read_text() == "0 0"
+    assert (tmp_path / "seen").read_text() == "0 0 0"

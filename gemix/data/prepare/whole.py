@@ -55,22 +55,24 @@ def check_places(config: DataConfig, store: Store) -> None:
         DataError: if ``config.path`` lies in it, or it in ``config.path``, or if it is the earlier
             set that ``config.splits_from`` names.
     """
-    if config.splits_from and Store(config.splits_from).url == store.url:
+    if config.splits_from and _place(config.splits_from) == _place(store.url):
         raise DataError(
             f"data.splits_from {config.splits_from}: the result goes there too, and would replace "
             "the sides that it is to keep; choose another --workdir"
         )
     if not config.path:
         return
-    theirs, ours = (
-        url.rstrip("/") if "://" in url else os.path.realpath(url)
-        for url in (config.path, store.url)
-    )
+    theirs, ours = _place(config.path), _place(store.url)
     if f"{theirs}/".startswith(f"{ours}/") or f"{ours}/".startswith(f"{theirs}/"):
         raise DataError(
             f"data.path {config.path}: the result goes to {store.url}, where it would mix with the "
             "scans or replace them; choose another --workdir"
         )
+
+
+def _place(url: str) -> str:
+    """What URLs and paths of one directory share: links followed, no slash at the end."""
+    return url.rstrip("/") if "://" in url else os.path.realpath(url)
 
 
 def find(source: Source, config: DataConfig, spread: Spread = here) -> Listing:
