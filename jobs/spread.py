@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import cv2
 import ray.data
 
 from gemix.errors import GemixError
@@ -35,6 +36,7 @@ class RaySpread:
         """
 
         def work(row: dict[str, Any]) -> dict[str, Any]:
+            cv2.setNumThreads(1)  # Ray keeps OpenMP to the task's core, and knows no OpenCV
             try:
                 result = function(pickle.loads(row["input"]))
             except GemixError as error:

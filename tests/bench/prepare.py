@@ -117,7 +117,7 @@ def seconds(jobs: list[list[str]]) -> tuple[float, float]:
 
     Ray's workers are no children of the process that asks for them, and do not count.
     """
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
     began, used = time.perf_counter(), sum(os.times()[2:4])
     quiet = subprocess.DEVNULL
     running = [subprocess.Popen(job, env=environment, stdout=quiet, stderr=quiet) for job in jobs]

@@ -50,3 +50,13 @@ def test_an_error_of_the_library_arrives_as_it_is(spread):
 def test_ray_works_in_other_processes(slow_first):
     pids = {pid for _, pid in RaySpread("test")(slow_first, range(8), "numbers")}
     assert os.getpid() not in pids
+
+
+@pytest.mark.slow
+def test_ray_keeps_opencv_to_the_core_of_the_task():
+    def threads(_):
+        import cv2
+
+        return cv2.getNumThreads()
+
+    assert set(RaySpread("test")(threads, range(4), "numbers")) == {1}

@@ -12,7 +12,6 @@ import math
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
 
 from gemix.data.scan import Box
 
@@ -38,18 +37,18 @@ def body_mask(pixels: np.ndarray, threshold: float | None = None) -> np.ndarray:
     Returns:
         bool [H, W]; all True where nothing looks like a body.
     """
-    height, width = pixels.shape
     step = max(1, min(pixels.shape) // _SIDE)
     reduced = _reduced(pixels, step)
     if threshold is None:
-        hull = _hull(reduced, _dark_limit(reduced))
-        if _is_field_of_view(hull):  # black beyond a circle of grey air: look inside it
-            hull = _hull(reduced, _dark_limit(reduced, hull.view(np.uint8)))
+        outline = _outline(reduced, _dark_limit(reduced))
+        if _is_field_of_view(outline, reduced.shape):  # black beyond a circle of grey air
+            inside = _filled(outline, reduced.shape)
+            outline = _outline(reduced, _dark_limit(reduced, inside))
     else:
-        hull = _hull(reduced, threshold)
-    if np.count_nonzero(hull) < _LEAST_BODY * hull.size:
+        outline = _outline(reduced, threshold)
+    if _area(outline) < _LEAST_BODY * reduced.size:
         return np.ones(pixels.shape, dtype=bool)
-    return _enlarged(hull, step)[:height, :width]
+    return _filled(_enlarged(outline, step), pixels.shape).view(bool)
 
 
 def bounding_box(mask: np.ndarray) -> Box:
@@ -67,28 +66,30 @@ def _reduced(pixels: np.ndarray, step: int) -> np.ndarray:
     return cv2.resize(pixels, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
 
 
-def _hull(reduced: np.ndarray, threshold: float) -> np.ndarray:
-    """The body in the reduced image: bool [h, w]; all False where there is nothing."""
+def _outline(reduced: np.ndarray, threshold: float) -> np.ndarray:
+    """The corners of the body's convex hull in the reduced image, left of right and top of bottom.
+
+    Returns:
+        int32 [n, 1, 2], columns and rows of pixels, as OpenCV has polygons; no corner where there
+        is nothing.
+    """
     bright = reduced > threshold
-    if not bright.any():
-        return bright
     # components are what costs; air around the body and the table has none
     left, top, right, bottom = bounding_box(bright)
+    if right == left:
+        return np.empty((0, 1, 2), dtype=np.int32)
     kept = _without_table(bright[top:bottom, left:right], top, bright.shape)
     kept = _largest_if_it_spans(_without_what_is_below(kept))
-    return _convex_hull(kept, left, top, bright.shape)
+    return _convex_hull(kept) + np.array([left, top], dtype=np.int32)
 
 
-def _is_field_of_view(hull: np.ndarray) -> bool:
+def _is_field_of_view(outline: np.ndarray, frame: tuple[int, ...]) -> bool:
     """Whether it is an ellipse as wide and as high as the frame."""
-    if not hull.any():
+    height, width = frame
+    _, _, wide, tall = cv2.boundingRect(outline)
+    if wide <= 0.9 * width or tall <= 0.9 * height:
         return False
-    left, top, right, bottom = bounding_box(hull)
-    height, width = hull.shape
-    if right - left <= 0.9 * width or bottom - top <= 0.9 * height:
-        return False
-    share = np.count_nonzero(hull) / ((right - left) * (bottom - top))
-    return abs(share - math.pi / 4) < 0.02
+    return abs(_area(outline) / ((wide - 1) * (tall - 1)) - math.pi / 4) < 0.02
 
 
 def _dark_limit(grey: np.ndarray, inside: np.ndarray | None = None) -> float:
@@ -136,8 +137,10 @@ def _without_table(bright: np.ndarray, top: int, frame: tuple[int, int]) -> np.n
 
 def _without_what_is_below(kept: np.ndarray) -> np.ndarray:
     """Cuts at the first empty row below the heaviest run of rows: ribs leave none inside a body."""
-    mass = kept.sum(axis=1)
-    edges = np.flatnonzero(np.diff(mass > 0, prepend=False, append=False))
+    mass = cv2.reduce(kept.view(np.uint8), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
+    filled = np.zeros(len(mass) + 2, dtype=bool)  # with an empty row above and below
+    filled[1:-1] = mass
+    edges = np.flatnonzero(filled[1:] != filled[:-1])
     if len(edges) == 0:
         return kept
     first, behind = edges[::2], edges[1::2]
@@ -162,28 +165,34 @@ def _largest_if_it_spans(kept: np.ndarray) -> np.ndarray:
     return largest if is_most and _extent(largest) > 0.6 * _extent(kept) else kept
 
 
-def _enlarged(mask: np.ndarray, step: int) -> np.ndarray:
-    """Each pixel as step x step of them."""
-    wide = np.empty((mask.shape[0], mask.shape[1] * step), dtype=bool)
-    for column in range(step):
-        wide[:, column::step] = mask
-    return wide.repeat(step, axis=0)
-
-
 def _extent(mask: np.ndarray) -> int:
     left, top, right, bottom = bounding_box(mask)
     return (right - left) * (bottom - top)
 
 
-def _convex_hull(mask: np.ndarray, left: int, top: int, frame: tuple[int, int]) -> np.ndarray:
-    """The convex hull of a part of the frame, from `left` and `top` on, in the whole frame."""
+def _convex_hull(mask: np.ndarray) -> np.ndarray:
+    """Its corners, int32 [n, 1, 2]; none of an empty mask."""
     rows = np.flatnonzero(mask.any(axis=1))
     filled = mask[rows]
-    first = left + filled.argmax(axis=1)
-    last = left + mask.shape[1] - 1 - filled[:, ::-1].argmax(axis=1)
-    ends = np.stack([np.concatenate([first, last]), np.tile(top + rows, 2)], axis=1)
-    canvas = Image.new("L", frame[::-1])
-    if len(ends):
-        corners = cv2.convexHull(ends.astype(np.int32))
-        ImageDraw.Draw(canvas).polygon(corners.ravel().tolist(), fill=1, outline=1)
-    return np.asarray(canvas).view(bool)
+    ends = np.empty((2, len(rows), 2), dtype=np.int32)
+    ends[0, :, 0] = filled.argmax(axis=1)
+    ends[1, :, 0] = mask.shape[1] - 1 - filled[:, ::-1].argmax(axis=1)
+    ends[:, :, 1] = rows
+    return cv2.convexHull(ends.reshape(-1, 2)) if len(rows) else ends.reshape(0, 1, 2)
+
+
+def _area(outline: np.ndarray) -> float:
+    """Of the polygon through the centres of its pixels."""
+    return cv2.contourArea(outline) if len(outline) else 0.0
+
+
+def _enlarged(outline: np.ndarray, step: int) -> np.ndarray:
+    """The outline where each pixel is step x step of them."""
+    last = step - 1
+    corners = np.array([[0, 0], [last, 0], [0, last], [last, last]], dtype=np.int32)
+    return cv2.convexHull((outline * step + corners).reshape(-1, 2))
+
+
+def _filled(outline: np.ndarray, frame: tuple[int, ...]) -> np.ndarray:
+    """The polygon and its edge as 1 in a frame of 0, cut off at its rim: uint8 [h, w]."""
+    return cv2.fillConvexPoly(np.zeros(frame, dtype=np.uint8), outline, 1)

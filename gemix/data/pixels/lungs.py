@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 _SIDE = 256  # pixels a side, about, of the reduced image in which the lungs are looked for
 _LUNG_HU = -500.0  # between lung and fat
@@ -44,22 +44,27 @@ def lung_fraction(pixels: np.ndarray, mask: np.ndarray, is_hounsfield: bool) -> 
     is_cut_off = not is_hounsfield and outside <= _BLACK
     inner = grey <= _LUNG_HU if is_hounsfield else _air(grey, body, outside)
     lungs = _closed(inner & body, body, _GAPS if is_cut_off else _GAPS[:1])
-    labels, _ = ndimage.label(lungs)
-    areas = np.bincount(labels.ravel())[1:]
+    _, _, stats, _ = cv2.connectedComponentsWithStats(lungs.view(np.uint8), connectivity=4)
+    areas = stats[1:, cv2.CC_STAT_AREA]
     return float(areas[areas > _LEAST * area].sum() / area)
 
 
 def _closed(air: np.ndarray, body: np.ndarray, gaps: tuple[int, ...]) -> np.ndarray:
     """The air that does not reach the body's outside where gaps of its wall are bridged."""
-    depth = ndimage.distance_transform_edt(air | ~body)
+    depth = _distance(air | ~body)
     found = np.zeros_like(air)
     for gap in gaps:
-        cores, count = ndimage.label(depth > gap)
-        closed = np.ones(count + 1, dtype=bool)
+        count, cores = cv2.connectedComponents((depth > gap).view(np.uint8), connectivity=4)
+        closed = np.ones(count, dtype=bool)
         closed[0] = closed[np.unique(cores[~body])] = False
         if closed.any():
-            found |= air & (ndimage.distance_transform_edt(~closed[cores]) <= gap)
+            found |= air & (_distance(~closed[cores]) <= gap)
     return found
+
+
+def _distance(away: np.ndarray) -> np.ndarray:
+    """From each True pixel to the nearest False one, in pixels: float32 [h, w]."""
+    return cv2.distanceTransform(away.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
 def _air(grey: np.ndarray, body: np.ndarray, outside: float) -> np.ndarray:

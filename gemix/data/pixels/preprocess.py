@@ -81,23 +81,20 @@ def _cut(grey: np.ndarray, box: Box, mask: np.ndarray | None, resolution: int) -
     height, width = bottom - top, right - left
     side = max(height, width)
     across, down = (side - width) // 2, (side - height) // 2
-    background = int(grey.min()) if mask is None else _median_outside(grey, mask)
-    square = np.full((side, side), background, dtype=np.uint8)
+    square = np.zeros((side, side), dtype=np.uint8)
     within = square[down : down + height, across : across + width]
     if mask is None:
+        square[:] = grey.min()
         within[:] = grey[inside]
-    else:
-        cv2.copyTo(grey[inside], mask[inside].view(np.uint8), within)
+        return resized(square, resolution)
+    body = mask[inside].view(np.uint8)
+    cv2.copyTo(grey[inside], body, within)
+    outside = mask.size - cv2.countNonZero(body)
+    grey_outside = cv2.countNonZero(grey) - cv2.countNonZero(within)
+    if outside and 2 * grey_outside >= outside:  # the median is not black, as air often is
+        square[:] = int(np.median(grey[~mask]))
+        cv2.copyTo(grey[inside], body, within)
     return resized(square, resolution)
-
-
-def _median_outside(grey: np.ndarray, mask: np.ndarray) -> int:
-    """The median of what the mask leaves out, rounded down; 0 of nothing."""
-    outside = cv2.bitwise_not(mask.view(np.uint8) * np.uint8(255))
-    if 2 * cv2.countNonZero(cv2.bitwise_and(grey, outside)) < cv2.countNonZero(outside):
-        return 0  # black, as air often is
-    rest = grey[~mask]
-    return int(np.median(rest)) if rest.size else 0
 
 
 def _checked(box: Box, shape: tuple[int, ...]) -> Box:
