@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+
 import pytest
 
 from gemix.data.scan import BadImage
@@ -128,6 +130,46 @@ def test_patients_that_the_metadata_miss_come_from_the_file_name():
     assert first == patient_of("137covid_patient76_SR_3_IM00044.png", set())
     assert first != patient_of("137covid_patient7_SR_2_IM00015.png", set())
     assert patient_of("COVIDCTMD-cap004-IM0074.png", set()) == "COVIDCTMD-cap004"
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("NCP_96_1328_0032.png", "NCP_96"),
+        ("Normal_1725_419_0011.png", "Normal_1725"),
+        ("volume-covid19-A-0437_ct-0008.png", "volume-covid19-A-0437"),
+        ("LIDC-IDRI-0236-1.3.6.1.4.1.14519.5.2.1.6279.6001.1061649-0039.png", "LIDC-IDRI-0236"),
+        ("radiopaedia_36_86526_0-0000.png", "radiopaedia_36_86526"),
+        ("coronacases_org_001-0007.png", "coronacases_org_001"),
+    ],
+)
+def test_two_scans_of_a_patient_are_one_patient_also_without_metadata(name, patient):
+    assert patient_of(name, set()) == patient
+
+
+def test_names_of_the_official_lists_give_the_patients_of_the_metadata(shared):
+    root = shared("data/covidx-ct-3a-sample")
+    with open(root / "metadata.csv", encoding="utf-8-sig") as file:
+        known = {row["patient id"].strip() for row in csv.DictReader(file)}
+    lists = [(root / f"{split}_COVIDx_CT-3A.txt").read_text() for split in ("val", "test")]
+    names = [line.split()[0] for text in lists for line in text.splitlines()]
+    of_known = {name: patient for name in names if (patient := patient_of(name, known)) in known}
+    assert len(of_known) > 60_000
+    assert {name: patient_of(name, set()) for name in of_known} == of_known
+
+
+@pytest.mark.parametrize(
+    ("suffix", "folder"), [("", "images"), ("-2A", "2A_images"), ("_2B", "2B_images")]
+)
+def test_earlier_versions_are_read_too(make_covidx, suffix, folder):
+    root = make_covidx()
+    before = CovidxSource(str(root)).list()
+    for file in root.glob("*_COVIDx_CT-3A.txt"):
+        file.rename(root / file.name.replace("-3A", suffix))
+    (root / "3A_images").rename(root / folder)
+    listing = CovidxSource(str(root)).list()
+    assert [item.group for item in listing.items] == [item.group for item in before.items]
+    assert {item.key.split("/")[0] for item in listing.items} == {folder}
 
 
 def test_the_real_sample_is_found(shared):

@@ -25,6 +25,11 @@ from gemix.storage import Store
 CLASSES = ("Normal", "Pneumonia", "COVID-19")
 METADATA = "metadata.csv"
 
+# What stands between patient and slice number, by source: series (iCTCF, COVID-CTset), kind (TCIA),
+# DICOM UID (LIDC-IDRI), number of the scan (CNCB, radiopaedia.org).
+_SCAN = re.compile(r"([-_]SR[-_]\d+|_ct|-\d+(\.\d+){5,})$")
+_NUMBERED_SCAN = re.compile(r"((?:NCP|CP|Normal)_\d+|radiopaedia_\d+_\d+)_\d+")
+
 _LIST_NAME = re.compile(r"(train|val|test)_COVIDx[-_]CT[-_]?(\w*)\.txt", re.IGNORECASE)
 
 
@@ -170,12 +175,14 @@ class CovidxSource:
 def patient_of(name: str, known: set[str]) -> str:
     """The patient of a file: the longest known id that begins its name and ends at "_" or "-".
 
-    Where no id is known, the name without its slice number and series (``_SR_2``).
+    Where no id is known, the name without its slice number and what names the scan.
     """
     stem = posixpath.splitext(name)[0]
     ends = [len(stem)] + [i for i in range(len(stem) - 1, 0, -1) if stem[i] in "_-"]
     for end in ends:
         if stem[:end] in known:
             return stem[:end]
-    without_slice = re.sub(r"[-_](IM)?\d+$", "", stem)
-    return re.sub(r"[-_]SR[-_]\d+$", "", without_slice)
+    scan = re.sub(r"[-_](IM)?\d+$", "", stem)
+    if numbered := _NUMBERED_SCAN.fullmatch(scan):
+        return numbered[1]
+    return _SCAN.sub("", scan)
