@@ -42,6 +42,7 @@ class Stage:
         self.first_weights = first_weights
         self.log = TrainingLog(store, origin, run) if workers.rank == 0 else None
         config = origin.config
+        self.due = False  # whether a snapshot is
         self.snapshot_steps = max(1, round(config.snapshot_kimg * 1000 / config.batch))
 
     def run(
@@ -57,7 +58,10 @@ class Stage:
         def on_step(state, values):
             if self.log:
                 self.log.step(state, values)
-            if state.step % self.snapshot_steps == 0:
+            self.due |= state.step % self.snapshot_steps == 0
+            # in trouble it waits for a good step: training would go back to it
+            if self.due and not state.failing_steps:
+                self.due = False
                 at_snapshot(state, state.step // self.snapshot_steps)
                 self.save(state)
 
@@ -86,7 +90,7 @@ class Stage:
 
     def go_back(self) -> TrainingState:
         """The state to take up again after steps kept failing."""
-        state = self.newest()
+        state, self.due = self.newest(), False
         if self.log:
             self.log.back_to(state, "the gradients of too many steps were not finite")
         return state

@@ -53,10 +53,10 @@ def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False
     """
     data = Manifest.load(Store(layout.data))
     # what can be told without starting workers is told here, once and without a traceback
-    Workers(0, config.compute.ranks).positions(config.gan.batch, config.gan.sample_group)
+    gan, workers = config.gan, Workers(0, config.compute.ranks)
+    workers.positions(gan.batch, gan.sample_group, gan.resolved_pl_batch_shrink)
     check_side(layout.data, data)
-    init_from = config.gan.init_from
-    given = [Store(init_from)] if init_from else []
+    given = [Store(gan.init_from)] if gan.init_from else []
     origin = bounded_as(origin_of(config, data), given)
     if not overwrite:
         unfinished = open_output(layout.gan, MARKER, overwrite=False)

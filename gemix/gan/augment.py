@@ -74,10 +74,12 @@ class Augmenter:
         `p` is the probability of each transformation, 0 to 1, float64 [1]; None leaves the images
         as they are.
         """
-        return images if p is None else apply_augmentation(images, self.draw(stream, step, p))
+        if p is None:
+            return images
+        return apply_augmentation(images, self.draw(stream, step, p, images.shape[-1]))
 
-    def draw(self, stream: Stream, step: Tensor, p: Tensor) -> Augmentation:
-        """Draws what is done to the images."""
+    def draw(self, stream: Stream, step: Tensor, p: Tensor, side: int) -> Augmentation:
+        """Draws what is done to images of `side` x `side` pixels."""
         uniform, normal = draw(
             self.seed, stream, self.positions, step, uniforms=_UNIFORMS, normals=_NORMALS
         )
@@ -85,7 +87,7 @@ class Augmenter:
         draws = Draws(p=p, gate=gate < p, uniform=value, normal=normal.double())
         moves, recolours = self.strength.moves, self.strength.recolours
         return Augmentation(
-            geometric_transform(self.strength, draws) if moves else None,
+            geometric_transform(self.strength, draws, side) if moves else None,
             colour_transform(self.strength, draws) if recolours else None,
         )
 
@@ -118,8 +120,12 @@ def _move(images: Tensor, transform: Tensor) -> Tensor:
     return images.index_copy(0, rows, warp(images[rows], transform[rows])) if len(rows) else images
 
 
-def geometric_transform(strength: AugmentSet, draws: Draws) -> Tensor:
-    """The map from source to augmented coordinates, in units of half the image: [N, 3, 3]."""
+def geometric_transform(strength: AugmentSet, draws: Draws, side: int) -> Tensor:
+    """The map from source to augmented coordinates, in units of half the image: [N, 3, 3].
+
+    Args:
+        side: of the images, in pixels; `xint` moves by whole ones.
+    """
     u, n, s = draws.uniform, draws.normal, strength
     transform = torch.eye(3, dtype=u.dtype, device=u.device).expand(len(u), 3, 3)
     if s.xflip:
@@ -128,8 +134,8 @@ def geometric_transform(strength: AugmentSet, draws: Draws) -> Tensor:
     if s.rotate90:
         transform = rotate(draws.chosen(1, torch.floor(u[:, 1] * 4) * (math.pi / 2))) @ transform
     if s.xint:
-        # whole pixels are not enforced: the warp that follows interpolates in any case
-        x, y = (draws.chosen(2, (2 * u[:, i] - 1) * (2 * s.xint)) for i in (2, 3))
+        pixels = (torch.round((2 * u[:, i] - 1) * (s.xint * side)) for i in (2, 3))
+        x, y = (draws.chosen(2, moved * (2 / side)) for moved in pixels)
         transform = translate(x, y) @ transform
     if s.scale:
         zoom = draws.chosen(3, torch.exp2(n[:, 0] * s.scale), 1.0)

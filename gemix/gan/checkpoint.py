@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gemix.errors import CheckpointError
 from gemix.gan.architecture import Architecture
-from gemix.gan.config import GanConfig
+from gemix.gan.config import PRECISIONS, GanConfig
 from gemix.gan.state import TrainingState, new_state
 from gemix.gan.transfer import Weights
 from gemix.gan.weights import making_sense_of, read_weights, write_weights
@@ -59,7 +59,8 @@ def save_checkpoint(store: Store, state: TrainingState, origin: Origin) -> str:
     """
     name = f"checkpoint-{state.step:08d}"
     sha256 = write_weights(store, name, _tensors(state))
-    values = {key: getattr(state, key) for key in _COUNTERS} | {"sha256": sha256}
+    values = {key: getattr(state, key) for key in _COUNTERS}
+    values |= {"precision": state.precision, "sha256": sha256}
     store.write_json(f"{name}.json", values | origin.to_json())
     for old in checkpoints(store)[: -origin.config.keep_checkpoints]:
         store.delete(f"{old}.json")
@@ -92,6 +93,7 @@ def load_checkpoint(store: Store, name: str, origin: Origin, device: torch.devic
         state.sign_sum = tensors["sign_sum"].to(device)
         for key in _COUNTERS:
             setattr(state, key, _number(key, values[key]))
+        state.precision = _precision(values["precision"])
     return state
 
 
@@ -147,6 +149,12 @@ def _remedy(store: Store, name: str) -> str:
 def _number(key: str, value: Any) -> int | float:
     if type(value) not in (int, float) or value < 0:
         raise ValueError(f"{key} is {value!r}")
+    return value
+
+
+def _precision(value: Any) -> str:
+    if value not in PRECISIONS:
+        raise ValueError(f"precision is {value!r}")
     return value
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from gemix.schema import Config, Count, Fraction, NonNegative, Positive, Problem, Range
 
 NoiseMode = Literal["random", "const", "none"]
+Precision = Literal["auto", "float32", "bfloat16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 LearningRate = Annotated[float, Range(low=1e-8, high=1.0)]
 
@@ -86,7 +88,7 @@ class GanConfig(Config):
 
     freeze_d: Count = 0
     max_skipped_steps: Positive = 8
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     compile: bool = False
     data: Literal["auto", "memory", "stream"] = "auto"
     data_memory_gb: NonNegative | None = None
@@ -126,6 +128,12 @@ class GanConfig(Config):
     def sample_group(self) -> int:
         """How many samples of a batch depend on each other, so that one worker must hold them."""
         return 1 if self.method == "cgan" else self.mbstd_group_size
+
+    @property
+    def resolved_pl_batch_shrink(self) -> int:
+        """`pl_batch_shrink`; 1 where no path length is measured."""
+        is_measured = self.method != "cgan" and self.pl_weight
+        return self.pl_batch_shrink if is_measured else 1
 
     def resolved_channel_base(self, resolution: int) -> int:
         """Feature maps times resolution; by default half as many below 512 x 512 (appendix C)."""

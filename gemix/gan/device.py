@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
+
+from gemix.gan.distributed import Workers
 
 
 def default_device() -> torch.device:
@@ -25,3 +30,26 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     else:
         fast = torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
+
+
+def settled_precision(device: torch.device, workers: Workers) -> str:
+    """What `auto` stands for in a training: the same on all workers, so bfloat16 if all have it."""
+    lacks = float(compute_dtype("auto", device) != torch.bfloat16)
+    return "float32" if workers.total(torch.tensor(lacks, device=device)) else "bfloat16"
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within, or in a function that it decorates, float32 has all its 24 bits on GPUs as well.
+
+    By default PyTorch lets cuDNN round what it convolves to TF32, which has 11.
+    """
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,11 +28,12 @@ class Workers:
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
 
-    def positions(self, batch: int, group: int) -> list[int]:
-        """This worker's positions in the global batch.
+    def positions(self, batch: int, group: int, shrink: int = 1) -> list[int]:
+        """This worker's positions in the global batch, or in one part of `shrink` of it.
 
         The groups of the minibatch standard deviation, positions m, m + M, m + 2M, … with
-        M = batch / group, stay whole, so that any number of workers computes the same.
+        M = batch / group, stay whole, so that any number of workers computes the same. A part of
+        the batch is a part of each group first, and of the groups where that is not enough.
 
         Raises:
             ConfigError: if the groups cannot be shared out evenly.
@@ -45,8 +47,17 @@ class Workers:
                 f"{group * self.size} or another compute.workers"
             )
         share = groups // self.size
-        table = np.arange(batch).reshape(group, groups)
-        return table[:, self.rank * share : (self.rank + 1) * share].flatten().tolist()
+        of_each = math.gcd(group, shrink)
+        of_groups = shrink // of_each
+        if self.size > 1 and share % of_groups:
+            raise ConfigError(
+                f"gan.pl_batch_shrink {shrink} takes one in {of_groups} of {groups} groups, which "
+                f"{self.size} workers cannot share evenly; choose a divisor of {group} or another "
+                "compute.workers"
+            )
+        table = np.arange(batch).reshape(group, groups)[: group // of_each]
+        mine = table[:, self.rank * share : (self.rank + 1) * share : of_groups]
+        return mine.flatten().tolist()
 
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Replaces every tensor by its mean over the workers, in one message."""

@@ -13,7 +13,6 @@ import torch
 
 from gemix.errors import GemixError
 from gemix.gan.config import GanConfig
-from gemix.gan.device import compute_dtype
 from gemix.gan.state import TrainingState
 from gemix.gan.updates import NetworkUpdate
 
@@ -70,26 +69,24 @@ def ease(
     return good
 
 
-def apply_easings(state: TrainingState, config: GanConfig, device: torch.device) -> torch.dtype:
+def apply_easings(state: TrainingState) -> torch.dtype:
     """Sets the learning rates as they are eased; returns what convolutions compute in."""
-    dtype = compute_dtype(config.precision, device)
     for optimizer in state.optimizers.values():
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * 0.5 ** _halvings(state, dtype)
-    return torch.float32 if state.easings else dtype
+            group["lr"] = group["initial_lr"] * 0.5 ** _halvings(state)
+    return torch.float32 if state.easings else getattr(torch, state.precision)
 
 
 def eased(state: TrainingState, config: GanConfig) -> str:
     """What is eased, in words: ``gan.precision=float32, learning rates x 0.25``."""
-    dtype = compute_dtype(config.precision, state.pl_mean.device)
     parts = []
-    if state.easings and dtype != torch.float32:
+    if state.easings and state.precision != "float32":
         parts.append("gan.precision=float32")
-    if halvings := _halvings(state, dtype):
+    if halvings := _halvings(state):
         rates = "gan.cgan_lr" if config.method == "cgan" else "gan.g_lr and gan.d_lr"
         parts.append(f"{rates} x {0.5**halvings:g}")
     return " and ".join(parts) or "nothing eased"
 
 
-def _halvings(state: TrainingState, dtype: torch.dtype) -> int:
-    return max(0, state.easings - (dtype != torch.float32))
+def _halvings(state: TrainingState) -> int:
+    return max(0, state.easings - (state.precision != "float32"))

@@ -59,20 +59,24 @@ class LatentSource:
 
     Args:
         positions: this worker's positions in the global batch, int64 [n].
+        path_positions: those of them whose path lengths are measured, int64 [m].
     """
 
     def __init__(
-        self, generator: Generator, data: TrainingData, config: GanConfig, positions: Tensor
+        self,
+        generator: Generator,
+        data: TrainingData,
+        config: GanConfig,
+        positions: Tensor,
+        path_positions: Tensor,
     ):
-        self.generator, self.data, self.positions = generator, data, positions
+        self.generator, self.data = generator, data
+        self.positions, self.path_positions = positions, path_positions
         self.seed, self.style_mixing_prob = config.seed, config.style_mixing_prob
 
-    def draw(self, stream: Stream, step: Tensor, shrink: int = 1) -> Latents:
-        """What this worker's images of a step, int64 [1], are made of.
-
-        `shrink` takes only the first of so many parts of the batch.
-        """
-        positions = self.positions[: math.ceil(len(self.positions) / shrink)]
+    def draw(self, stream: Stream, step: Tensor) -> Latents:
+        """What this worker's images of a step, int64 [1], are made of."""
+        positions = self.path_positions if stream is Stream.PATH_LENGTH else self.positions
         z_dim, shapes = self.generator.architecture.z_dim, self.generator.noise_shapes
         size = noise_size(shapes)
         uniform, normal = draw(
@@ -86,10 +90,10 @@ class LatentSource:
             shaped_noise(noise, shapes),
         )
 
-    def path_noise(self, count: int, step: Tensor) -> Tensor:
-        """The noise images of the path length penalty, for the first `count` [n, C, H, W]."""
-        positions, shape = self.positions[:count], self.data.shape
-        stream, size = Stream.PATH_LENGTH_NOISE, math.prod(self.data.shape)
+    def path_noise(self, step: Tensor) -> Tensor:
+        """The noise images of the path length penalty [m, C, H, W]."""
+        positions, shape = self.path_positions, self.data.shape
+        stream, size = Stream.PATH_LENGTH_NOISE, math.prod(shape)
         _, noise = draw(self.seed, stream, positions, step, normals=size)
         return path_length_noise(noise.unflatten(1, shape))
 

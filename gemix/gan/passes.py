@@ -58,10 +58,10 @@ class Passes:
         loss = losses.generator_loss(self.discriminator(images, latents.label, self.dtype))
         return loss, ws[:, 0].detach().mean(dim=0)
 
-    def path_lengths(self, step: Tensor, shrink: int) -> Tensor:
-        """Lengths of J_w^T y for the first of `shrink` parts of the batch: [n]."""
-        latents = self.latents.draw(Stream.PATH_LENGTH, step, shrink)
-        path_noise = self.latents.path_noise(len(latents.z), step)
+    def path_lengths(self, step: Tensor) -> Tensor:
+        """Lengths of J_w^T y of the part of the batch that they are measured on: [m]."""
+        latents = self.latents.draw(Stream.PATH_LENGTH, step)
+        path_noise = self.latents.path_noise(step)
 
         def synthesis(ws: Tensor) -> Tensor:
             return self.generator.synthesis(ws, latents.noise, self.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gemix.gan.compiled import compiler_failures_explained
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
+from gemix.gan.device import settled_precision
 from gemix.gan.distributed import Workers
 from gemix.gan.guard import Guard, apply_easings
 from gemix.gan.state import TrainingState
@@ -36,7 +37,9 @@ class PhaseTrainer(abc.ABC):
     ):
         self.state, self.data, self.config, self.workers = state, data, config, workers
         self.device = data.device
-        self.dtype = apply_easings(state, config, self.device)
+        if state.precision == "auto":
+            state.precision = settled_precision(self.device, workers)
+        self.dtype = apply_easings(state)
         self.positions = workers.positions(config.batch, config.sample_group)
         self.places = torch.tensor(self.positions, device=self.device)
         generator, discriminator = state.generator, state.discriminator

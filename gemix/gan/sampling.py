@@ -9,7 +9,7 @@ import torch
 
 from gemix.errors import ConfigError
 from gemix.gan.config import SamplingConfig
-from gemix.gan.device import default_device
+from gemix.gan.device import default_device, exact_float32
 from gemix.gan.latents import noise_size, shaped_noise
 from gemix.gan.networks import ImageGenerator
 from gemix.randomness import Stream, normal
@@ -25,6 +25,7 @@ def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(rows)).float()
 
 
+@exact_float32()
 @torch.inference_mode()
 def sample_images(
     generator: ImageGenerator,

@@ -30,6 +30,8 @@ class TrainingState:
         sign_sum, sign_count: sum and number of sign D(real) since p was last adapted.
         skipped_updates: optimizer steps dropped so far because gradients were not finite.
         failing_steps: steps in a row, up to the last, with such a drop.
+        precision: what convolutions compute in; `auto` until the first step settles it, since a
+            training that goes on elsewhere must not compute in another one.
         easings: how many settings were eased after a divergence (:mod:`gemix.gan.guard`).
     """
 
@@ -40,6 +42,7 @@ class TrainingState:
     d_optimizer: torch.optim.Adam
     pl_mean: Tensor
     sign_sum: Tensor
+    precision: str
     sign_count: int = 0
     augment_p: float = 0.0
     step: int = 0
@@ -101,6 +104,7 @@ def new_state(architecture: Architecture, config: GanConfig, device: torch.devic
         pl_mean=torch.zeros([], device=device),
         sign_sum=torch.zeros([], device=device),
         augment_p=config.augment_p or 0.0,
+        precision=config.precision,
     )
 
 

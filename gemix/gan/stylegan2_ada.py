@@ -29,10 +29,19 @@ class StyleGAN2ADATrainer(PhaseTrainer):
     ):
         super().__init__(state, data, config, workers)
         self.augment = Augmenter(AUGMENT_SETS[config.augment], config.seed, self.places)
+        path_places = workers.positions(
+            config.batch, config.sample_group, config.resolved_pl_batch_shrink
+        )
         self.passes = Passes(
             state.generator,
             state.discriminator,
-            LatentSource(state.generator, data, config, self.places),
+            LatentSource(
+                state.generator,
+                data,
+                config,
+                self.places,
+                torch.tensor(path_places, device=self.device),
+            ),
             self.augment,
             self.dtype,
             compile_on=self.device if config.compile else None,
@@ -53,7 +62,7 @@ class StyleGAN2ADATrainer(PhaseTrainer):
         if self.r1_gamma and step % config.d_reg_interval == 0:
             values["r1_penalty"] = self.regularize_discriminator()
         state.update_ema(config.batch, config.resolved_ema_kimg, config.ema_rampup)
-        if config.augment_p is None and (step + 1) % config.ada_interval == 0:
+        if config.augment_p is None and (step + 1) % config.ada_interval == 0 and state.sign_count:
             values["r_t"] = self.adapt_augmentation()
         return values
 
@@ -70,7 +79,7 @@ class StyleGAN2ADATrainer(PhaseTrainer):
         """Evens out the path lengths; returns their mean."""
         config, state = self.config, self.state
         with self.generator_update as update:
-            lengths = self.passes.path_lengths(self.step, config.pl_batch_shrink)
+            lengths = self.passes.path_lengths(self.step)
             mean = self.workers.mean(lengths.mean())
             pl_mean = state.pl_mean.lerp(mean.detach(), config.pl_decay)
             loss = losses.path_length_penalty(lengths, pl_mean) * config.pl_weight
@@ -101,18 +110,24 @@ class StyleGAN2ADATrainer(PhaseTrainer):
         return penalty.detach()
 
     def adapt_augmentation(self) -> Tensor:
-        """Steers p so that r_t = E[sign D(real)] meets its target (section 3.1)."""
+        """Steers p so that r_t = E[sign D(real)] meets its target (section 3.1); returns r_t."""
         state, config = self.state, self.config
-        r_t = self.workers.mean(state.sign_sum / max(state.sign_count, 1))
-        change = config.batch * config.ada_interval / (config.ada_kimg * 1000)
-        towards = float(torch.sign(r_t - config.ada_target))
-        state.augment_p = min(max(state.augment_p + towards * change, 0.0), config.ada_p_max)
+        r_t = self.workers.mean(state.sign_sum / state.sign_count)
+        if self.augments:
+            change = config.batch * config.ada_interval / (config.ada_kimg * 1000)
+            towards = float(torch.sign(r_t - config.ada_target))
+            state.augment_p = min(max(state.augment_p + towards * change, 0.0), config.ada_p_max)
         state.sign_sum, state.sign_count = torch.zeros_like(state.sign_sum), 0
         return r_t
 
     @property
+    def augments(self) -> bool:
+        """Whether there is anything that p is the probability of."""
+        return self.augment.strength != AugmentSet()
+
+    @property
     def augment_p(self) -> Tensor | None:
         """p as the passes take it: None where nothing is augmented."""
-        if self.state.augment_p == 0 or self.augment.strength == AugmentSet():
+        if self.state.augment_p == 0 or not self.augments:
             return None
         return torch.full((1,), self.state.augment_p, dtype=torch.float64, device=self.device)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gemix.gan.augment import AUGMENT_SETS, Augmenter
+from gemix.gan.augment_set import AugmentSet
 from gemix.gan.geometry import rotate, scale, translate, warp
 from gemix.randomness import Stream
 
@@ -47,6 +48,15 @@ def test_warps_move_the_image_as_named(transform, expected):
     moved = warp(images, transform)
     inner = (slice(None), slice(None), slice(8, 24), slice(8, 24))
     assert (moved[inner] - expected(images)[inner]).abs().max() < 0.02
+
+
+def test_blitting_moves_by_whole_pixels():
+    augment = Augmenter(AugmentSet(xint=0.125), seed=1, positions=torch.arange(256))
+    always = torch.ones(1, dtype=torch.float64)
+    drawn = augment.draw(Stream.AUGMENT_REAL, torch.tensor([0]), always, side=32)
+    pixels = drawn.transform[:, :2, 2] * 16
+    torch.testing.assert_close(pixels, pixels.round())
+    assert set(pixels.round().flatten().tolist()) == set(range(-4, 5))
 
 
 @pytest.mark.parametrize("name", sorted(set(AUGMENT_SETS) - {"none"}))

@@ -162,6 +162,24 @@ def test_workers_share_a_batch_with_its_stddev_groups_whole(size):
         assert {tuple(c) for c in np.array(part).reshape(4, -1).T} <= groups
 
 
+@pytest.mark.parametrize(
+    ("group", "shrink", "sizes"), [(4, 2, (1, 2, 4)), (1, 2, (1, 2, 8)), (4, 8, (1, 2))]
+)
+def test_path_lengths_are_of_the_same_images_for_any_number_of_workers(group, shrink, sizes):
+    shares = [
+        sorted(p for rank in range(size) for p in Workers(rank, size).positions(16, group, shrink))
+        for size in sizes
+    ]
+    assert len(shares[0]) == 16 // shrink
+    assert shares == [shares[0]] * len(sizes)
+
+
+def test_workers_that_cannot_share_what_path_lengths_are_measured_on_are_told():
+    with pytest.raises(ConfigError, match=r"pl_batch_shrink 8 .* 4 workers .* a divisor of 4"):
+        Workers(0, 4).positions(16, 4, 8)
+    assert Workers().positions(4, 4, 8) == [0]  # one worker shares with nobody
+
+
 def test_workers_that_cannot_share_evenly_are_told():
     with pytest.raises(ConfigError, match="multiple of 12"):
         Workers(0, 3).positions(16, 4)

@@ -111,6 +111,23 @@ def test_a_training_starts_from_another_one(pretrained, stage_in, prepared):
     assert all(torch.equal(old.generator_ema[name], value) for name, value in started.items())
 
 
+def test_a_snapshot_waits_until_a_step_goes_well(stage_in, tmp_path):
+    """What is saved in the middle of trouble would be gone back to."""
+    stage = stage_in(Store(tmp_path))
+    healthy = stage.data.real_batch
+
+    def real_batch(step, batch, positions):
+        images, labels = healthy(step, batch, positions)
+        return (images * float("nan") if step in (2, 3) else images), labels
+
+    stage.data.real_batch = real_batch
+    numbers = []
+    state = stage.run(lambda state, number: numbers.append((state.step, number)))
+    assert state.skipped_updates >= 2
+    assert numbers == [(5, 1), (6, 2)]
+    assert checkpoints(stage.store) == ["checkpoint-00000005", "checkpoint-00000006"]
+
+
 def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(stage_in, tmp_path, capsys):
     store = SmallDisk(tmp_path)
     stage = stage_in(store)

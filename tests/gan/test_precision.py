@@ -1,0 +1,89 @@
+"""What convolutions compute in: settled once, the same on all workers, exact where it says so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gemix.gan import device as devices
+from gemix.gan.architecture import Architecture
+from gemix.gan.checkpoint import Origin, save_checkpoint
+from gemix.gan.config import GanConfig, SamplingConfig
+from gemix.gan.dataset import TrainingImages
+from gemix.gan.device import settled_precision
+from gemix.gan.distributed import Workers
+from gemix.gan.sampling import sample_images
+from gemix.gan.stages import resume_or_start
+from gemix.gan.state import new_state
+from gemix.gan.training import train
+from gemix.storage import Store
+
+CPU = torch.device("cpu")
+SIZES = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 128, "channel_max": 16}
+ARCHITECTURE = Architecture(resolution=16, img_channels=1, label_dim=3, d_mapping_layers=2, **SIZES)
+CONFIG = GanConfig(kimg=0.032, batch=8, **SIZES)
+ORIGIN = Origin(architecture=ARCHITECTURE, config=CONFIG, classes=("a", "b", "c"), data_digest="d")
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (24, 1, 16, 16), dtype=np.uint8)
+    return TrainingImages(pixels, np.eye(3, dtype=np.float32)[np.arange(24) % 3], seed=0)
+
+
+def settle(monkeypatch, precision):
+    monkeypatch.setattr(devices, "compute_dtype", lambda asked, device: getattr(torch, precision))
+
+
+def test_a_training_goes_on_in_the_precision_that_it_began_in(tmp_path, monkeypatch, images):
+    """On another machine `auto` may mean another one; the result must not depend on where."""
+
+    def trained(*precisions):
+        state, store = new_state(ARCHITECTURE, CONFIG, CPU), Store(tmp_path / "-".join(precisions))
+        for step, precision in enumerate(precisions):
+            settle(monkeypatch, precision)
+            part = GanConfig(**CONFIG.to_mapping() | {"kimg": 0.016 * (step + 1)})
+            state = train(state, images, part)
+            save_checkpoint(store, state, ORIGIN)
+            state = resume_or_start(store, ORIGIN, CPU)
+        return state
+
+    state, undisturbed = trained("float32", "bfloat16"), trained("float32", "float32")
+    assert state.precision == "float32"
+    for name, value in undisturbed.generator.state_dict().items():
+        assert torch.equal(value, state.generator.state_dict()[name]), name
+    other = trained("bfloat16", "float32")
+    assert other.precision == "bfloat16"
+    assert any(
+        not torch.equal(value, other.generator.state_dict()[name])
+        for name, value in undisturbed.generator.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(("lacking", "settled"), [(0, "bfloat16"), (1, "float32")])
+def test_bfloat16_is_chosen_where_all_workers_have_it(monkeypatch, lacking, settled):
+    class Two(Workers):
+        def total(self, value):
+            return value + lacking  # what the other one says
+
+    settle(monkeypatch, "bfloat16")
+    assert settled_precision(CPU, Two(0, 2)) == settled
+
+
+def test_float32_is_not_rounded_to_tf32(monkeypatch, images):
+    """PyTorch's own default lets cuDNN round; a caller's setting comes back afterwards."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+
+    def look(*args):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+
+    state = train(new_state(ARCHITECTURE, CONFIG, CPU), images, CONFIG, on_step=look)
+    state.generator_ema.register_forward_pre_hook(look)
+    label = np.eye(3, dtype=np.float32)[:1]
+    sample_images(state.generator_ema, [0], label, SamplingConfig(), CPU)
+    assert len(seen) == 5
+    assert set(seen) == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32
