@@ -53,3 +53,14 @@ def exact_float32() -> Iterator[None]:
     finally:
         for backend, allowed in zip(backends, before, strict=True):
             backend.allow_tf32 = allowed
+
+
+@contextlib.contextmanager
+def tuned_convolutions() -> Iterator[None]:
+    """Within, cuDNN times its algorithms and takes the fastest: a training's shapes come again."""
+    before = torch.backends.cudnn.benchmark
+    try:
+        torch.backends.cudnn.benchmark = True
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

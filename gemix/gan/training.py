@@ -9,7 +9,7 @@ from torch import Tensor
 from gemix.errors import ConfigError
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingData
-from gemix.gan.device import exact_float32
+from gemix.gan.device import exact_float32, tuned_convolutions
 from gemix.gan.distributed import Workers
 from gemix.gan.guard import DivergedError, ease
 from gemix.gan.state import TrainingState
@@ -17,6 +17,7 @@ from gemix.gan.trainers import TRAINERS
 
 
 @exact_float32()
+@tuned_convolutions()
 def train(
     state: TrainingState,
     data: TrainingData,

@@ -14,7 +14,7 @@ import torch
 from gemix.gan.architecture import Architecture
 from gemix.gan.config import GanConfig
 from gemix.gan.dataset import TrainingImages
-from gemix.gan.device import compute_dtype
+from gemix.gan.device import compute_dtype, exact_float32, tuned_convolutions
 from gemix.gan.discriminator import Discriminator
 from gemix.gan.distributed import Workers
 from gemix.gan.generator import Generator
@@ -24,6 +24,8 @@ from gemix.gan.stylegan2_ada import StyleGAN2ADATrainer
 CLASSES = 3
 
 
+@exact_float32()
+@tuned_convolutions()
 def main() -> None:
     """Measures the task on the command line; prints a line of JSON last."""
     task = json.loads(sys.argv[1])
@@ -49,7 +51,7 @@ def main() -> None:
     step = sum(weighted.values())
     flops = training_flops(architecture(task, config), config)
     tflops = flops * config.batch / step / 1e12
-    dtype = torch.float32 if task["engine"] == "peer" else compute_dtype(config.precision, device)
+    dtype = computed_in(task["engine"], config.precision, device)
     print(
         json.dumps(
             {
@@ -135,6 +137,13 @@ def training_flops(shape: Architecture, config: GanConfig) -> float:
         d = counter.get_total_flops()
     path_length = 6 * g / (config.g_reg_interval * config.pl_batch_shrink)
     return 4 * g + 8 * d + path_length + 6 * d / config.d_reg_interval
+
+
+def computed_in(engine: str, precision: str, device: torch.device) -> torch.dtype:
+    """What most convolutions compute in; the peer has float16 on GPUs alone."""
+    if engine == "peer":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return compute_dtype(precision, device)
 
 
 def ceiling_tflops(dtype: torch.dtype, device: torch.device) -> float:

@@ -15,6 +15,7 @@ def peer_phases(
 ) -> dict[str, tuple[Callable[[], object], int]]:
     """Each phase of the peer's training step, and every how many steps it runs."""
     sys.path.insert(0, task["peer"])
+    _set_as_its_training_loop_does(device)
     from training.loss import StyleGAN2Loss
     from training.networks import Discriminator, Generator
 
@@ -82,3 +83,14 @@ def peer_phases(
         "D R1": (phase("Dreg", discriminator, config.d_reg_interval), config.d_reg_interval),
         "EMA": (move_average, 1),
     }
+
+
+def _set_as_its_training_loop_does(device: torch.device) -> None:
+    """Where its extension does not build it falls back, with a warning, to its slow reference."""
+    from torch_utils.ops import bias_act, conv2d_gradfix, grid_sample_gradfix, upfirdn2d
+
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    conv2d_gradfix.enabled = grid_sample_gradfix.enabled = True
+    if device.type == "cuda" and not (bias_act._init() and upfirdn2d._init()):
+        sys.exit("the peer's CUDA extension does not build here: nothing to measure against")

@@ -73,12 +73,15 @@ def test_bfloat16_is_chosen_where_all_workers_have_it(monkeypatch, lacking, sett
 
 
 def test_float32_is_not_rounded_to_tf32(monkeypatch, images):
-    """PyTorch's own default lets cuDNN round; a caller's setting comes back afterwards."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    seen = []
+    """PyTorch's own default lets cuDNN round; a caller's settings come back afterwards."""
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", True)
+    monkeypatch.setattr(cudnn, "benchmark", False)
+    seen, tuned = [], []
 
     def look(*args):
-        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        seen.append((cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        tuned.append(cudnn.benchmark)
 
     state = train(new_state(ARCHITECTURE, CONFIG, CPU), images, CONFIG, on_step=look)
     state.generator_ema.register_forward_pre_hook(look)
@@ -86,4 +89,5 @@ def test_float32_is_not_rounded_to_tf32(monkeypatch, images):
     sample_images(state.generator_ema, [0], label, SamplingConfig(), CPU)
     assert len(seen) == 5
     assert set(seen) == {(False, False)}
-    assert torch.backends.cudnn.allow_tf32
+    assert tuned == [True] * 4 + [False]  # a sample's shape comes once
+    assert (cudnn.allow_tf32, cudnn.benchmark) == (True, False)
