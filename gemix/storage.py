@@ -145,13 +145,19 @@ class Store:
     def read_columns(self, name: str, columns: Sequence[str]) -> pa.Table:
         """Some columns of a Parquet file; of the others nothing is read.
 
+        They are held against the checksums of their pages, where the file has such.
+
         Raises:
             DataError: if it is not there, damaged, or lacks a column.
         """
 
         def read() -> pa.Table:
             with self.filesystem.open_input_file(self.path(name)) as file:
-                return pq.ParquetFile(file).read(columns=list(columns))
+                parquet = pq.ParquetFile(file, page_checksum_verification=True)
+                table = parquet.read(columns=list(columns))
+            if len(table) != parquet.metadata.num_rows:  # headers of pages have no checksum
+                raise ValueError(f"{len(table)} of {parquet.metadata.num_rows} rows")
+            return table
 
         table = self._read(read, name)
         if missing := set(columns) - set(table.column_names):
@@ -176,6 +182,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, target)
+            _settle(os.path.dirname(target))
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise
@@ -224,6 +231,15 @@ class Store:
         if self.is_local:
             return operation()
         return persist(operation, f"{self.url}/{name}".rstrip("/") + f" cannot be {done}")
+
+
+def _settle(folder: str) -> None:
+    """Makes the names in a local directory last: else a marker may outlive what it speaks for."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def stamp_of(size: int, mtime_ns: int) -> str:

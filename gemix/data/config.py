@@ -39,12 +39,12 @@ class DataConfig(Config):
     those the ones whose lungs fill at least `min_lung_fraction` of the body. With `folds` above 1
     the test set is one fold of so many, number `fold`, instead of `test_fraction`. `splits_from` is
     the directory of an earlier set of the archive, whose scans stay on their sides. `shard_mb` are
-    megabytes of pixels in a shard. `allow_overlap` lets training and test share patients or images,
-    which is refused otherwise. `windows` turn Hounsfield units into grey: names
-    (:data:`gemix.data.windows.WINDOWS`) or ``level/width`` in HU; one makes grey images, three make
-    the three channels of an image. Images of 8 bits are windowed already. `normal_class` names the
-    class of the healthy, for the missed-disease rate; null means the class called "normal" in any
-    spelling, if there is one.
+    megabytes of pixels in a shard, whose file is a third to two thirds of that. `allow_overlap`
+    lets training and test share patients or images, which is refused otherwise. `windows` turn
+    Hounsfield units into grey: names (:data:`gemix.data.windows.WINDOWS`) or ``level/width`` in HU;
+    one makes grey images, three make the three channels of an image. Images of 8 bits are windowed
+    already. `normal_class` names the class of the healthy, for the missed-disease rate; null means
+    the class called "normal" in any spelling, if there is one.
     """
 
     source: Literal["folder", "covidx", "dicom", "nifti", "medmnist", "parquet", "phantom"] = (
@@ -66,7 +66,7 @@ class DataConfig(Config):
     windows: tuple[str, ...] = ("lung",)
     normal_class: str | None = None
     max_bad_fraction: Fraction = 0.05
-    shard_mb: Annotated[float, Range(low=0.001)] = 256
+    shard_mb: Annotated[float, Range(low=0.001)] = 512
     phantom: PhantomConfig = PhantomConfig()
 
     def conflicts(self) -> list[Problem]:

@@ -118,6 +118,7 @@ def write_batches(
         compression="zstd",
         compression_level={"image": _PIXEL_LEVEL},
         use_dictionary=["patient", "source", "split", "generator"],
+        write_page_checksum=True,  # for readers of some columns, which cannot check the file
     ) as writer:
         for columns in batches:
             count = len(columns["image"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
@@ -74,6 +75,23 @@ def test_the_result_depends_on_scans_and_settings_alone(phantom_set, tmp_path):
     assert again == manifest
     other = DataConfig(**{**vars(config), "split_seed": 5})
     assert prepared(other, tmp_path / "other")[0].digest != manifest.digest
+
+
+def test_the_settings_that_choose_scans_reach_them_and_the_card(make_folder, tmp_path):
+    root = make_folder(a=40, b=20)
+    config = folder_config(root, slice_step=2)
+    whole, _ = prepared(dataclasses.replace(config, slice_step=1), tmp_path / "whole")
+    half, store = prepared(config, tmp_path / "half")
+    assert half.images() < 0.7 * whole.images()
+    card = store.read_bytes(CARD).decode()
+    for name, value in (
+        ("slice step", "2"),
+        ("min lung fraction", "0.0"),
+        ("split seed", "0"),
+        ("val fraction", f"{config.val_fraction}"),
+        ("test fraction", f"{config.test_fraction}"),
+    ):
+        assert f"| {name} | {value} |" in card, name
 
 
 def test_shards_are_no_longer_than_asked(make_folder, tmp_path):

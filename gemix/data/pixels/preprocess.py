@@ -49,8 +49,10 @@ def preprocess(scan: Scan, config: DataConfig) -> np.ndarray:
 
 
 def settings(config: DataConfig) -> dict[str, Any]:
-    """What decides the pixels, for the manifest."""
+    """What decides which scans become images, and which pixels they have, for the manifest."""
     return {
+        "slice_step": config.slice_step,
+        "min_lung_fraction": config.min_lung_fraction,
         "resolution": config.resolution,
         "windows": [list(window) for window in config.levels_and_widths],
         "crop": "box or body",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,16 @@ TRAIN, VAL, TEST = range(len(SPLITS))
 
 _NEEDED = (TRAIN, TEST, VAL)  # in this order where a class has too few groups
 _FAR_OFF = 2.0  # times the share that is wanted, or as much below
+
+
+def settings(config: DataConfig) -> dict[str, Any]:
+    """What decides the splits that no list gives, for the manifest."""
+    test = {"fold": config.fold, "folds": config.folds} if config.folds else {}
+    return {
+        "split_seed": config.split_seed,
+        "val_fraction": config.val_fraction,
+        **(test or {"test_fraction": config.test_fraction}),
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -206,7 +206,7 @@ def _encode(images: np.ndarray, items: Items) -> bytes:
     )
     sink = io.BytesIO()
     # read again within the hour: quick to write beats small
-    pq.write_table(table, sink, compression="lz4")
+    pq.write_table(table, sink, compression="lz4", write_page_checksum=True)
     return sink.getvalue()
 
 

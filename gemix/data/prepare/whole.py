@@ -22,9 +22,9 @@ from gemix.data.card import CARD, card
 from gemix.data.config import DataConfig
 from gemix.data.description import Description
 from gemix.data.manifest import Manifest
+from gemix.data.pixels import preprocess
 from gemix.data.pixels.contact_sheet import CONTACT_SHEET, contact_sheet
-from gemix.data.pixels.preprocess import settings
-from gemix.data.prepare import unfinished
+from gemix.data.prepare import splits, unfinished
 from gemix.data.prepare.arrangement import Arrangement, arrange
 from gemix.data.prepare.assembly import Assembled, assemble, is_shard, plan_shards
 from gemix.data.prepare.earlier import settle
@@ -130,7 +130,7 @@ def prepare(
         classes=listing.classes,
         resolution=config.resolution,
         channels=len(config.windows),
-        preprocessing=settings(config),
+        preprocessing=preprocess.settings(config) | splits.settings(config),
         origin=_origin(listing, staged, arrangement, assembled, bad, config),
     )
     _check_training(manifest)
