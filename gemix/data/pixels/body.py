@@ -13,6 +13,7 @@ import math
 import cv2
 import numpy as np
 
+from gemix.data.pixels.greys import cumulated, percentile
 from gemix.data.scan import Box
 
 _SIDE = 256  # pixels a side, about, of the reduced image in which the body is looked for
@@ -93,21 +94,9 @@ def _is_field_of_view(outline: np.ndarray, frame: tuple[int, ...]) -> bool:
 
 
 def _dark_limit(grey: np.ndarray, inside: np.ndarray | None = None) -> float:
-    pixels = np.cumsum(cv2.calcHist([grey], [0], inside, [256], [0, 256]), dtype=np.int64)
-    background, bright = _percentile(pixels, 0.05), _percentile(pixels, 0.995)
+    pixels = cumulated(grey, inside)
+    background, bright = percentile(pixels, 0.05), percentile(pixels, 0.995)
     return background + _DARK_SHARE * (bright - background)
-
-
-def _percentile(pixels: np.ndarray, share: float) -> float:
-    """The grey that `share` of the pixels lie below, as numpy.percentile has it, sooner.
-
-    Args:
-        pixels: int64 [256], how many are as dark as each grey or darker.
-    """
-    place = share * (int(pixels[-1]) - 1)
-    below = math.floor(place)
-    low, high = pixels.searchsorted([below, below + 1], side="right").tolist()
-    return low + (high - low) * (place - below)
 
 
 def _without_table(bright: np.ndarray, top: int, frame: tuple[int, int]) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gemix.data.config import DataConfig
 from gemix.data.pixels.body import body_mask, bounding_box
+from gemix.data.pixels.greys import cumulated, percentile
 from gemix.data.pixels.lungs import lung_fraction
 from gemix.data.pixels.resize import resized
 from gemix.data.scan import BadImage, Box, NotWanted, Scan
@@ -94,7 +95,7 @@ def _cut(grey: np.ndarray, box: Box, mask: np.ndarray | None, resolution: int) -
     outside = mask.size - cv2.countNonZero(body)
     grey_outside = cv2.countNonZero(grey) - cv2.countNonZero(within)
     if outside and 2 * grey_outside >= outside:  # the median is not black, as air often is
-        square[:] = int(np.median(grey[~mask]))
+        square[:] = int(percentile(cumulated(grey, (~mask).view(np.uint8)), 0.5))
         cv2.copyTo(grey[inside], body, within)
     return resized(square, resolution)
 
