@@ -3,7 +3,8 @@
 ``python -m tests.bench.leakage FOLDER`` prepares a folder of class folders and splits it in three
 ways, over 20 seeds: slice by slice at random; by 20 blocks of neighbouring files a class; and as
 ``gemix prepare`` does, by runs of neighbours that look alike. A test image leaks if the 16 x 16
-copy of some training image correlates to 0.9 or more with its own.
+copy of some training image correlates to 0.9 or more with its own. Last it times the search for
+near duplicates, all images with all, on one core if OMP_NUM_THREADS is 1.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
+import time
 
 import numpy as np
 
 from gemix.data.config import DataConfig
 from gemix.data.imageset import ImageSet
-from gemix.data.leakage.fingerprint import fingerprint
+from gemix.data.leakage.fingerprint import Fingerprints, fingerprint
+from gemix.data.leakage.near import near_pairs
 from gemix.data.prepare import prepare_here
 from gemix.data.prepare.splits import TEST, TRAIN, assign
 from gemix.data.reading import read_images
@@ -38,8 +41,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         prepare_here(open_source(config), config, Store(out))
         images = read_images([out])
-    copies = fingerprint(images.images).copies
-    alike = copies @ copies.T >= ALIKE
+    prints = fingerprint(images.images)
+    alike = prints.copies @ prints.copies.T >= ALIKE
     print(f"{len(images)} images, {SEEDS} seeds")
     title = "test share of a class, lowest to highest"
     print(f"{'split by':<10}{'groups':>8}{'leaking':>9}{title:>45}")
@@ -62,6 +65,17 @@ def main() -> None:
             f"{name:<10}{len(names):>8}{np.mean(leaks):>9.3f}"
             f"{f'{min(shares):.2f} to {max(shares):.2f} (sd {np.std(shares):.2f})':>45}"
         )
+    print(f"near duplicates: {pairs_per_s(prints) / 1e6:.0f} million pairs/s")
+
+
+def pairs_per_s(prints: Fingerprints) -> float:
+    """How many pairs of images are compared in a second: the best of some repetitions."""
+    seconds = []
+    for _ in range(SEEDS):
+        began = time.perf_counter()
+        near_pairs(prints, prints)
+        seconds.append(time.perf_counter() - began)
+    return len(prints) ** 2 / min(seconds)
 
 
 def ways(images: ImageSet) -> dict[str, list[str]]:

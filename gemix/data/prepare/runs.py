@@ -6,8 +6,8 @@ the same image in them (:mod:`gemix.data.leakage.near`) belong to one patient, o
 twice. A group is what is joined in either way.
 
 On 876 lung CT slices of a public collection of about 110 patients without their names this makes
-99 groups. 5% of the test images then have an image with a correlation of 0.9 or more in the
-training set; with 20 blocks of equal length a class it is 19%, with a random split 52%
+96 groups. 5% of the test images then have an image with a correlation of 0.9 or more in the
+training set; with 20 blocks of equal length a class it is 20%, with a random split 53%
 (``tests/bench/leakage.py``).
 """
 
