@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import base64
+import dataclasses
 import functools
 import json
 import logging
 import os
 import pickle
+import re
 import traceback
 import warnings
 from collections.abc import Callable
@@ -15,16 +18,29 @@ import pydicom
 import pytest
 from dicom_files import (
     CANARY,
+    CANARY_UID,
+    CANARY_VALUES,
+    PLANTED,
+    PLANTED_BAD,
     SALT,
     assert_no_canary,
+    assert_no_canary_below,
     write,
     write_archive,
+    write_planted_archive,
 )
+from pydicom.datadict import DicomDictionary
+from pydicom.uid import (
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
+from pydicom.valuerep import STR_VR
 from s3_proxy import FaultyProxy
 
 from gemix import s3
 from gemix.data.config import DataConfig
 from gemix.data.prepare import prepare_here
+from gemix.data.scan import BadImage
 from gemix.data.sources.dicom import DicomSource
 from gemix.data.sources.dicom_header import read_headers
 from gemix.data.sources.items import Item
@@ -43,41 +59,108 @@ def make(tmp_path: Path) -> Callable[..., DicomSource]:
     return functools.partial(write_archive, tmp_path / "archive")
 
 
-def test_nothing_of_headers_or_paths_is_written(make, tmp_path, capfd, caplog):
-    source = make()
-    root = Path(source.store.url)
-    write(root / f"{CANARY} bad", PatientID=f"{CANARY}-0", InstanceNumber=70, RescaleSlope=None)
-    write(root / f"{CANARY} scout", InstanceNumber=71, ImageType=["ORIGINAL", "LOCALIZER"])
-    write(root / f"{CANARY} other", PatientID=f"{CANARY}-unknown", InstanceNumber=72)
-    (root / f"{CANARY}.txt").write_text(CANARY)
-    (root / f"{CANARY}.dcm").write_text(CANARY)
-    config = DataConfig(source="folder", path=str(root), resolution=32, max_bad_fraction=0.1)
-    store = Store(tmp_path / "prepared")
+def test_nothing_of_headers_or_paths_is_written(tmp_path, capfd, caplog):
+    source = write_planted_archive(tmp_path / "archive")
+    strict = DataConfig(source="folder", path=source.store.url, resolution=32, max_bad_fraction=0)
+    folder = tmp_path / "prepared"
+    store = Store(folder)
+    caplog.clear()
+    capfd.readouterr()
     with caplog.at_level(logging.DEBUG):
-        manifest = prepare_here(source, config, store)
-    written = store.list(recursive=True)
-    assert {"manifest.json", "quarantine.json", "contact_sheet.png"} < set(written)
+        with pytest.raises(DataError, match=f"{PLANTED_BAD} of .* files are bad") as caught:
+            prepare_here(source, strict, store)
+        left = assert_no_canary_below(folder)
+        manifest = prepare_here(source, dataclasses.replace(strict, max_bad_fraction=1), store)
+    assert_no_canary("".join(traceback.format_exception(caught.value)))
+    assert_no_canary("".join(capfd.readouterr()) + caplog.text)
+    assert any(re.fullmatch(r"unfinished/part-.*\.parquet", name) for name in left)
+    written = assert_no_canary_below(folder)
+    assert {"manifest.json", "quarantine.json", "CARD.md", "contact_sheet.png"} < written
     shards = [name for name in written if name.endswith(".parquet")]
     assert len(shards) >= 3
-    for name in written:
-        assert_no_canary(name)
-        assert_no_canary(store.read_bytes(name).decode("latin-1"))
     for name in shards:
-        table = pq.read_table(Path(store.url) / name)
-        assert_no_canary(str(table.schema.metadata))
-        for column in table.column_names:
-            for value in table[column].to_pylist():
-                as_bytes = value if isinstance(value, bytes) else str(value).encode()
-                assert_no_canary(as_bytes.decode("latin-1"))
-        assert set(table["patient"].to_pylist()) <= {item.group for item in source.list().items}
-    assert len(json.loads(store.read_bytes("quarantine.json"))) == 2
-    assert manifest.images() == 24
+        patients = pq.read_table(folder / name)["patient"].to_pylist()
+        assert all(re.fullmatch("patient-[0-9a-f]{16}", patient) for patient in patients)
+    assert len(json.loads(store.read_bytes("quarantine.json"))) == PLANTED_BAD
+    assert manifest.images() == PLANTED
     assert_no_canary(" ".join(manifest.origin["notes"]))
-    assert_no_canary("".join(capfd.readouterr()) + caplog.text)
+
+
+def is_found(text: str | bytes) -> bool:
+    try:
+        assert_no_canary(text)
+    except AssertionError:
+        return True
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:Unknown encoding")
+def test_every_text_tag_holds_a_canary_but_those_that_decoding_needs(tmp_path):
+    header = pydicom.dcmread(write(tmp_path / "slice", is_planted=True))
+    texts = {one.keyword: one for one in (*header.file_meta, *header) if one.VR in STR_VR}
+    assert {name for name, one in texts.items() if not is_found(str(one.value))} == {
+        "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "InstanceNumber",
+        "MediaStorageSOPClassUID", "Modality", "PatientID", "PhotometricInterpretation",
+        "RescaleIntercept", "RescaleSlope", "SOPClassUID", "TransferSyntaxUID",
+    }  # fmt: skip
+    known = {entry[4] for tag, entry in DicomDictionary.items() if tag >> 16 and entry[0] in STR_VR}
+    assert known - texts.keys() == {"NumberOfFrames"}
+    assert is_found(header.preamble)
+
+
+@pytest.mark.parametrize("word", [f"{CANARY}^Doe", f"{CANARY_UID}.1", CANARY_VALUES["DA"]])
+def test_canaries_are_found_in_other_spellings(word):
+    data = word.encode()
+    assert is_found(f"a {word.lower()} b") and is_found(f"a {data.hex().upper()} b")
+    assert is_found(word.encode("utf-16-le")) and is_found(word.encode("utf-16-be"))
+    for before in (b"", b"a", b"ab"):
+        assert is_found(base64.b64encode(before + data + b"c"))
+    assert not is_found(word[1:])
+
+
+def test_a_bad_file_is_told_without_what_it_holds(tmp_path):
+    source, told = write_planted_archive(tmp_path), 0
+    for item in source.list().items:
+        try:
+            source.load(item)
+        except BadImage as error:
+            told += 1
+            assert_no_canary("".join(traceback.format_exception(error)))
+    assert told == 7
+
+
+@pytest.mark.parametrize("said", [None, "", "NO", "YES"])
+@pytest.mark.parametrize(
+    ("changes", "is_risk"),
+    [
+        ({}, False),
+        ({"SOPClassUID": SecondaryCaptureImageStorage}, True),
+        ({"SOPClassUID": MultiFrameGrayscaleWordSecondaryCaptureImageStorage}, True),
+        ({"SOPClassUID": f"{SecondaryCaptureImageStorage}7.1.1"}, False),  # of an endoscope
+        ({"ConversionType": "WSD"}, True),
+        ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL"]}, True),
+        ({"ImageType": ["DERIVED", "PRIMARY"]}, False),
+        ({"ImageType": "SECONDARY"}, True),
+        ({"ImageType": None}, False),
+    ],
+)
+def test_slices_that_may_show_names_are_counted(tmp_path, changes, is_risk, said):
+    path = write(tmp_path / "a", BurnedInAnnotation=said, **changes)
+    (found,) = read_headers(Store(tmp_path), "patient", [path.name])
+    assert found.is_burned == (said == "YES" or (is_risk and said != "NO"))
+
+
+def test_a_note_counts_slices_that_may_show_names(make):
+    source = make(patients=1, slices=2)
+    for number, kind in enumerate(({}, {"BurnedInAnnotation": "NO"}, {"ConversionType": "DI"})):
+        path = Path(source.store.url) / f"{number}"
+        write(path, PatientID=f"{CANARY}-0", InstanceNumber=3 + number, **kind)
+    (note,) = [note for note in source.list().notes if "burned-in" in note]
+    assert note.startswith("1 slices may carry burned-in text (BurnedInAnnotation YES, or a second")
 
 
 def test_errors_name_no_patient(make, tmp_path):
-    source = make(patients=1, slices=1)
+    source = make(patients=1, slices=1, is_planted=True)
     labels = Path(source.store.url) / "labels.csv"
     labels.write_text("patient,class\nunknown,a\nJANE,b\n")
     with pytest.raises(DataError, match=r"no labelled axial CT slice.*PatientID") as caught:

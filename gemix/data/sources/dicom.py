@@ -146,8 +146,8 @@ def _notes(
         notes.append(f"{unnamed} slices have no PatientID: their study stands for the patient")
     if burned:
         notes.append(
-            f"{burned} slices may carry burned-in text (BurnedInAnnotation YES): look at the "
-            "contact sheet"
+            f"{burned} slices may carry burned-in text (BurnedInAnnotation YES, or a secondary "
+            "image that does not say NO): look at the contact sheet, which shows a few slices"
         )
     return notes
 

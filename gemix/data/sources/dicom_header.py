@@ -17,7 +17,11 @@ import numpy as np
 import pydicom
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from gemix.data.sources.nameless import nameless
 from gemix.data.sources.quiet import quiet
@@ -34,9 +38,9 @@ _AXIAL = math.cos(math.radians(25))  # least |z| of a slice's normal: gantries t
 _TAGS = [
     Tag(keyword)
     for keyword in (
-        "BurnedInAnnotation", "ImageOrientationPatient", "ImagePositionPatient", "ImageType",
-        "InstanceNumber", "Modality", "PatientID", "SOPInstanceUID", "SeriesInstanceUID",
-        "StudyInstanceUID",
+        "BurnedInAnnotation", "ConversionType", "ImageOrientationPatient", "ImagePositionPatient",
+        "ImageType", "InstanceNumber", "Modality", "PatientID", "SOPClassUID", "SOPInstanceUID",
+        "SeriesInstanceUID", "StudyInstanceUID",
     )
 ]  # fmt: skip
 _LAST_TAG = max(_TAGS)
@@ -53,7 +57,7 @@ class SliceHeader:
         instance: 16 bytes that are equal for equal SOPInstanceUIDs.
         height: mm along the slice's normal, towards the head; None if not known.
         number: InstanceNumber, 0 if not known.
-        is_burned: whether the file says that text is burned into its pixels.
+        is_burned: whether text may be burned into its pixels.
     """
 
     key: str
@@ -194,5 +198,18 @@ def _to_slice(header: pydicom.FileDataset, key: str, is_whole: bool) -> Found:
         instance=hashlib.blake2b(instance.encode(), digest_size=INSTANCE_BYTES).digest(),
         height=height,
         number=float(header.get("InstanceNumber") or 0),
-        is_burned=text_of(header, "BurnedInAnnotation").upper() == "YES",
+        is_burned=_may_be_burned(header),
     )
+
+
+def _may_be_burned(header: pydicom.Dataset) -> bool:
+    """Whether the file says so, or is secondary (of a screen, a film, other images) and does not
+    deny it: those show names more often than they admit.
+    """
+    said = text_of(header, "BurnedInAnnotation").upper()
+    if said in ("YES", "NO"):
+        return said == "YES"
+    # the dot: the classes of several frames end in one number more, other classes in other digits
+    is_capture = f"{text_of(header, 'SOPClassUID')}.".startswith(f"{SecondaryCaptureImageStorage}.")
+    is_secondary = "SECONDARY" in (header.get("ImageType") or ())
+    return is_capture or is_secondary or bool(text_of(header, "ConversionType"))
