@@ -63,7 +63,7 @@ class TrainingLog:
     def _tell_of_trouble(self, state: TrainingState) -> None:
         if state.skipped_updates > self.skipped:
             print(
-                f"{self.name}: step {state.step}: gradients were not finite, so "
+                f"{self.name}: by step {state.step}: gradients were not finite, so "
                 f"{state.skipped_updates - self.skipped} updates were skipped, "
                 f"{state.skipped_updates} in all",
                 flush=True,

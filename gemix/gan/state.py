@@ -27,7 +27,8 @@ class TrainingState:
     Attributes:
         augment_p: probability p of the augmentations.
         pl_mean: running mean of the path lengths, scalar.
-        sign_sum, sign_count: sum and number of sign D(real) since p was last adapted.
+        sign_sum, sign_count: sum and number of sign D(real) since p was last adapted, on average
+            over the workers.
         skipped_updates: optimizer steps dropped so far because gradients were not finite.
         failing_steps: steps in a row, up to the last, with such a drop.
         precision: what convolutions compute in; `auto` until the first step settles it, since a

@@ -97,7 +97,8 @@ class StyleGAN2ADATrainer(PhaseTrainer):
             )
             loss.backward()
         if update.applied:
-            self.state.sign_sum += real_logits.sign().sum()
+            # of all workers at once: the state that one of them saves is that of all
+            self.state.sign_sum += self.workers.mean(real_logits.sign().sum())
             self.state.sign_count += len(real_logits)
         return loss.detach().clone()
 
@@ -112,7 +113,7 @@ class StyleGAN2ADATrainer(PhaseTrainer):
     def adapt_augmentation(self) -> Tensor:
         """Steers p so that r_t = E[sign D(real)] meets its target (section 3.1); returns r_t."""
         state, config = self.state, self.config
-        r_t = self.workers.mean(state.sign_sum / state.sign_count)
+        r_t = state.sign_sum / state.sign_count
         if self.augments:
             change = config.batch * config.ada_interval / (config.ada_kimg * 1000)
             towards = float(torch.sign(r_t - config.ada_target))
