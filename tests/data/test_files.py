@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import pytest
 
-from gemix.data.sources.files import list_files
+from gemix.data.scan import BadImage
+from gemix.data.sources.files import MAX_IMAGE_BYTES, list_files, load_image
 from gemix.errors import DataError
 from gemix.storage import Store
 
@@ -76,3 +78,14 @@ def test_a_folder_without_permission_is_no_empty_folder(tmp_path, monkeypatch, h
     monkeypatch.setattr(os, "listdir", guarded(os.listdir))
     with pytest.raises(DataError, match=rf"{refused}: .*Permission denied.*mend its permissions"):
         list_files(Store(tmp_path / "set"))
+
+
+def test_a_file_longer_than_any_image_is_not_read(tmp_path):
+    (tmp_path / "long.png").touch()
+    os.truncate(tmp_path / "long.png", MAX_IMAGE_BYTES + 1)  # takes no room on the disk
+    tracemalloc.start()
+    with pytest.raises(BadImage, match=f"{MAX_IMAGE_BYTES + 1} bytes; images of 8192 x 8192"):
+        load_image(Store(tmp_path), "long.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20

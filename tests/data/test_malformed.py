@@ -68,6 +68,24 @@ def bombs(rng) -> Iterator[tuple[str, bytes]]:
             bmp = bytearray(encoded(noise(rng, 32, 32), "BMP"))
             bmp[18:26] = struct.pack("<ii", width, height)
             yield "bmp", bytes(bmp)
+            yield "tif", resized_tiff(encoded(noise(rng, 32, 32), "TIFF"), width, height)
+            yield "jpg", resized_jpeg(encoded(noise(rng, 32, 32), "JPEG"), width, height)
+
+
+def resized_tiff(data: bytes, width: int, height: int) -> bytes:
+    """Width and length are fields 256 and 257 of the first directory (TIFF 6.0, section 2)."""
+    changed, first = bytearray(data), int.from_bytes(data[4:8], "little") + 2
+    for field, value in ((256, width), (257, height)):
+        at = data.index(struct.pack("<H", field), first)
+        changed[at : at + 12] = struct.pack("<HHII", field, 4, 1, value)
+    return bytes(changed)
+
+
+def resized_jpeg(data: bytes, width: int, height: int) -> bytes:
+    """They are 16 bits in the header of the frame (ITU T.81, B.2.2)."""
+    at = data.index(b"\xff\xc0") + 5
+    sides = struct.pack(">HH", min(height, 65535), min(width, 65535))
+    return data[:at] + sides + data[at + 4 :]
 
 
 def of_another_kind(rng) -> Iterator[tuple[str, bytes]]:

@@ -5,9 +5,7 @@ Yang et al., "MedMNIST v2", Scientific Data 2023. Patients are not in the file.
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,11 +16,13 @@ from gemix.data.pixels.decode import MAX_SIDE, MIN_SIDE
 from gemix.data.scan import Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.items import Item, Items
+from gemix.data.sources.npz import NpzArchive
 from gemix.data.spread import Spread, here
 from gemix.errors import DataError
 from gemix.storage import Store
 
 _ENDING = ".npz"
+_MOST_SHRINKAGE = 100  # CT images were packed to 1/14 at most; deflate can pack to 1/1032
 _Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
 """Images uint8 [N, H, W] and labels int64 [N] of each split."""
 
@@ -134,45 +134,24 @@ class MedMnistSource:
         if self._cached is None:
             if not self.store.exists(self.name):
                 raise DataError(f"data.path {self._where}: no such file; mend data.path")
-            data = io.BytesIO(self.store.read_bytes(self.name))
-            if not zipfile.is_zipfile(data):
-                raise DataError(f"{self._where}: no .npz file, or a truncated one; copy it again")
-            data.seek(0)
-            with np.load(data, allow_pickle=False) as file:
-                self._cached = {split: self._split(file, split) for split in SPLITS}
+            archive = NpzArchive(self.store.read_bytes(self.name), self._where)
+            self._cached = {split: self._split(archive, split) for split in SPLITS}
         return self._cached
 
-    def _split(self, file: np.lib.npyio.NpzFile, split: str) -> tuple[np.ndarray, np.ndarray]:
-        images = self._images(file, f"{split}_images")
-        labels = self._labels(file, f"{split}_labels")
-        if len(images) != len(labels):
-            raise DataError(
-                f"{self._where}: {len(images)} {split}_images but {len(labels)} {split}_labels; "
-                "write the file again, one label an image"
-            )
-        return images, labels
+    def _split(self, archive: NpzArchive, split: str) -> tuple[np.ndarray, np.ndarray]:
+        images = self._images(archive, f"{split}_images")
+        return images, self._labels(archive, split, len(images))
 
-    def _read(self, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
-        if name not in file.files:
-            raise DataError(
-                f"{self._where}: no array {name} (found {', '.join(file.files) or 'none'}); a "
-                "file of MedMNIST has images and labels of train, val and test"
-            )
-        try:
-            return file[name]
-        except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DataError(f"{self._where}: array {name} cannot be read ({error})") from error
-
-    def _images(self, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
-        images = self._read(file, name)
-        what = f"{self._where}: array {name} is {images.dtype} {list(images.shape)}"
-        is_colour = images.ndim == 4 and images.shape[3] == 3
-        if images.dtype != np.uint8 or not (images.ndim == 3 or is_colour):
+    def _images(self, archive: NpzArchive, name: str) -> np.ndarray:
+        header = archive.header(name)
+        shape, what = header.shape, f"{self._where}: array {name} is {header}"
+        is_grey = len(shape) == 3
+        if header.dtype != np.uint8 or not (is_grey or shape[3:] == (3,)) or shape[0] < 0:
             raise DataError(f"{what}; wanted: grey images, uint8 [N, H, W]")
-        height, width = images.shape[1:3]
-        if max(height, width) > MAX_SIDE or min(height, width) < MIN_SIDE:
+        if max(shape[1:3]) > MAX_SIDE or min(shape[1:3]) < MIN_SIDE:
             raise DataError(f"{what}; sides from {MIN_SIDE} to {MAX_SIDE} pixels are read")
-        if not is_colour:
+        images = archive.read(name, _MOST_SHRINKAGE)
+        if is_grey:
             return images
         if (images != images[..., :1]).any():
             raise DataError(
@@ -181,13 +160,20 @@ class MedMnistSource:
             )
         return images[..., 0].copy()
 
-    def _labels(self, file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
-        labels = self._read(file, name)
-        what = f"{self._where}: array {name} is {labels.dtype} {list(labels.shape)}"
-        if labels.ndim == 2 and labels.shape[1] > 1:
+    def _labels(self, archive: NpzArchive, split: str, images: int) -> np.ndarray:
+        header = archive.header(f"{split}_labels")
+        shape, what = header.shape, f"{self._where}: array {split}_labels is {header}"
+        if len(shape) == 2 and shape[1] > 1:
             raise DataError(f"{what}: several labels an image; one class an image is wanted")
-        if labels.dtype.kind not in "iu" or labels.ndim == 0 or labels.shape[1:] not in ((), (1,)):
+        if header.dtype.kind not in "iu" or not shape or shape[1:] not in ((), (1,)):
             raise DataError(f"{what}; wanted: integers [N] or [N, 1]")
+        if shape[0] != images:
+            raise DataError(
+                f"{self._where}: {images} {split}_images but {shape[0]} {split}_labels; write the "
+                "file again, one label an image"
+            )
+        # equal labels shrink to nothing, but there are no more of them than images
+        labels = archive.read(f"{split}_labels", math.inf)
         if labels.size and labels.min() < 0:
             raise DataError(f"{what} with the label {labels.min()}; labels count from 0")
         return labels.reshape(-1).astype(np.int64)

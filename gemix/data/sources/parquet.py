@@ -16,7 +16,8 @@ from gemix.data.scan import BadImage, Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.files import MISNAMED, Files, list_files, natural_key
 from gemix.data.sources.items import SCHEMA, Item, Items
-from gemix.data.sources.parquet_rows import RowGroup, survey
+from gemix.data.sources.parquet_rows import RowGroup
+from gemix.data.sources.parquet_survey import survey
 from gemix.data.spread import Spread, here
 from gemix.errors import DataError
 from gemix.storage import Store
