@@ -128,6 +128,26 @@ def test_a_snapshot_waits_until_a_step_goes_well(stage_in, tmp_path):
     assert checkpoints(stage.store) == ["checkpoint-00000005", "checkpoint-00000006"]
 
 
+def test_a_training_goes_on_from_checkpoints_in_s3(stage_in, tmp_path, bucket):
+    class Killed(Exception):
+        pass
+
+    def kill_at_the_second(state, number):
+        if number == 2:
+            raise Killed
+
+    undisturbed = stage_in(Store(tmp_path)).run()
+    store = Store(f"{bucket}/gan")
+    with pytest.raises(Killed):
+        stage_in(store).run(kill_at_the_second)
+    assert checkpoints(store) == ["checkpoint-00000003"]
+    resumed = stage_in(store).run()
+    assert resumed.step == undisturbed.step
+    for name, network in undisturbed.networks.items():
+        ours = resumed.networks[name].state_dict()
+        assert all(torch.equal(ours[key], value) for key, value in network.state_dict().items())
+
+
 def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(stage_in, tmp_path, capsys):
     store = SmallDisk(tmp_path)
     stage = stage_in(store)
