@@ -109,8 +109,11 @@ class Store:
             if info.type == pafs.FileType.File and ".writing-" not in info.path
         }
 
-    def read_bytes(self, name: str) -> bytes:
+    def read_bytes(self, name: str, check_size: Callable[[int], None] = lambda size: None) -> bytes:
         """The whole file.
+
+        Args:
+            check_size: is told how many bytes it has before any is read, and may raise.
 
         Raises:
             DataError: if it is not there or cannot be read.
@@ -119,6 +122,7 @@ class Store:
         def read() -> bytes:
             # in one request: a stream would send one every few hundred KiB
             with self.filesystem.open_input_file(self.path(name)) as file:
+                check_size(file.size())
                 return file.read(file.size())
 
         return self._read(read, name)

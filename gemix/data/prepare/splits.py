@@ -28,12 +28,10 @@ _FAR_OFF = 2.0  # times the share that is wanted, or as much below
 
 def settings(config: DataConfig) -> dict[str, Any]:
     """What decides the splits that no list gives, for the manifest."""
-    test = {"fold": config.fold, "folds": config.folds} if config.folds else {}
-    return {
-        "split_seed": config.split_seed,
-        "val_fraction": config.val_fraction,
-        **(test or {"test_fraction": config.test_fraction}),
-    }
+    common = {"split_seed": config.split_seed, "val_fraction": config.val_fraction}
+    if config.folds:
+        return common | {"fold": config.fold, "folds": config.folds}
+    return common | {"test_fraction": config.test_fraction}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

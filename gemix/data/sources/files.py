@@ -12,12 +12,10 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 import numpy as np
-import pyarrow as pa
 
 from gemix.data.pixels.decode import IMAGE_SUFFIXES, MAX_SIDE, decode_image
 from gemix.data.scan import BadImage
 from gemix.errors import DataError
-from gemix.s3 import persist
 from gemix.storage import Store, stamp_of
 
 MAX_IMAGE_BYTES = 4 * MAX_SIDE**2 + 2**20
@@ -111,23 +109,19 @@ def load_image(store: Store, name: str) -> np.ndarray:
     Raises:
         BadImage: if it is larger than `MAX_IMAGE_BYTES`, or cannot be read or used.
     """
-    what = f"{store.url}/{name}"
-
-    def read() -> bytes:
-        # S3 tells the size when a file is opened: to look before reading is no request more
-        with store.filesystem.open_input_file(store.path(name)) as file:
-            if (size := file.size()) > MAX_IMAGE_BYTES:
-                raise BadImage(
-                    f"{size} bytes; images of {MAX_SIDE} x {MAX_SIDE} pixels take at most "
-                    f"{MAX_IMAGE_BYTES}: save one 8-bit grey slice a file"
-                )
-            return file.read(size)
-
     try:
-        data = persist(read, f"{what} cannot be read")
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise unreadable(store, name, DataError(f"{what}: cannot be read ({error})")) from None
+        data = store.read_bytes(name, _check_bytes)
+    except DataError as error:
+        raise unreadable(store, name, error) from None
     return decode_image(data)
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_IMAGE_BYTES:
+        raise BadImage(
+            f"{size} bytes; images of {MAX_SIDE} x {MAX_SIDE} pixels take at most "
+            f"{MAX_IMAGE_BYTES}: save one 8-bit grey slice a file"
+        )
 
 
 def unreadable(store: Store, name: str, error: DataError) -> BadImage:
