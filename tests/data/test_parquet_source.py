@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,44 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from listings import undated
+from parquet_files import ROWS, columns, images, write
 
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.prepare import prepare_here
 from gemix.data.reading import read_images
 from gemix.data.scan import BadImage
-from gemix.data.shards import image_checksum
 from gemix.data.sources import open_source
 from gemix.data.sources.parquet import ParquetSource
 from gemix.errors import DataError
 from gemix.storage import Store
-
-ROWS = 150  # a file
-BOMB = 8 * 2**20  # bytes of a value that takes a few KiB in a file, however often it is there
-
-
-def images(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 20, 24), dtype=np.uint8)
-
-
-def columns(count: int = ROWS, seed: int = 0, **changes) -> dict:
-    """Rows of two classes in turn; a change to None drops the column."""
-    pixels = [image.tobytes() for image in images(count, seed)]
-    given = {
-        "image": pixels,
-        "channels": [1] * count,
-        "height": [20] * count,
-        "width": [24] * count,
-        "class": ["tumour", "normal"] * (count // 2),
-        "patient": [f"p{row // 10}" for row in range(count)],
-        "split": [None] * count,
-        "checksum": [image_checksum(data) for data in pixels],
-    }
-    return {name: value for name, value in (given | changes).items() if value is not None}
-
-
-def write(path: Path, values: dict, **options) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(values), path, **options)
 
 
 @pytest.fixture
@@ -59,33 +31,6 @@ def make(tmp_path) -> Callable[..., ParquetSource]:
         return ParquetSource(str(tmp_path / "set"))
 
     return make
-
-
-def repeated(value: bytes | str, count: int = ROWS) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), [value])
-
-
-@pytest.fixture
-def make_packed(tmp_path) -> Callable[..., ParquetSource]:
-    """The same in one row group, packed, where what is `repeated` stands once."""
-
-    def make(count: int = ROWS, **changes) -> ParquetSource:
-        path, values = tmp_path / "set" / "one.parquet", columns(count, **changes)
-        options = {"compression": "zstd", "dictionary_pagesize_limit": 2**30}
-        write(path, values, store_schema=False, **options)
-        assert path.stat().st_size < 2**17
-        return ParquetSource(str(tmp_path / "set"))
-
-    return make
-
-
-@pytest.fixture
-def arrow_peak() -> Iterator[Callable[[], int]]:
-    """The most bytes that Arrow has held at once since the test began."""
-    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
-    pa.set_memory_pool(pool)
-    yield pool.max_memory
-    pa.set_memory_pool(before)
 
 
 @pytest.fixture(scope="module")
@@ -307,35 +252,6 @@ def test_a_bucket_is_the_same_as_a_disk(make, bucket):
         np.testing.assert_array_equal(remote.load(item).pixels, local.load(item).pixels)
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({}, r"8388\d+ bytes of images in a row group of 150 rows, where .*; write the file"),
-        ({"height": [2**30] * ROWS}, "24 x 1073741824 pixels; sides from 16 to 8192"),
-    ],
-)
-def test_images_larger_than_their_sizes_say_are_not_decoded(
-    make_packed, arrow_peak, changes, reason
-):
-    source = make_packed(image=repeated(bytes(BOMB)), checksum=None, **changes)
-    items, before = source.list().items, arrow_peak()
-    for item in items:
-        with pytest.raises(BadImage, match=reason):
-            source.load(item)
-    assert arrow_peak() == before < 2 * BOMB  # what it took to write the file
-
-
-def test_large_values_among_many_rows_are_decoded_few_at_a_time(make_packed, arrow_peak):
-    count = 600
-    sides = {"height": [128] * count, "width": [128] * count}
-    source = make_packed(count, image=repeated(bytes(BOMB), count), checksum=None, **sides)
-    items = source.list().items
-    for row in (0, 100):
-        with pytest.raises(BadImage, match=f"{BOMB} bytes for 128 x 128 pixels"):
-            source.load(items[row])
-    assert arrow_peak() < 12 * BOMB  # two batches of four values and what they are unpacked from
-
-
 def test_a_row_of_another_kind_does_not_cost_the_rows_beside_it(make):
     pixels = [image.tobytes() for image in images(ROWS)]
     pixels[3], pixels[5] = pixels[3] * 3, bytes(300 * 300)
@@ -349,20 +265,3 @@ def test_a_row_of_another_kind_does_not_cost_the_rows_beside_it(make):
                 source.load(item)
         else:
             np.testing.assert_array_equal(source.load(item).pixels, images(ROWS)[row])
-
-
-@pytest.mark.parametrize(
-    ("count", "size", "reason"),
-    [
-        (ROWS, 2**19, "a text of 524288 bytes in the column patient, over 1024"),
-        (ROWS, BOMB, r"8388\d+ bytes of text in a row group of the column patient"),
-        (40_000, 1, r"40000 rows in \d+ bytes"),
-    ],
-)
-def test_small_columns_that_are_not_small_are_refused(make_packed, arrow_peak, count, size, reason):
-    same = {"image": repeated(bytes(480), count), "patient": repeated("p" * size, count)}
-    source = make_packed(count, checksum=None, split=None, **same)
-    before = arrow_peak()
-    with pytest.raises(DataError, match=rf"1 of 1 .*one\.parquet: {reason}.*write them again"):
-        source.list()
-    assert arrow_peak() <= max(before, 2 * BOMB)
