@@ -7,6 +7,7 @@ import os
 import pickle
 import time
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,9 +15,13 @@ import s3_proxy
 from s3_proxy import FaultyProxy
 
 from gemix import s3
+from gemix.data.config import DataConfig
+from gemix.data.prepare import prepare_here
 from gemix.data.scan import BadImage
+from gemix.data.sources import open_source
 from gemix.data.sources.files import list_files, load_image
 from gemix.errors import DataError, StoreError
+from gemix.images import encode_png
 from gemix.storage import Store, open_output
 
 OPERATIONS = {
@@ -153,6 +158,27 @@ def test_an_image_is_not_called_bad_because_the_store_was_away(behind, bucket, m
     behind.down = True
     with pytest.raises(StoreError):
         load_image(Store(bucket), "gone.png")
+
+
+def test_an_image_takes_two_requests_and_a_part_some_twenty(behind, bucket):
+    """One that asks for its size and one for its bytes; README reckons with these numbers."""
+    scans, count = Store(f"{bucket}/scans"), 60
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+        name = f"{'ab'[number % 2]}/P{number // 2}_{number}.png"
+        scans.write_bytes(name, encode_png(pixels[..., None]))
+    before = behind.requests
+    load_image(scans, name)
+    assert behind.requests - before == 2
+
+    pattern = {"patient_pattern": "(P[0-9]+)_", "resolution": 16}
+    config = DataConfig(source="folder", path=scans.url, **pattern)
+    before = behind.requests
+    prepare_here(open_source(config), config, Store(f"{bucket}/set"))
+    parts = 2  # of at least 32 images
+    beside = 35  # requests for the listing, three shards with their notes and the small files
+    assert behind.requests - before <= 2 * count + 20 * parts + beside
 
 
 def test_credentials_do_not_travel_with_a_pickled_store(bucket, monkeypatch):
