@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import yaml
 
 from gemix.classifier.config import ClassifierConfig
+from gemix.core.config_schema import Config, Count, NonNegative, Positive, Range
+from gemix.core.errors import ConfigError
 from gemix.data.config import DataConfig
-from gemix.errors import ConfigError
+from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.gan.config import GanConfig
 from gemix.labels import LabelConfig
-from gemix.metrics.images.config import MetricsConfig
-from gemix.schema import Config, Count, NonNegative, Positive, Range
 from gemix.synthesis.config import SynthesisConfig
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Protocol
 
 import numpy as np
 
-from gemix.errors import DataError
-from gemix.randomness import Stream, sample_rng
-from gemix.schema import Config, NonNegative, Problem, Range
+from gemix.core.config_schema import Config, ConfigIssue, NonNegative, Range
+from gemix.core.errors import DataError
+from gemix.core.rng import Stream, sample_rng
 
 # below 0.05 all gamma variates of a row can underflow to 0
 Concentration = Annotated[float, Range(low=0.05, high=1e6)]
@@ -36,15 +36,15 @@ class LabelConfig(Config):
     pair_beta: Concentration = 1.0
     class_weights: tuple[NonNegative, ...] | None = None
 
-    def conflicts(self) -> list[Problem]:
+    def validate(self) -> list[ConfigIssue]:
         """Finite bias; weights of which one at least is positive."""
         problems = []
         if not np.isfinite(self.bias):
-            problems.append(Problem("bias", self.bias, "a finite number"))
+            problems.append(ConfigIssue("bias", self.bias, "a finite number"))
         weights = self.class_weights
         if weights is not None and not 0 < sum(weights) < np.inf:
             problems.append(
-                Problem("class_weights", list(weights), "finite weights, one or more above 0")
+                ConfigIssue("class_weights", list(weights), "finite weights, one or more above 0")
             )
         return problems
 

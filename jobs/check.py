@@ -6,12 +6,12 @@ import argparse
 import itertools
 import sys
 
-from gemix.data.leakage.compare import Overlap, compare, overlap_sheet
-from gemix.data.manifest import SPLITS, Manifest
-from gemix.data.reading import read_images
-from gemix.errors import DataError
-from gemix.storage import Store, open_output
-from jobs.command import Command, Request
+from gemix.core.errors import DataError
+from gemix.data.leakage.compare_sets import Overlap, compare, overlap_sheet
+from gemix.data.shards.manifest import SPLITS, Manifest
+from gemix.data.shards.reading import read_images
+from gemix.io.storage import Store, open_output
+from jobs._runtime.command import Command, Request
 
 SHEET = "overlap.png"
 RESULT = "overlap.json"

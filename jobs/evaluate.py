@@ -14,24 +14,24 @@ import pyarrow.parquet as pq
 import ray
 import torch
 
-from gemix import tracking
 from gemix.classifier.bundle import Classifier
 from gemix.config import PipelineConfig
-from gemix.data.imageset import ImageSet
-from gemix.data.leakage.seen import Seen
-from gemix.data.reading import read_images
-from gemix.errors import DataError
-from gemix.metrics.bootstrap import Comparison, compare
-from gemix.metrics.classification import RATES, class_rates, normal_class
-from gemix.metrics.figures import confusion_png
-from gemix.storage import Store
-from gemix.tracking import Run
-from jobs.cluster import connect, worker_resources
-from jobs.command import Command, Request
-from jobs.layout import Layout
-from jobs.outputs import open_step
-from jobs.overlap import keep_apart, real_splits
-from jobs.progress import Progress
+from gemix.core.errors import DataError
+from gemix.core.progress import Progress
+from gemix.data.image_set import ImageSet
+from gemix.data.leakage.provenance import Provenance
+from gemix.data.shards.reading import read_images
+from gemix.evaluation.classification.bootstrap import Comparison, compare
+from gemix.evaluation.classification.plots import confusion_png
+from gemix.evaluation.classification.rates import RATES, class_rates, normal_class
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
+from gemix.steps.outputs import open_step
+from gemix.steps.overlap import enforce_no_overlap, real_splits
+from gemix.tracking import mlflow_run as tracking
+from gemix.tracking.mlflow_run import Run
+from jobs._runtime.command import Command, Request
+from jobs._runtime.ray_cluster import connect, worker_resources
 from jobs.train_classifier import CLASSIFIERS
 
 EVALUATION = "evaluation.json"
@@ -54,8 +54,8 @@ def evaluate(config: PipelineConfig, layout: Layout, *, overwrite: bool = False)
             they or their generators learned from it and ``data.allow_overlap`` is not set.
     """
     listing = _listing(layout)
-    seen = Seen(Store(layout.classifiers), "the classifiers")
-    overlap = keep_apart("evaluate", config, [(seen, *real_splits(layout, "test"))])
+    seen = Provenance(Store(layout.classifiers), "the classifiers")
+    overlap = enforce_no_overlap("evaluate", config, [(seen, *real_splits(layout, "test"))])
     test = read_images([layout.data], "test")
     normal = normal_class(test.classes, config.data.normal_class)
     connect()
@@ -180,7 +180,7 @@ def _register(
 ) -> dict[str, str]:
     """Puts the best classifier into the model registry."""
     # here, since it loads MLflow, which the tasks that predict do without
-    from gemix.classifier.registry import register
+    from gemix.tracking.model_registry import register
 
     name = config.tracking.registered_model
     version = register(

@@ -6,15 +6,15 @@ import argparse
 import hashlib
 import sys
 
-from gemix.errors import CheckpointError, ConfigError
-from gemix.gan.architecture import Architecture
-from gemix.gan.checkpoint import Origin
+from gemix.core.errors import CheckpointError, ConfigError
+from gemix.gan.checkpoints.checkpoint import TrainingSpec
+from gemix.gan.checkpoints.generator_io import MARKER, save_imported
 from gemix.gan.config import GanConfig
-from gemix.gan.interchange import import_networks
-from gemix.gan.pickles import read_network_pickle
-from gemix.gan.trained import MARKER, save_imported
-from gemix.storage import Store, open_output
-from jobs.command import Command, Request
+from gemix.gan.importers.network_pickle import read_network_pickle
+from gemix.gan.importers.stylegan2 import import_networks
+from gemix.gan.models.architecture import Architecture
+from gemix.io.storage import Store, open_output
+from jobs._runtime.command import Command, Request
 
 MAX_BYTES = 2**33  # networks of 1024 x 1024 images take less than 1 GiB
 
@@ -48,7 +48,7 @@ def import_stylegan(
             f"--classes {','.join(classes)}: the networks have {architecture.label_dim} classes; "
             "give each a name of its own, or leave --classes out"
         )
-    origin = Origin(
+    origin = TrainingSpec(
         architecture=architecture,
         config=GanConfig(
             z_dim=architecture.z_dim,

@@ -8,14 +8,14 @@ import time
 from typing import Any
 
 from gemix.config import PipelineConfig
-from gemix.data.manifest import MANIFEST, Manifest
-from gemix.errors import AlreadyFinishedError
-from gemix.gan.trained import MARKER as GENERATOR
-from gemix.storage import Store
-from jobs.command import Command, Request
+from gemix.core.errors import AlreadyFinishedError
+from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.gan.checkpoints.generator_io import MARKER as GENERATOR
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
+from gemix.steps.outputs import CONFIG, clear_step
+from jobs._runtime.command import Command, Request
 from jobs.evaluate import EVALUATION, evaluate
-from jobs.layout import Layout
-from jobs.outputs import CONFIG, clear_step
 from jobs.prepare import prepare
 from jobs.report import PAGE, build_report
 from jobs.synthesize import synthesize

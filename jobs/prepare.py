@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 
-from gemix import tracking
 from gemix.config import PipelineConfig
+from gemix.core.errors import AlreadyFinishedError
 from gemix.data import prepare as steps
-from gemix.data.card import CARD
-from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.pixels.contact_sheet import CONTACT_SHEET
-from gemix.data.prepare.unfinished import forget
+from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET
+from gemix.data.dataset_card.markdown import CARD
+from gemix.data.prepare.resume_cache import forget
+from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.sources import open_source
-from gemix.errors import AlreadyFinishedError
-from gemix.storage import Store, open_output
-from jobs.command import Command
-from jobs.layout import Layout
-from jobs.outputs import open_step
-from jobs.spread import RaySpread
+from gemix.io.storage import Store, open_output
+from gemix.io.workspace import Layout
+from gemix.steps.outputs import open_step
+from gemix.tracking import mlflow_run as tracking
+from jobs._runtime.command import Command
+from jobs._runtime.ray_map import RayMap
 
 
 def prepare(config: PipelineConfig, layout: Layout, *, overwrite: bool = False) -> Manifest:
@@ -35,7 +35,7 @@ def prepare(config: PipelineConfig, layout: Layout, *, overwrite: bool = False) 
         _refuse_if_finished(layout.data)
     # listed before an older result is removed: a wrong path must not cost it
     source = open_source(config.data)
-    spread = RaySpread("prepare")
+    spread = RayMap("prepare")
     listing = steps.find(source, config.data, spread)
     with tracking.start_run(config, layout.workdir, "prepare") as run:
         for note in listing.notes:

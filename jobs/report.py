@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 
-from gemix import tracking
 from gemix.config import PipelineConfig
+from gemix.io.storage import open_output
+from gemix.io.workspace import Layout
 from gemix.report.content import Sources, gather
 from gemix.report.page import render
-from gemix.storage import open_output
-from jobs.command import Command
-from jobs.layout import Layout
-from jobs.outputs import open_step
+from gemix.steps.outputs import open_step
+from gemix.tracking import mlflow_run as tracking
+from jobs._runtime.command import Command
 
 PAGE = "report.html"
 

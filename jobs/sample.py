@@ -10,14 +10,14 @@ from typing import get_args
 
 import numpy as np
 
-from gemix.errors import ConfigError
+from gemix.core.errors import ConfigError
+from gemix.core.png import encode_png, tile
+from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
 from gemix.gan.config import NoiseMode, SamplingConfig
 from gemix.gan.sampling import sample_images
-from gemix.gan.trained import TrainedGenerator, load_generator
-from gemix.images import encode_png, tile
+from gemix.io.storage import Store, open_output
 from gemix.labels import check_labels
-from gemix.storage import Store, open_output
-from jobs.command import Command, Request
+from jobs._runtime.command import Command, Request
 
 GRID = "grid.png"
 
@@ -59,7 +59,7 @@ def sample(
     return images
 
 
-def _soft_label(generator: TrainedGenerator, label: list[float] | None) -> np.ndarray:
+def _soft_label(generator: GeneratorBundle, label: list[float] | None) -> np.ndarray:
     classes = generator.classes
     if not classes:
         if label is not None:

@@ -11,24 +11,24 @@ import ray.data
 import torch
 from ray.data import ActorPoolStrategy
 
-from gemix import tracking
 from gemix.config import PipelineConfig
-from gemix.data.leakage.seen import Seen, write_seen
-from gemix.data.manifest import MANIFEST, Manifest, ShardEntry
-from gemix.gan.trained import TrainedGenerator, load_generator
-from gemix.storage import Store
+from gemix.core.progress import Progress
+from gemix.data.leakage.provenance import Provenance, write_provenance
+from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry
+from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
+from gemix.steps.outputs import open_step
+from gemix.steps.overlap import enforce_no_overlap, real_splits
 from gemix.synthesis.shards import (
     check_generator,
     shard_ranges,
     synthetic_manifest,
     write_synthetic_shard,
 )
-from jobs.cluster import connect, worker_resources
-from jobs.command import Command, Request
-from jobs.layout import Layout
-from jobs.outputs import open_step
-from jobs.overlap import keep_apart, real_splits
-from jobs.progress import Progress
+from gemix.tracking import mlflow_run as tracking
+from jobs._runtime.command import Command, Request
+from jobs._runtime.ray_cluster import connect, worker_resources
 
 
 def synthesize(
@@ -52,7 +52,7 @@ def synthesize(
     generator = load_generator(Store(layout.gan))
     check_generator(generator, data.classes)
     pairs = itertools.product([_seen(layout)], real_splits(layout, "val", "test"))
-    overlap = keep_apart("synthesize", config, pairs)
+    overlap = enforce_no_overlap("synthesize", config, pairs)
     connect()
     count = config.synthesis.images(data.images("train"))
     with tracking.start_run(config, layout.workdir, "synthesize") as run:
@@ -65,20 +65,20 @@ def synthesize(
     return manifests
 
 
-def _seen(layout: Layout) -> Seen:
-    return Seen(Store(layout.gan), "the generator")
+def _seen(layout: Layout) -> Provenance:
+    return Provenance(Store(layout.gan), "the generator")
 
 
 def _make_set(
     config: PipelineConfig,
     layout: Layout,
-    generator: TrainedGenerator,
+    generator: GeneratorBundle,
     method: str,
     count: int,
     overwrite: bool,
 ) -> Manifest:
     store = open_step(layout.synthetic(method), MANIFEST, config, overwrite)
-    write_seen(store, [], [_seen(layout)])
+    write_provenance(store, [], [_seen(layout)])
     ranges = shard_ranges(count, config.synthesis.shard_rows)
     plans = [
         {"name": f"{index:05d}.parquet", "start": start, "count": size}

@@ -16,27 +16,28 @@ from typing import Any
 
 import torch
 
-from gemix import tracking
 from gemix.classifier.bundle import MODEL, Classifier, is_finished
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.distributed import Workers
+from gemix.classifier.distributed import local_indices
 from gemix.classifier.models import check_name
-from gemix.classifier.training import check_sets, train
+from gemix.classifier.train import check_sets, train
 from gemix.config import PipelineConfig
-from gemix.data.imageset import ImageSet
-from gemix.data.leakage.seen import Seen, write_seen
-from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.reading import read_images
-from gemix.errors import DataError
-from gemix.metrics.classification import normal_class, score
-from gemix.storage import Store
-from gemix.tracking import Run
-from jobs.cluster import connect, worker_resources
-from jobs.command import Command, Request
-from jobs.layout import Layout
-from jobs.outputs import open_step
-from jobs.overlap import keep_apart, real_splits
-from jobs.ray_train import fit
+from gemix.core.distributed import Workers
+from gemix.core.errors import DataError
+from gemix.data.image_set import ImageSet
+from gemix.data.leakage.provenance import Provenance, write_provenance
+from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.data.shards.reading import read_images
+from gemix.evaluation.classification.rates import normal_class, score
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
+from gemix.steps.outputs import open_step
+from gemix.steps.overlap import enforce_no_overlap, real_splits
+from gemix.tracking import mlflow_run as tracking
+from gemix.tracking.mlflow_run import Run
+from jobs._runtime.command import Command, Request
+from jobs._runtime.ray_cluster import connect, worker_resources
+from jobs._runtime.ray_train import fit
 
 CLASSIFIERS = "classifiers.json"
 REAL = "real"
@@ -65,21 +66,21 @@ def train_classifiers(
         ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
     """
     check_name(config.classifier.model)
-    Workers(0, config.compute.ranks).positions(config.classifier.batch)
+    local_indices(Workers(0, config.compute.ranks), config.classifier.batch)
     real = Manifest.load(Store(layout.data))
     arms = _training_sets(config, layout, methods)
     generators = [
-        Seen(Store(layout.synthetic(method)), f"the generator of the {method} images")
+        Provenance(Store(layout.synthetic(method)), f"the generator of the {method} images")
         for method in arms
         if method != REAL
     ]
     learned, val, test = real_splits(layout, "train", "val", "test")
     pairs = [*itertools.product([learned, *generators], [val, test]), (val, test)]
-    overlap = keep_apart("train-classifier", config, pairs)
+    overlap = enforce_no_overlap("train-classifier", config, pairs)
     connect()
     resources = worker_resources(config.compute)
     store = open_step(layout.classifiers, CLASSIFIERS, config, overwrite)
-    write_seen(store, [learned, val], generators)  # val chooses the epoch
+    write_provenance(store, [learned, val], generators)  # val chooses the epoch
     with tracking.start_run(config, layout.workdir, "train-classifier") as run:
         run.set_tags(overlap.tags)
         for method, urls in arms.items():
@@ -166,7 +167,7 @@ def _train_one(
     if is_finished(store, **made_of):
         print(f"train-classifier: {name} is finished already", flush=True)
         return
-    first = Workers.current().rank == 0
+    first = Workers.from_process_group().rank == 0
     normal = normal_class(training.classes, config.data.normal_class)
     trained = train(
         training,

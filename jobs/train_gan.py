@@ -9,30 +9,31 @@ from typing import Any
 import ray.train
 import torch
 
-from gemix import tracking
 from gemix.config import PipelineConfig
-from gemix.data.leakage.seen import SEEN, Seen, write_seen
-from gemix.data.manifest import Manifest
-from gemix.errors import DataError
-from gemix.gan.architecture import Architecture, is_side
-from gemix.gan.best import save_best_generator
-from gemix.gan.checkpoint import Origin, check_resumable, checkpoints
-from gemix.gan.dataset import TrainingData
-from gemix.gan.device import default_device
-from gemix.gan.distributed import Workers
-from gemix.gan.stages import FirstWeights, bounded_as, pretraining, weights_of
-from gemix.gan.trained import MARKER, load_generator, load_weights, save_generator
-from gemix.gan.transfer import Weights
-from gemix.storage import Store, open_output
-from jobs.cluster import connect, worker_resources
-from jobs.command import Command, Request
-from jobs.gan_data import open_training_data
-from jobs.gan_metrics import ImageMetrics
-from jobs.gan_stage import Stage, told_of_full_disks
-from jobs.layout import Layout
-from jobs.outputs import open_step
-from jobs.overlap import keep_apart, real_splits
-from jobs.ray_train import fit
+from gemix.core.device import default_device
+from gemix.core.distributed import Workers
+from gemix.core.errors import DataError
+from gemix.data.leakage.provenance import SEEN, Provenance, write_provenance
+from gemix.data.shards.manifest import Manifest
+from gemix.gan.checkpoints.best_snapshot import save_best_generator
+from gemix.gan.checkpoints.checkpoint import TrainingSpec, check_resumable, checkpoints
+from gemix.gan.checkpoints.generator_io import MARKER, load_generator, load_weights, save_generator
+from gemix.gan.checkpoints.transfer import Weights
+from gemix.gan.data.batch_split import local_indices
+from gemix.gan.data.dataset import TrainingDataset
+from gemix.gan.models.architecture import Architecture, is_side
+from gemix.gan.training.stages import FirstWeights, inherit_conv_clamp, pretraining, weights_of
+from gemix.io.storage import Store, open_output
+from gemix.io.workspace import Layout
+from gemix.steps.gan_training.data import open_training_data
+from gemix.steps.gan_training.metrics import ImageMetrics
+from gemix.steps.gan_training.stage import Stage, wrap_disk_full
+from gemix.steps.outputs import open_step
+from gemix.steps.overlap import enforce_no_overlap, real_splits
+from gemix.tracking import mlflow_run as tracking
+from jobs._runtime.command import Command, Request
+from jobs._runtime.ray_cluster import connect, worker_resources
+from jobs._runtime.ray_train import fit
 
 PRETRAINING = "pretraining"  # directory of the unconditional stage, inside that of the GAN
 
@@ -54,26 +55,26 @@ def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False
     data = Manifest.load(Store(layout.data))
     # what can be told without starting workers is told here, once and without a traceback
     gan, workers = config.gan, Workers(0, config.compute.ranks)
-    workers.positions(gan.batch, gan.sample_group, gan.resolved_pl_batch_shrink)
+    local_indices(workers, gan.batch, gan.sample_group, gan.resolved_pl_batch_shrink)
     check_side(layout.data, data)
     given = [Store(gan.init_from)] if gan.init_from else []
-    origin = bounded_as(origin_of(config, data), given)
+    origin = inherit_conv_clamp(training_spec(config, data), given)
     if not overwrite:
         unfinished = open_output(layout.gan, MARKER, overwrite=False)
         # what goes on no longer needs the network that it started from
-        origin = bounded_as(origin, [unfinished, unfinished / PRETRAINING])
+        origin = inherit_conv_clamp(origin, [unfinished, unfinished / PRETRAINING])
         check_resumable(unfinished, origin)
     train, *held_out = real_splits(layout, "train", "val", "test")
-    before = [Seen(store, "the network") for store in given]
+    before = [Provenance(store, "the network") for store in given]
     pairs = itertools.product([train, *before], held_out)
-    overlap = keep_apart("train-gan", config, pairs)
+    overlap = enforce_no_overlap("train-gan", config, pairs)
     connect()
     resources = worker_resources(config.compute)
     store = open_step(layout.gan, MARKER, config, overwrite)
     if not checkpoints(store) or not store.exists(SEEN):
-        write_seen(store, [train], before)
+        write_provenance(store, [train], before)
         if config.gan.pretrain_kimg:
-            write_seen(store / PRETRAINING, [train], before)
+            write_provenance(store / PRETRAINING, [train], before)
     with tracking.start_run(config, layout.workdir, "train-gan") as run:
         run.set_tags(overlap.tags)
         run.log_dataset(data.digest, "data", "training")
@@ -96,7 +97,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
     store = Store(layout.gan)
     torch.set_num_threads(config.compute.cpus_per_worker)
     origin = settings["origin"]
-    workers = Workers.current()
+    workers = Workers.from_process_group()
     data = open_training_data(
         config.gan,
         layout.data,
@@ -106,7 +107,9 @@ def _train_worker(settings: dict[str, Any]) -> None:
         say=workers.rank == 0,
     )
 
-    def stage(store: Store, origin: Origin, data: TrainingData, first: FirstWeights) -> Stage:
+    def stage(
+        store: Store, origin: TrainingSpec, data: TrainingDataset, first: FirstWeights
+    ) -> Stage:
         return Stage(store, origin, data, workers, settings["run"], first)
 
     def given() -> Weights:
@@ -127,7 +130,7 @@ def _train_worker(settings: dict[str, Any]) -> None:
     data.close()
     main.finish(state)
     if workers.rank == 0:
-        with told_of_full_disks(store):
+        with wrap_disk_full(store):
             if config.metrics.use_best:
                 save_best_generator(store)
             else:
@@ -149,10 +152,10 @@ def check_side(url: str, data: Manifest) -> None:
         )
 
 
-def origin_of(config: PipelineConfig, data: Manifest) -> Origin:
+def training_spec(config: PipelineConfig, data: Manifest) -> TrainingSpec:
     """What a training on the train split of these data is made of, if it starts anew."""
     gan = config.gan
-    return Origin(
+    return TrainingSpec(
         architecture=Architecture(
             resolution=data.resolution,
             img_channels=data.channels,

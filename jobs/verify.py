@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gemix.data.reading import damage_remedy
-from gemix.data.verify import Finding, Verification, verify
-from gemix.errors import DataError
-from gemix.storage import Store
-from jobs.command import Command
+from gemix.core.errors import DataError
+from gemix.data.shards.reading import damage_remedy
+from gemix.data.shards.verify import Finding, Verification, verify
+from gemix.io.storage import Store
+from jobs._runtime.command import Command
 
 
 def verify_set(url: str) -> Verification:

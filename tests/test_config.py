@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from gemix.config import PipelineConfig, load, preset_names
-from gemix.errors import ConfigError
-from gemix.schema import InvalidConfig
+from gemix.core.config_schema import InvalidConfig
+from gemix.core.errors import ConfigError
 
 
 def test_the_presets_are_there():

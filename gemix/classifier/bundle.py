@@ -13,14 +13,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from gemix.classifier.augment.ct import Normalization
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.distributed import default_device
-from gemix.classifier.images import Normalization
 from gemix.classifier.models import Architecture, build
-from gemix.classifier.prediction import predict_logits
-from gemix.classifier.training import Trained
-from gemix.errors import CheckpointError, DataError
-from gemix.storage import Store
+from gemix.classifier.predict import predict_logits
+from gemix.classifier.train import Trained
+from gemix.core.device import default_device
+from gemix.core.errors import CheckpointError, DataError
+from gemix.io.storage import Store
 
 WEIGHTS = "model.safetensors"
 MODEL = "model.json"
@@ -37,7 +37,7 @@ class Classifier:
         method: what it was trained on: "real", or the method of the synthetic images added.
         config: how it was trained, its own seed included.
         training_digest: of the images that it was trained on.
-        history: one mapping an epoch, as :class:`~gemix.classifier.training.Trained` has it.
+        history: one mapping an epoch, as :class:`~gemix.classifier.train.Trained` has it.
         validation: the row of the best epoch, whose weights these are.
         state: the weights, on the CPU.
     """

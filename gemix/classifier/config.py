@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from gemix.schema import Config, Count, NonNegative, Positive, Problem, Range
+from gemix.core.config_schema import Config, ConfigIssue, Count, NonNegative, Positive, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class ClassifierConfig(Config):
     seeds: Positive = 1
     seed: Count = 0
 
-    def conflicts(self) -> list[Problem]:
+    def validate(self) -> list[ConfigIssue]:
         """Weights come as safetensors: the other formats can run code when they are read."""
         if self.weights is None or self.weights.endswith(".safetensors"):
             return []
-        return [Problem("weights", self.weights, "a .safetensors file, or null")]
+        return [ConfigIssue("weights", self.weights, "a .safetensors file, or null")]

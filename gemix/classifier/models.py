@@ -10,7 +10,7 @@ import timm
 from safetensors import safe_open
 from torch import nn
 
-from gemix.errors import ConfigError
+from gemix.core.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,16 @@ import dataclasses
 import re
 from typing import Annotated, Literal
 
-from gemix.data.windows import WINDOWS, parse_window
-from gemix.schema import Config, Count, Fraction, Positive, PowerOfTwo, Problem, Range
+from gemix.core.config_schema import (
+    Config,
+    ConfigIssue,
+    Count,
+    Fraction,
+    Positive,
+    PowerOfTwo,
+    Range,
+)
+from gemix.data.preprocessing.windows import WINDOWS, parse_window
 
 GREY_SOURCES = ("folder", "covidx", "medmnist", "parquet")
 """Those of 8-bit images, which no window applies to."""
@@ -41,10 +49,10 @@ class DataConfig(Config):
     the directory of an earlier set of the archive, whose scans stay on their sides. `shard_mb` are
     megabytes of pixels in a shard, whose file is a third to two thirds of that. `allow_overlap`
     lets training and test share patients or images, which is refused otherwise. `windows` turn
-    Hounsfield units into grey: names (:data:`gemix.data.windows.WINDOWS`) or ``level/width`` in HU;
-    one makes grey images, three make the three channels of an image. Images of 8 bits are windowed
-    already. `normal_class` names the class of the healthy, for the missed-disease rate; null means
-    the class called "normal" in any spelling, if there is one.
+    Hounsfield units into grey: names (:data:`gemix.data.preprocessing.windows.WINDOWS`) or
+    ``level/width`` in HU; one makes grey images, three make the three channels of an image. Images
+    of 8 bits are windowed already. `normal_class` names the class of the healthy, for the
+    missed-disease rate; null means the class called "normal" in any spelling, if there is one.
     """
 
     source: Literal["folder", "covidx", "dicom", "nifti", "medmnist", "parquet", "phantom"] = (
@@ -69,16 +77,16 @@ class DataConfig(Config):
     shard_mb: Annotated[float, Range(low=0.001)] = 512
     phantom: PhantomConfig = PhantomConfig()
 
-    def conflicts(self) -> list[Problem]:
+    def validate(self) -> list[ConfigIssue]:
         """A path where one is needed; windows that exist; a training share that is left over."""
         problems = self._window_problems() + self._split_problems()
         if self.source != "phantom" and not self.path:
             problems.append(
-                Problem("path", self.path, f"a folder or URL (data.source is {self.source})")
+                ConfigIssue("path", self.path, f"a folder or URL (data.source is {self.source})")
             )
         if self.source == "dicom" and not self.labels:
             allowed = "a CSV file of patient (or series) and class (data.source is dicom)"
-            problems.append(Problem("labels", self.labels, allowed))
+            problems.append(ConfigIssue("labels", self.labels, allowed))
         return problems
 
     @property
@@ -91,43 +99,43 @@ class DataConfig(Config):
         """What part of the groups is tested on: ``test_fraction``, or one fold."""
         return 1 / self.folds if self.folds else self.test_fraction
 
-    def _split_problems(self) -> list[Problem]:
+    def _split_problems(self) -> list[ConfigIssue]:
         problems = []
         if self.folds == 1:
-            problems.append(Problem("folds", self.folds, "0 for none, or at least 2"))
+            problems.append(ConfigIssue("folds", self.folds, "0 for none, or at least 2"))
         elif self.val_fraction + self.test_share >= 1:
             name = "folds" if self.folds else "test_fraction"
             allowed = f"a test share of less than {1 - self.val_fraction:g}"
-            problems.append(Problem(name, getattr(self, name), allowed))
+            problems.append(ConfigIssue(name, getattr(self, name), allowed))
         if self.folds and self.splits_from:
             allowed = f"nothing: data.folds={self.folds} draws splits of its own"
-            problems.append(Problem("splits_from", self.splits_from, allowed))
+            problems.append(ConfigIssue("splits_from", self.splits_from, allowed))
         if self.fold >= max(self.folds, 1):
-            problems.append(Problem("fold", self.fold, f"less than data.folds, {self.folds}"))
+            problems.append(ConfigIssue("fold", self.fold, f"less than data.folds, {self.folds}"))
         if self.patient_pattern and self.source not in NAMELESS_SOURCES:
             allowed = f"nothing: {self.source} names its patients itself, or has none"
-            problems.append(Problem("patient_pattern", self.patient_pattern, allowed))
+            problems.append(ConfigIssue("patient_pattern", self.patient_pattern, allowed))
         try:
             groups = re.compile(self.patient_pattern).groups
         except re.error as error:
             allowed = f"a regular expression ({error})"
-            problems.append(Problem("patient_pattern", self.patient_pattern, allowed))
+            problems.append(ConfigIssue("patient_pattern", self.patient_pattern, allowed))
         else:
             if self.patient_pattern and not groups:
                 allowed = "a regular expression with a group: (P[0-9]+)_"
-                problems.append(Problem("patient_pattern", self.patient_pattern, allowed))
+                problems.append(ConfigIssue("patient_pattern", self.patient_pattern, allowed))
         return problems
 
-    def _window_problems(self) -> list[Problem]:
+    def _window_problems(self) -> list[ConfigIssue]:
         known = f"{', '.join(WINDOWS)} or level/width in HU, as in -600/1500"
         problems = [
-            Problem(f"windows.{index}", window, known)
+            ConfigIssue(f"windows.{index}", window, known)
             for index, window in enumerate(self.windows)
             if parse_window(window) is None
         ]
         if len(self.windows) not in (1, 3):
-            problems.append(Problem("windows", list(self.windows), "one window or three"))
+            problems.append(ConfigIssue("windows", list(self.windows), "one window or three"))
         elif len(self.windows) > 1 and self.source in GREY_SOURCES:
             allowed = f"one window: {self.source} holds grey images, windowed already"
-            problems.append(Problem("windows", list(self.windows), allowed))
+            problems.append(ConfigIssue("windows", list(self.windows), allowed))
         return problems

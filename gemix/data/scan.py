@@ -13,11 +13,11 @@ LOWEST_HU, HIGHEST_HU = -1024.0, 3071.0
 """What the 12 bits of a CT scanner hold, in Hounsfield units; the lowest stands for air."""
 
 
-class BadImage(Exception):
+class InvalidImageError(Exception):
     """One file that cannot be used; its text is the reason, which the quarantine list shows."""
 
 
-class NotWanted(Exception):
+class ScanFiltered(Exception):
     """A scan that a rule leaves out; its text names the rule, which counts are kept by."""
 
 

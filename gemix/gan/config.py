@@ -5,7 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal, get_args
 
-from gemix.schema import Config, Count, Fraction, NonNegative, Positive, Problem, Range
+from gemix.core.config_schema import (
+    Config,
+    ConfigIssue,
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    Range,
+)
 
 NoiseMode = Literal["random", "const", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -19,35 +27,39 @@ class GanConfig(Config):
     """Architecture, losses, augmentation and schedule.
 
     Lengths of training are in kimg: thousands of real images shown to the discriminator. A field
-    that may be null is then set as the StyleGAN2-ADA paper does (:mod:`gemix.gan.stylegan2_ada`).
+    that may be null is then set as the StyleGAN2-ADA paper does
+    (:mod:`gemix.gan.training.stylegan2_ada`).
 
-    `method` cgan is the baseline, a label-conditional DCGAN (:mod:`gemix.gan.cgan`). `cgan_loss`
-    is its generator's loss, minimax as its paper has it, `cgan_lr` the learning rate of both its
-    networks. Only it reads these two; of the others it reads `kimg`, `pretrain_kimg`, `init_from`,
-    `batch`, `seed`, `z_dim`, `channel_base`, `channel_max` and everything from `max_skipped_steps`
-    on. It has no mapping network, regularizers, augmentation or average of weights, and what is
-    set for them does nothing to it. StyleGAN2-ADA reads all but `cgan_loss` and `cgan_lr`.
+    `method` cgan is the baseline, a label-conditional DCGAN (:mod:`gemix.gan.models.cgan`).
+    `cgan_loss` is its generator's loss, minimax as its paper has it, `cgan_lr` the learning rate of
+    both its networks. Only it reads these two; of the others it reads `kimg`, `pretrain_kimg`,
+    `init_from`, `batch`, `seed`, `z_dim`, `channel_base`, `channel_max` and everything from
+    `max_skipped_steps` on. It has no mapping network, regularizers, augmentation or average of
+    weights, and what is set for them does nothing to it. StyleGAN2-ADA reads all but `cgan_loss`
+    and `cgan_lr`.
 
     `pretrain_kimg` is the length of an unconditional training before, from whose weights the
     conditional one starts. `init_from` is a directory that gemix train-gan or import-stylegan left,
-    from whose networks the first stage starts (:mod:`gemix.gan.transfer`).
+    from whose networks the first stage starts (:mod:`gemix.gan.checkpoints.transfer`).
 
-    `augment` names a set of augmentations (:mod:`gemix.gan.augment`); `ada_target` is the value of
-    r_t that the probability p is steered to, `ada_kimg` how long p takes from 0 to 1 at most, and
-    `ada_p_max` its bound, beyond which augmentations leak into the images (Karras et al., "Training
-    generative adversarial networks with limited data", 2020, sections 2.2 and 3.1); `augment_p`
-    fixes p instead. `precision` float32 is the reference; bfloat16 runs the convolutions in
-    bfloat16 with float32 weights; auto takes bfloat16 where the hardware is fast at it. `compile`
-    runs each phase as one compiled graph (:mod:`gemix.gan.compiled`). `freeze_d` keeps the
-    discriminator's layers nearest to the image, so many, as they were loaded (Mo et al., "Freeze
-    the discriminator", 2020). After `max_skipped_steps` steps in a row whose gradients are not
-    finite, training goes back to a checkpoint (:mod:`gemix.gan.guard`).
+    `augment` names a set of augmentations (:mod:`gemix.gan.augment.augmenter`); `ada_target` is the
+    value of r_t that the probability p is steered to, `ada_kimg` how long p takes from 0 to 1 at
+    most, and `ada_p_max` its bound, beyond which augmentations leak into the images (Karras et al.,
+    "Training generative adversarial networks with limited data", 2020, sections 2.2 and 3.1);
+    `augment_p` fixes p instead. `precision` float32 is the reference; bfloat16 runs the
+    convolutions in bfloat16 with float32 weights; auto takes bfloat16 where the hardware is fast at
+    it. `compile` runs each phase as one compiled graph (:mod:`gemix.gan.training.compile`).
+    `freeze_d` keeps the discriminator's layers nearest to the image, so many, as they were loaded
+    (Mo et al., "Freeze the discriminator", 2020). After `max_skipped_steps` steps in a row whose
+    gradients are not finite, training goes back to a checkpoint
+    (:mod:`gemix.gan.training.divergence`).
 
     `data` says where the images are while training: in memory, on the device if it has its own, or
     streamed from the shards; auto streams if they take more than `data_memory_gb`, by default a
     quarter of what the device and the machine have. Neither changes the batches. Images are
-    shuffled within windows of `shuffle_gb`, at least one shard each (:mod:`gemix.gan.order`); a
-    streaming training holds two windows, shared out among its workers.
+    shuffled within windows of `shuffle_gb`, at least one shard each
+    (:mod:`gemix.gan.data.shuffle_order`); a streaming training holds two windows, shared out among
+    its workers.
     """
 
     method: Literal["stylegan2-ada", "cgan"] = "stylegan2-ada"
@@ -96,12 +108,12 @@ class GanConfig(Config):
     snapshot_kimg: Annotated[float, Range(low=0.001)] = 200.0
     keep_checkpoints: Positive = 2
 
-    def conflicts(self) -> list[Problem]:
+    def validate(self) -> list[ConfigIssue]:
         """Minibatch-stddev groups divide the batch."""
         group = min(self.sample_group, self.batch)
         if self.batch % group == 0:
             return []
-        return [Problem("batch", self.batch, f"a multiple of mbstd_group_size ({group})")]
+        return [ConfigIssue("batch", self.batch, f"a multiple of mbstd_group_size ({group})")]
 
     @property
     def steps(self) -> int:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gemix.errors import ConfigError
+from gemix.core.device import default_device, disable_tf32
+from gemix.core.errors import ConfigError
+from gemix.core.rng import Stream, normal
 from gemix.gan.config import SamplingConfig
-from gemix.gan.device import default_device, exact_float32
-from gemix.gan.latents import noise_size, shaped_noise
-from gemix.gan.networks import ImageGenerator
-from gemix.randomness import Stream, normal
+from gemix.gan.models.base import ImageGenerator
+from gemix.gan.training.latents import noise_size, shaped_noise
 
 
 def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
@@ -25,7 +25,7 @@ def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(rows)).float()
 
 
-@exact_float32()
+@disable_tf32()
 @torch.inference_mode()
 def sample_images(
     generator: ImageGenerator,

@@ -18,15 +18,15 @@ import numpy as np
 from PIL import Image
 
 from gemix.config import PipelineConfig
-from gemix.data.manifest import MANIFEST, Manifest
-from gemix.errors import DataError
+from gemix.core.errors import DataError
+from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.io.storage import Store
 from gemix.report import environment
 from gemix.report.data_section import DataPart, data_part
 from gemix.report.examples import Example, examples, small_png
 from gemix.report.image_metrics import ImageMetricsPart, image_metrics
 from gemix.report.verdict import REAL, Verdict, decide
-from gemix.storage import Store
-from gemix.tracking import git_commit
+from gemix.tracking.mlflow_run import git_commit
 
 EXAMPLES_PER_CLASS = 8
 

@@ -7,12 +7,12 @@ import io
 
 from PIL import Image
 
-from gemix.data.description import Description, Reason, reasons
-from gemix.data.manifest import MANIFEST, SPLITS, Manifest
-from gemix.data.pixels.contact_sheet import CONTACT_SHEET
-from gemix.errors import DataError
+from gemix.core.errors import DataError
+from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET
+from gemix.data.dataset_card.description import Description, Reason, reasons
+from gemix.data.shards.manifest import MANIFEST, SPLITS, Manifest
+from gemix.io.storage import Store
 from gemix.report.figures import histogram_chart
-from gemix.storage import Store
 
 QUARANTINE_SHOWN = 12
 

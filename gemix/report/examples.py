@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from gemix.data.manifest import Manifest
-from gemix.errors import DataError
-from gemix.images import encode_png
-from gemix.storage import Store
+from gemix.core.errors import DataError
+from gemix.core.png import encode_png
+from gemix.data.shards.manifest import Manifest
+from gemix.io.storage import Store
 
 LARGEST = 192  # pixels; a page with larger pictures is slow to open and shows no more
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gemix.errors import DataError
+from gemix.core.errors import DataError
+from gemix.io.storage import Store
 from gemix.report.examples import small_png
 from gemix.report.figures import curves_chart, log_curve
-from gemix.storage import Store
 
 _CHARTS = (
     ("Images: KID", {"KID": "kid"}),
@@ -24,7 +24,7 @@ _CHARTS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Resemblance:
+class NeighborRow:
     """A sample and the training images nearest to it, each a PNG.
 
     Attributes:
@@ -46,12 +46,13 @@ class ImageMetricsPart:
     """What ``metrics.json`` says, and the picture beside it.
 
     Attributes:
-        summary: the file; :meth:`jobs.gan_metrics.ImageMetrics.at_end` describes it.
+        summary: the file; :meth:`gemix.steps.gan_training.metrics.ImageMetrics.at_end` describes
+            it.
         resemblances: rows of the memorisation view.
     """
 
     summary: Mapping[str, Any]
-    resemblances: tuple[Resemblance, ...]
+    resemblances: tuple[NeighborRow, ...]
 
 
 def image_metrics(store: Store) -> ImageMetricsPart | None:
@@ -78,7 +79,7 @@ def image_metrics(store: Store) -> ImageMetricsPart | None:
             "--overwrite, or delete metrics.json to do without"
         ) from error
     resemblances = tuple(
-        Resemblance(
+        NeighborRow(
             sample=images[0],
             by_features=tuple(images[1 : 1 + neighbors]),
             by_pixels=tuple(images[1 + neighbors :]),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from gemix.core.config_schema import ConfigIssue, Count, NonNegative, Positive
 from gemix.gan.config import SamplingConfig
-from gemix.schema import Count, NonNegative, Positive, Problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,13 @@ class SynthesisConfig(SamplingConfig):
     shard_rows: Positive = 8192
     seed: Count = 0
 
-    def conflicts(self) -> list[Problem]:
+    def validate(self) -> list[ConfigIssue]:
         """Methods are given, and each once."""
         if self.methods and len(set(self.methods)) == len(self.methods):
             return []
-        return [Problem("methods", list(self.methods), "a list of one or more different methods")]
+        return [
+            ConfigIssue("methods", list(self.methods), "a list of one or more different methods")
+        ]
 
     def images(self, real_images: int) -> int:
         """The number N for a training set of `real_images` real images, at least 1."""

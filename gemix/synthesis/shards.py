@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gemix.data.manifest import Manifest, ShardEntry
-from gemix.data.shards import to_columns, write_shard
-from gemix.errors import CheckpointError
+from gemix.core.errors import CheckpointError
+from gemix.data.shards.manifest import Manifest, ShardEntry
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.gan.checkpoints.generator_io import GeneratorBundle
 from gemix.gan.sampling import sample_images
-from gemix.gan.trained import TrainedGenerator
+from gemix.io.storage import Store
 from gemix.labels import LabelConfig, sample_labels
-from gemix.storage import Store
 from gemix.synthesis.config import SynthesisConfig
 
 SHARDS, FEWEST_ROWS = 16, 64
 
 
-def check_generator(generator: TrainedGenerator, classes: tuple[str, ...]) -> None:
+def check_generator(generator: GeneratorBundle, classes: tuple[str, ...]) -> None:
     """Makes sure that generator and data are about the same classes.
 
     Raises:
@@ -42,7 +42,7 @@ def shard_ranges(count: int, shard_rows: int) -> list[tuple[int, int]]:
 def write_synthetic_shard(
     store: Store,
     name: str,
-    generator: TrainedGenerator,
+    generator: GeneratorBundle,
     method: str,
     *,
     start: int,
@@ -78,7 +78,7 @@ def write_synthetic_shard(
 
 def synthetic_manifest(
     shards: Iterable[ShardEntry],
-    generator: TrainedGenerator,
+    generator: GeneratorBundle,
     method: str,
     *,
     labels: LabelConfig,

@@ -11,21 +11,21 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from gemix.gan.architecture import Architecture
+from gemix.core.device import compute_dtype, cudnn_benchmark, disable_tf32
+from gemix.core.distributed import Workers
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.device import compute_dtype, exact_float32, tuned_convolutions
-from gemix.gan.discriminator import Discriminator
-from gemix.gan.distributed import Workers
-from gemix.gan.generator import Generator
-from gemix.gan.state import new_state
-from gemix.gan.stylegan2_ada import StyleGAN2ADATrainer
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.models.discriminator import Discriminator
+from gemix.gan.models.generator import Generator
+from gemix.gan.training.state import new_state
+from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 
 CLASSES = 3
 
 
-@exact_float32()
-@tuned_convolutions()
+@disable_tf32()
+@cudnn_benchmark()
 def main() -> None:
     """Measures the task on the command line; prints a line of JSON last."""
     task = json.loads(sys.argv[1])
@@ -86,7 +86,7 @@ def own_phases(
     rng = np.random.default_rng(0)
     size = (256, 1, task["resolution"], task["resolution"])
     labels = np.eye(CLASSES, dtype=np.float32)[rng.integers(CLASSES, size=256)]
-    data = TrainingImages(rng.integers(0, 255, size, dtype=np.uint8), labels, 0, device)
+    data = InMemoryDataset(rng.integers(0, 255, size, dtype=np.uint8), labels, 0, device)
     state = new_state(architecture(task, config), config, device)
     trainer = StyleGAN2ADATrainer(state, data, config, Workers())
     return {

@@ -17,15 +17,15 @@ import time
 import numpy as np
 
 from gemix.data.config import DataConfig
-from gemix.data.imageset import ImageSet
-from gemix.data.leakage.fingerprint import Fingerprints, fingerprint
-from gemix.data.leakage.near import near_pairs
+from gemix.data.image_set import ImageSet
+from gemix.data.leakage.near_duplicates import near_pairs
+from gemix.data.leakage.perceptual_hash import Fingerprints, fingerprint
 from gemix.data.prepare import prepare_here
 from gemix.data.prepare.splits import TEST, TRAIN, assign
-from gemix.data.reading import read_images
+from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
 from gemix.data.sources.files import natural_key
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 SEEDS = 20
 BLOCKS = 20

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gemix.data.manifest import Manifest
-from gemix.data.shards import to_columns, write_shard
-from gemix.gan.architecture import Architecture
+from gemix.core.device import default_device
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.schema import to_columns, write_shard
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingData
-from gemix.gan.device import default_device
-from gemix.gan.state import new_state
-from gemix.gan.training import train
-from gemix.storage import Store
-from jobs.cluster import connect
-from jobs.gan_data import open_training_data
+from gemix.gan.data.dataset import TrainingDataset
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.training.loop import train
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
+from gemix.steps.gan_training.data import open_training_data
+from jobs._runtime.ray_cluster import connect
 
 CLASSES = ("a", "b", "c")
 WANTED = 5.0  # times what the fastest step consumes
@@ -86,7 +86,7 @@ def measure(url: str, given: argparse.Namespace) -> dict:
     }
 
 
-def reading_speed(data: TrainingData, batch: int, device: torch.device) -> float:
+def reading_speed(data: TrainingDataset, batch: int, device: torch.device) -> float:
     """Images/s of one epoch as batches on the device, the wait for the first window left out."""
     data.real_batch(0, batch, range(batch))
     steps = len(data) // batch

@@ -27,12 +27,12 @@ import numpy as np
 from PIL import Image
 
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.pixels.decode import IMAGE_SUFFIXES, decode_image
-from gemix.data.pixels.preprocess import preprocess
+from gemix.data.preprocessing.decode import IMAGE_SUFFIXES, decode_image
+from gemix.data.preprocessing.preprocess import preprocess
+from gemix.data.preprocessing.windows import WINDOWS, apply_window
 from gemix.data.scan import Scan
-from gemix.data.shards import to_columns, write_shard
-from gemix.data.windows import WINDOWS, apply_window
-from gemix.storage import Store
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.storage import Store
 
 WANTED = 2.0  # times the peer
 SIDE = 512

@@ -17,21 +17,21 @@ from pathlib import Path
 
 import numpy as np
 
+from gemix.core.device import default_device
+from gemix.core.distributed import Workers
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.manifest import Manifest
 from gemix.data.prepare import prepare_here
-from gemix.data.reading import read_images
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
-from gemix.gan.architecture import Architecture
+from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.device import default_device
-from gemix.gan.distributed import Workers
-from gemix.gan.state import new_state
-from gemix.gan.training import train
-from gemix.image_evaluation import Evaluator
-from gemix.metrics.images.config import MetricsConfig
-from gemix.storage import Store
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.training.loop import train
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
+from gemix.steps.gan_training.evaluator import Evaluator
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -89,12 +89,12 @@ def measure(url: str, cache: str, precision: str, seed: int, given: argparse.Nam
         mapping_layers=config.mapping_layers,
         **widths,
     )
-    data = TrainingImages(real.images, real.soft_labels, seed, device)
+    data = InMemoryDataset(real.images, real.soft_labels, seed, device)
     began = time.perf_counter()
     state = train(new_state(architecture, config, device), data, config)
     seconds = time.perf_counter() - began
     settings = MetricsConfig(images=given.images, real_images=given.images)
-    evaluator = Evaluator(settings, Store(url), Store(cache), data, Workers.current())
+    evaluator = Evaluator(settings, Store(url), Store(cache), data, Workers.from_process_group())
     figures = evaluator.figures(evaluator.sample_features(state.generator_ema))
     print(
         f"seed {seed}, {precision}: KID {figures.kid:.4f} ± {figures.kid_error:.4f}, "

@@ -29,13 +29,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.manifest import Manifest
 from gemix.data.phantom import CLASSES, render_slice
-from gemix.data.pixels.preprocess import preprocess
-from gemix.data.reading import read_images
+from gemix.data.preprocessing.preprocess import preprocess
 from gemix.data.scan import Scan
-from gemix.data.shards import to_columns, write_shard
-from gemix.storage import Store
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import read_images
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.storage import Store
 
 WANTED = {"shards": 20_000, "ratio": 5}  # images/s a core; times the zip
 PATIENTS = 40  # their slices come again and again, too far apart for the compression to see

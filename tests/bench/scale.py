@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from gemix.data.manifest import Manifest
-from gemix.storage import Store
+from gemix.data.shards.manifest import Manifest
+from gemix.io.storage import Store
 
 CLASSES = 3
 SLICES = 10  # a patient

@@ -21,13 +21,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from gemix.config import ComputeConfig
-from gemix.gan.architecture import Architecture
+from gemix.core.device import default_device
+from gemix.core.distributed import Workers
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.device import default_device
-from gemix.gan.distributed import Workers
-from gemix.gan.state import new_state
-from gemix.gan.training import train
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.training.loop import train
+from gemix.gan.training.state import new_state
 
 WARM_UP = 17  # steps, so that every lazy phase has run
 
@@ -37,16 +37,16 @@ class TimedWorkers(Workers):
 
     seconds = 0.0
 
-    def average(self, gradients):
+    def all_reduce_grads(self, gradients):
         """See :class:`Workers`."""
         started = time.perf_counter()
-        super().average(gradients)
+        super().all_reduce_grads(gradients)
         TimedWorkers.seconds += time.perf_counter() - started
 
-    def mean(self, value):
+    def all_reduce_mean(self, value):
         """See :class:`Workers`."""
         started = time.perf_counter()
-        result = super().mean(value)
+        result = super().all_reduce_mean(value)
         TimedWorkers.seconds += time.perf_counter() - started
         return result
 
@@ -54,7 +54,7 @@ class TimedWorkers(Workers):
 def loop(task: dict[str, Any]) -> None:
     """Trains, and on rank 0 writes images/s and the share of communication to ``task["out"]``."""
     torch.set_num_threads(task["threads"])
-    current, device = Workers.current(), default_device()
+    current, device = Workers.from_process_group(), default_device()
     workers = TimedWorkers(current.rank, current.size)
     batch = task["batch"] * workers.size
     steps = WARM_UP + task["steps"]
@@ -70,7 +70,7 @@ def loop(task: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     labels = np.eye(3, dtype=np.float32)[np.arange(256) % 3]
     images = rng.integers(0, 255, (256, 1, size, size), dtype=np.uint8)
-    data = TrainingImages(images, labels, 0, device)
+    data = InMemoryDataset(images, labels, 0, device)
     began = 0.0
 
     def on_step(state, values):
@@ -106,8 +106,8 @@ def bare(size: int, task: dict[str, Any]) -> None:
 
 def under_ray(size: int, task: dict[str, Any]) -> None:
     """The loop in workers of Ray Train."""
-    from jobs.cluster import connect, worker_resources
-    from jobs.ray_train import fit
+    from jobs._runtime.ray_cluster import connect, worker_resources
+    from jobs._runtime.ray_train import fit
 
     connect()
     compute = ComputeConfig(workers=size, cpus_per_worker=task["threads"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gemix.classifier.config import ClassifierConfig
-from gemix.data.imageset import ImageSet
+from gemix.data.image_set import ImageSet
 
 CLASSES = ("normal", "left", "right")
 

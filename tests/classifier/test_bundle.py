@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from gemix.classifier.bundle import MODEL, WEIGHTS, Classifier, is_finished
-from gemix.classifier.registry import ALIAS, register
-from gemix.classifier.training import train
+from gemix.classifier.train import train
 from gemix.config import PipelineConfig
-from gemix.errors import CheckpointError, DataError
-from gemix.storage import Store
-from gemix.tracking import start_run
+from gemix.core.errors import CheckpointError, DataError
+from gemix.io.storage import Store
+from gemix.tracking.mlflow_run import start_run
+from gemix.tracking.model_registry import ALIAS, register
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ import torch.distributed as dist
 
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.distributed import Workers
-from gemix.classifier.training import Trained, train
-from gemix.data.imageset import ImageSet
-from gemix.errors import ConfigError, DataError, GemixError
+from gemix.classifier.distributed import local_indices
+from gemix.classifier.train import Trained, train
+from gemix.core.distributed import Workers
+from gemix.core.errors import ConfigError, DataError, GemixError
+from gemix.data.image_set import ImageSet
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
@@ -141,4 +142,4 @@ def test_two_workers_return_the_same_and_learn_the_same(sets, quick, trained, tm
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ConfigError, match="multiple of 2 from 4 on"):
-        Workers(0, 2).positions(5)
+        local_indices(Workers(0, 2), 5)

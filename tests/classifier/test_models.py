@@ -8,10 +8,10 @@ import safetensors.torch
 import timm
 import torch
 
+from gemix.classifier.augment.ct import Normalization, augment
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.images import Normalization, augment
 from gemix.classifier.models import Architecture, build
-from gemix.errors import ConfigError
+from gemix.core.errors import ConfigError
 
 
 def architecture(model: str, **changes: int) -> Architecture:

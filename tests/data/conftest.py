@@ -15,7 +15,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from gemix.data.config import PhantomConfig
 from gemix.data.phantom import render_slice
-from gemix.data.windows import apply_window
+from gemix.data.preprocessing.windows import apply_window
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import STR_VR
 
-from gemix.data.sources.dicom import DicomSource
+from gemix.data.sources.dicom.source import DicomSource
 
 SALT = "0123456789abcdef0123456789abcdef"
 CANARY = "XYZZY"

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from gemix.data.sources.items import Item
-from gemix.data.sources.nifti import NiftiSource
+from gemix.data.sources.nifti.source import NiftiSource
+from gemix.data.sources.scan_refs import ScanRef
 
 
 def volume(slices: int = 3, height: int = 24, width: int = 32, seed: int = 0) -> np.ndarray:
@@ -55,6 +55,6 @@ def write_archive(root: Path) -> Path:
     return root
 
 
-def slices_of(source: NiftiSource, name: str) -> list[Item]:
+def slices_of(source: NiftiSource, name: str) -> list[ScanRef]:
     """The items of one volume."""
     return [item for item in source.list().items if item.key.startswith(f"{name}#")]

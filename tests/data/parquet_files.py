@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gemix.data.shards import image_checksum
+from gemix.data.shards.schema import image_checksum
 
 ROWS = 150  # a file
 

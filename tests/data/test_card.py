@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from gemix.data.card import card, escape, sparkline
-from gemix.data.manifest import Manifest, ShardEntry
+from gemix.data.dataset_card.markdown import card, escape, sparkline
+from gemix.data.shards.manifest import Manifest, ShardEntry
 
 CLASSES = ("normal", "cancer")
 ORIGIN = {

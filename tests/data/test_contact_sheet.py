@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.pixels.contact_sheet import before_thumbnail, contact_sheet, thumbnail
+from gemix.data.dataset_card.contact_sheet import before_thumbnail, contact_sheet, thumbnail
 from gemix.data.scan import Scan
 from gemix.data.sources.folder import FolderSource
 

@@ -4,9 +4,9 @@ import csv
 
 import pytest
 
-from gemix.data.scan import BadImage
+from gemix.core.errors import DataError
+from gemix.data.scan import InvalidImageError
 from gemix.data.sources.covidx import CovidxSource, patient_of
-from gemix.errors import DataError
 
 
 def append(root, line, name="train_COVIDx_CT-3A.txt"):
@@ -47,7 +47,7 @@ def test_listed_images_that_cannot_be_read_are_told(make_covidx, misname):
     assert (len(listing.items), listing.listed) == (23, 24)
     assert "left out 1 files whose names are no UTF-8" in listing.notes
     assert any("did not follow 1 linked folders" in note for note in listing.notes)
-    with pytest.raises(BadImage, match="a link to a file that is not there"):
+    with pytest.raises(InvalidImageError, match="a link to a file that is not there"):
         source.load(next(item for item in listing.items if item.key.endswith(gone.name)))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.pixels.decode import MAX_SIDE, decode_image
-from gemix.data.scan import BadImage
+from gemix.data.preprocessing.decode import MAX_SIDE, decode_image
+from gemix.data.scan import InvalidImageError
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
 
@@ -92,16 +92,16 @@ def test_grey_in_disguise_is_grey():
     ],
 )
 def test_unusable_files_are_refused_with_the_reason(data, reason):
-    with pytest.raises(BadImage, match=reason):
+    with pytest.raises(InvalidImageError, match=reason):
         decode_image(data)
 
 
 @pytest.mark.parametrize("kind", [2, 5, 7, 11, 16])  # text, ratio, bytes, float, a huge number
 def test_a_tiff_file_whose_offsets_are_no_offsets_is_refused(kind):
-    with pytest.raises(BadImage, match="truncated or damaged"):
+    with pytest.raises(InvalidImageError, match="truncated or damaged"):
         decode_image(retyped_tiff(273, kind))  # StripOffsets
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded():
-    with pytest.raises(BadImage, match="pixels"):
+    with pytest.raises(InvalidImageError, match="pixels"):
         decode_image(png(60000, 60000, 8, 0, b""))

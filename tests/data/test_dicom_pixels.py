@@ -23,8 +23,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from gemix.data.scan import BadImage
-from gemix.data.sources.dicom import DicomSource
+from gemix.data.scan import InvalidImageError
+from gemix.data.sources.dicom.source import DicomSource
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_every_slice_shows_the_patients_right_on_the_left_and_the_front_on_top(
     ],
 )
 def test_what_cannot_be_used_is_told(tmp_path, changes, reason):
-    with pytest.raises(BadImage, match=reason) as caught:
+    with pytest.raises(InvalidImageError, match=reason) as caught:
         load(tmp_path, **changes)
     assert_no_canary(str(caught.value))
     assert str(tmp_path) not in str(caught.value)
@@ -117,9 +117,9 @@ def test_a_file_cut_short_is_a_bad_image(make, share):
     item = source.list().items[0]
     path = Path(source.store.url) / item.location
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(BadImage, match="truncated or damaged"):
+    with pytest.raises(InvalidImageError, match="truncated or damaged"):
         source.load(item)
     path.unlink()
-    with pytest.raises(BadImage, match="gone or cannot be read") as caught:
+    with pytest.raises(InvalidImageError, match="gone or cannot be read") as caught:
         source.load(item)
     assert_no_canary(str(caught.value))

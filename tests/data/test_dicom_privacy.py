@@ -37,15 +37,15 @@ from pydicom.uid import (
 from pydicom.valuerep import STR_VR
 from s3_proxy import FaultyProxy
 
-from gemix import s3
+from gemix.core.errors import DataError, StoreError
 from gemix.data.config import DataConfig
 from gemix.data.prepare import prepare_here
-from gemix.data.scan import BadImage
-from gemix.data.sources.dicom import DicomSource
-from gemix.data.sources.dicom_header import read_headers
-from gemix.data.sources.items import Item
-from gemix.errors import DataError, StoreError
-from gemix.storage import Store
+from gemix.data.scan import InvalidImageError
+from gemix.data.sources.dicom.header import read_headers
+from gemix.data.sources.dicom.source import DicomSource
+from gemix.data.sources.scan_refs import ScanRef
+from gemix.io import s3
+from gemix.io.storage import Store
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def test_a_bad_file_is_told_without_what_it_holds(tmp_path):
     for item in source.list().items:
         try:
             source.load(item)
-        except BadImage as error:
+        except InvalidImageError as error:
             told += 1
             assert_no_canary("".join(traceback.format_exception(error)))
     assert told == 7
@@ -181,14 +181,17 @@ def test_a_store_that_refuses_or_fails_is_told_without_the_path(
     url = f"{bucket}/archive"
     Store(url).write_bytes(name, b"x")
     remedy = {"forbidden": "credentials .*must be valid and allow", "down": "run again"}[state]
-    monkeypatch.setattr(s3, "WAITS", ())
+    monkeypatch.setattr(s3, "RETRY_DELAYS", ())
     with FaultyProxy(s3_server, faults=()).running() as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         if state == "down":
             proxy.down = True
         else:
             proxy.forbidden = {bucket.removeprefix("s3://")}
-        source, item = DicomSource(url, "labels.csv"), Item(key="x", class_index=0, location=name)
+        source, item = (
+            DicomSource(url, "labels.csv"),
+            ScanRef(key="x", class_index=0, location=name),
+        )
         for read in (
             lambda: source.load(item),
             lambda: read_headers(Store(url), "patient", [name]),

@@ -20,10 +20,10 @@ from dicom_files import (
 from listings import undated
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from gemix.data.scan import BadImage
-from gemix.data.sources.dicom import DicomSource
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.core.errors import DataError
+from gemix.data.scan import InvalidImageError
+from gemix.data.sources.dicom.source import DicomSource
+from gemix.io.storage import Store
 
 
 @pytest.fixture(autouse=True)
@@ -225,8 +225,8 @@ def test_a_deflated_file_is_read_and_one_that_inflates_beyond_measure_is_not(tmp
     source = DicomSource(str(tmp_path), "labels.csv")
     item = source.list().items[0]
     np.testing.assert_array_equal(source.load(item).pixels, body() - np.float32(1024))
-    monkeypatch.setattr("gemix.data.sources.dicom_header._MOST_BYTES", 2000)
+    monkeypatch.setattr("gemix.data.sources.dicom.header._MOST_BYTES", 2000)
     with pytest.raises(DataError, match="set aside 2 files: damaged DICOM header"):
         source.list()
-    with pytest.raises(BadImage, match="truncated or damaged"):
+    with pytest.raises(InvalidImageError, match="truncated or damaged"):
         source.load(item)

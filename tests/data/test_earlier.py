@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gemix.core.config_schema import InvalidConfig
+from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.manifest import Manifest
 from gemix.data.prepare import check_places, prepare_here
+from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
-from gemix.errors import DataError
-from gemix.schema import InvalidConfig
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 SLICES = 60
 

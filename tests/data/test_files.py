@@ -7,10 +7,10 @@ import tracemalloc
 
 import pytest
 
-from gemix.data.scan import BadImage
+from gemix.core.errors import DataError
+from gemix.data.scan import InvalidImageError
 from gemix.data.sources.files import MAX_IMAGE_BYTES, list_files, load_image
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 
 def test_loops_of_links_end_and_what_is_beside_them_is_found(tmp_path):
@@ -84,7 +84,9 @@ def test_a_file_longer_than_any_image_is_not_read(tmp_path):
     (tmp_path / "long.png").touch()
     os.truncate(tmp_path / "long.png", MAX_IMAGE_BYTES + 1)  # takes no room on the disk
     tracemalloc.start()
-    with pytest.raises(BadImage, match=f"{MAX_IMAGE_BYTES + 1} bytes; images of 8192 x 8192"):
+    with pytest.raises(
+        InvalidImageError, match=f"{MAX_IMAGE_BYTES + 1} bytes; images of 8192 x 8192"
+    ):
         load_image(Store(tmp_path), "long.png")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -4,12 +4,12 @@ import os
 
 import pytest
 
+from gemix.core.errors import DataError
 from gemix.data.config import DataConfig
 from gemix.data.prepare import prepare_here
-from gemix.data.scan import BadImage
+from gemix.data.scan import InvalidImageError
 from gemix.data.sources.folder import FolderSource
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 
 def test_names_stay_as_they_are_in_natural_order(make_folder):
@@ -68,7 +68,7 @@ def test_a_link_to_nowhere_is_a_bad_image(make_folder):
     items = {item.key: item for item in source.list().items}
     assert len(items) == 6
     for name in ("a/self.png", "a/gone.png"):
-        with pytest.raises(BadImage, match="a link to a file that is not there; fetch it"):
+        with pytest.raises(InvalidImageError, match="a link to a file that is not there; fetch it"):
             source.load(items[name])
 
 
@@ -183,5 +183,5 @@ def test_a_file_that_is_gone_is_a_bad_image(make_folder):
     source = FolderSource(str(root))
     item = source.list().items[0]
     (root / item.key).unlink()
-    with pytest.raises(BadImage, match=r"slice 1\.png"):
+    with pytest.raises(InvalidImageError, match=r"slice 1\.png"):
         source.load(item)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from gemix.core.errors import DataError
 from gemix.data.sources.label_file import read_labels
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 
 def read(folder: Path, text: str | bytes):

@@ -11,11 +11,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from gemix.data.config import DataConfig
-from gemix.data.imageset import ImageSet
-from gemix.data.leakage import near
-from gemix.data.leakage.compare import compare, overlap_sheet
-from gemix.data.leakage.fingerprint import distance, fingerprint
-from gemix.data.pixels.preprocess import preprocess
+from gemix.data.image_set import ImageSet
+from gemix.data.leakage import near_duplicates as near
+from gemix.data.leakage.compare_sets import compare, overlap_sheet
+from gemix.data.leakage.perceptual_hash import distance, fingerprint
+from gemix.data.preprocessing.preprocess import preprocess
 from gemix.data.scan import Scan
 
 

@@ -5,12 +5,12 @@ import pytest
 
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.phantom import CLASSES, render_slice
-from gemix.data.pixels.body import body_mask
-from gemix.data.pixels.decode import decode_image
-from gemix.data.pixels.lungs import lung_fraction
-from gemix.data.pixels.preprocess import preprocess
-from gemix.data.scan import NotWanted, Scan
-from gemix.data.windows import apply_window
+from gemix.data.preprocessing.body import body_mask
+from gemix.data.preprocessing.decode import decode_image
+from gemix.data.preprocessing.lungs import lung_fraction
+from gemix.data.preprocessing.preprocess import preprocess
+from gemix.data.preprocessing.windows import apply_window
+from gemix.data.scan import Scan, ScanFiltered
 
 SIZE = 192
 AIR, LUNG, FAT, MUSCLE = -1000, -850, -100, 40  # HU
@@ -99,7 +99,7 @@ def test_slices_with_too_little_lung_are_left_out_by_name_of_the_setting():
     np.testing.assert_array_equal(
         preprocess(with_lungs, config), preprocess(with_lungs, DataConfig(resolution=32))
     )
-    with pytest.raises(NotWanted, match="min_lung_fraction"):
+    with pytest.raises(ScanFiltered, match="min_lung_fraction"):
         preprocess(without, config)
     preprocess(without, DataConfig(resolution=32))
 
@@ -110,7 +110,7 @@ def test_in_a_given_box_its_own_body_counts():
     config = DataConfig(resolution=32, min_lung_fraction=0.3)
     left, right = (0, 0, SIZE, SIZE), (SIZE, 0, 2 * SIZE, SIZE)
     preprocess(Scan(pixels=pair, is_hounsfield=True, box=left), config)
-    with pytest.raises(NotWanted):
+    with pytest.raises(ScanFiltered):
         preprocess(Scan(pixels=pair, is_hounsfield=True, box=right), config)
 
 

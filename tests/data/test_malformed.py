@@ -14,7 +14,7 @@ from PIL import Image
 from gemix.data.config import DataConfig
 from gemix.data.prepare import QUARANTINE, prepare_here
 from gemix.data.sources import open_source
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 

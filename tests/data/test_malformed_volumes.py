@@ -14,10 +14,10 @@ from dicom_files import CANARY, CANARY_UID, CORONAL, SALT, assert_no_canary, wri
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
 from gemix.data.config import DataConfig
-from gemix.data.manifest import Manifest
 from gemix.data.prepare import QUARANTINE, prepare_here
+from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 GOOD = 10  # slices or volumes a class
 SIDE = 32

@@ -13,12 +13,12 @@ import pytest
 from listings import undated
 from PIL import Image
 
+from gemix.core.errors import DataError
 from gemix.data.config import DataConfig
 from gemix.data.prepare import prepare_here
-from gemix.data.reading import read_images
-from gemix.data.sources.medmnist import MedMnistSource
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.data.shards.reading import read_images
+from gemix.data.sources.medmnist.source import MedMnistSource
+from gemix.io.storage import Store
 
 SIZES = {"train": 9, "val": 6, "test": 6}
 MEBIBYTES = 32  # of zeros in an archive of less than one

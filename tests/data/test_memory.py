@@ -11,8 +11,8 @@ import pytest
 from gemix.data.config import DataConfig
 from gemix.data.prepare import prepare_here
 from gemix.data.scan import Scan
-from gemix.data.sources import Item, Items, Listing
-from gemix.storage import Store
+from gemix.data.sources import Listing, ScanRef, ScanRefs
+from gemix.io.storage import Store
 
 SIDE = 16
 
@@ -25,7 +25,7 @@ class Endless:
 
     def list(self, spread):
         items = (
-            Item(
+            ScanRef(
                 key=f"patient-{i // 10:06d}/slice-{i % 10:03d}",
                 class_index=2 * i // self.count,
                 group=f"patient-{i // 10:06d}",
@@ -33,7 +33,7 @@ class Endless:
             )
             for i in range(self.count)
         )
-        return Listing(classes=("a", "b"), items=Items.of(items), listed=self.count)
+        return Listing(classes=("a", "b"), items=ScanRefs.of(items), listed=self.count)
 
     def load(self, item):
         number = int(item.key[8:14]) * 10 + int(item.key[-3:])

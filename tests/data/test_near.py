@@ -7,9 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gemix.data.leakage import near
-from gemix.data.leakage.fingerprint import COPY_BYTES, Fingerprints, distance, fingerprint
-from gemix.data.leakage.near import MAX_BITS, MIN_CORRELATION, near_blocks, near_pairs
+from gemix.data.leakage import near_duplicates as near
+from gemix.data.leakage.near_duplicates import MAX_BITS, MIN_CORRELATION, near_blocks, near_pairs
+from gemix.data.leakage.perceptual_hash import COPY_BYTES, Fingerprints, distance, fingerprint
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import pytest
 from listings import undated
 from nifti_files import patch, save, volume, write_archive
 
+from gemix.core.errors import DataError
 from gemix.data.config import DataConfig
 from gemix.data.phantom import render_slice
 from gemix.data.prepare import prepare_here
-from gemix.data.scan import BadImage
-from gemix.data.sources.nifti import NiftiSource
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.data.scan import InvalidImageError
+from gemix.data.sources.nifti.source import NiftiSource
+from gemix.io.storage import Store
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_what_cannot_be_opened_is_set_aside(root, misname):
     assert listing.listed == len(listing.items) + 1 == 11
     assert any("did not follow 1 linked folders" in note for note in listing.notes)
     (item,) = (item for item in listing.items if item.key == "b/p4.nii")
-    with pytest.raises(BadImage, match="a link to a file that is not there"):
+    with pytest.raises(InvalidImageError, match="a link to a file that is not there"):
         source.load(item)
 
 

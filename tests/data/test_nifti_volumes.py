@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from nifti_files import patch, save, slices_of, volume, write_archive
 
-from gemix.data.scan import BadImage, NotWanted
-from gemix.data.sources.nifti import NiftiSource
+from gemix.data.scan import InvalidImageError, ScanFiltered
+from gemix.data.sources.nifti.source import NiftiSource
 
 ALL_AXES = ["LPS", "RAS", "LAS", "RPI", "SAL", "PIR", "ASR"]
 
@@ -84,7 +84,7 @@ def test_a_slice_that_is_not_finite_is_bad_and_its_neighbours_are_not(root, bad)
     save(root / "b" / "p2.nii", values, dtype=np.float32)
     source = NiftiSource(str(root))
     first, second, third = slices_of(source, "b/p2.nii")
-    with pytest.raises(BadImage, match="1 of 768 pixels are NaN or infinite"):
+    with pytest.raises(InvalidImageError, match="1 of 768 pixels are NaN or infinite"):
         source.load(second)
     np.testing.assert_array_equal(source.load(first).pixels, volume()[0])
     np.testing.assert_array_equal(source.load(third).pixels, volume()[2])
@@ -97,11 +97,11 @@ def test_slices_that_pad_a_volume_are_left_out_and_a_blank_volume_is_bad(root):
     save(root / "b" / "p3.nii", np.full_like(values, 7))
     source = NiftiSource(str(root))
     first, *others = slices_of(source, "b/p2.nii")
-    with pytest.raises(NotWanted, match=r"^blank$"):
+    with pytest.raises(ScanFiltered, match=r"^blank$"):
         source.load(first)
     np.testing.assert_array_equal([source.load(item).pixels for item in others], volume()[1:])
     for item in slices_of(source, "b/p3.nii"):
-        with pytest.raises(BadImage, match="all of its voxels have one value"):
+        with pytest.raises(InvalidImageError, match="all of its voxels have one value"):
             source.load(item)
 
 
@@ -132,7 +132,7 @@ def test_a_header_that_cannot_be_used_is_one_bad_image(root, fields, reason):
     (item,) = [item for item in listing.items if item.key == "b/p2.nii"]
     assert item.class_index == 1
     assert any("1 volumes cannot be cut" in note for note in listing.notes)
-    with pytest.raises(BadImage, match=reason):
+    with pytest.raises(InvalidImageError, match=reason):
         source.load(item)
     assert len(listing.items) == 7
 
@@ -151,9 +151,9 @@ def test_no_volume_at_all_is_a_bad_image(root, data, reason):
     source = NiftiSource(str(root))
     items = {item.key: item for item in source.list().items}
     for name in ("b/junk.nii", "b/junk2.nii.gz"):
-        with pytest.raises(BadImage):
+        with pytest.raises(InvalidImageError):
             source.load(items[name])
-    with pytest.raises(BadImage, match=reason):
+    with pytest.raises(InvalidImageError, match=reason):
         source.load(items["b/junk.nii"])
 
 
@@ -165,7 +165,7 @@ def test_a_truncated_volume_is_bad_slice_by_slice(root, name):
     items = slices_of(source, name)
     assert len(items) == 3
     for item in items:
-        with pytest.raises(BadImage, match="copy it again"):
+        with pytest.raises(InvalidImageError, match="copy it again"):
             source.load(item)
 
 
@@ -188,7 +188,7 @@ def test_a_volume_is_decoded_once_for_its_slices_and_not_pickled(root):
     (root / "b" / "p2.nii").unlink()
     np.testing.assert_array_equal(source.load(second).pixels, volume(seed=1)[1])
     copy = pickle.loads(pickle.dumps(source))
-    with pytest.raises(BadImage, match=r"p2\.nii"):
+    with pytest.raises(InvalidImageError, match=r"p2\.nii"):
         copy.load(second)
 
 
@@ -196,5 +196,5 @@ def test_a_volume_that_shrank_after_listing_is_a_bad_image(root):
     source = NiftiSource(str(root))
     last = slices_of(source, "b/p2.nii")[-1]
     save(root / "b" / "p2.nii", volume(slices=2))
-    with pytest.raises(BadImage, match="only 2 slices"):
+    with pytest.raises(InvalidImageError, match="only 2 slices"):
         source.load(last)

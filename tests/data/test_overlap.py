@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gemix.data.leakage.overlap import TAG, Split, check_apart, find_shared
-from gemix.data.leakage.seen import SEEN, Seen, write_seen
-from gemix.data.manifest import Manifest
-from gemix.data.shards import to_columns, write_shard
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.core.errors import DataError
+from gemix.data.leakage.overlap import TAG, Split, check_no_overlap, find_shared
+from gemix.data.leakage.provenance import SEEN, Provenance, write_provenance
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.storage import Store
 
 
 def pictures(seed, count=8):
@@ -52,7 +52,7 @@ def mixed(tmp_path):
 
 
 def test_splits_without_anything_in_common_pass(clean):
-    findings = check_apart([(Split(clean, "train"), Split(clean, s)) for s in ("val", "test")])
+    findings = check_no_overlap([(Split(clean, "train"), Split(clean, s)) for s in ("val", "test")])
     assert findings.to_json() == {"shared": [], "unknown": []}
     assert findings.tags == {} and findings.warnings == []
 
@@ -76,7 +76,7 @@ def test_shared_groups_are_counted_and_three_are_named(tmp_path):
 def test_the_refusal_names_both_sides_the_counts_examples_and_the_remedies(mixed):
     pair = (Split(mixed, "train"), Split(mixed, "test"))
     with pytest.raises(DataError) as caught:
-        check_apart([pair])
+        check_no_overlap([pair])
     text = str(caught.value)
     assert f"the train split of {mixed.url} and the test split of {mixed.url}" in text
     assert "share 2 images (test/1.png, test/4.png)" in text
@@ -84,7 +84,7 @@ def test_the_refusal_names_both_sides_the_counts_examples_and_the_remedies(mixed
 
 
 def test_overlap_that_is_allowed_is_told_and_tagged(mixed):
-    findings = check_apart([(Split(mixed, "train"), Split(mixed, "test"))], allow=True)
+    findings = check_no_overlap([(Split(mixed, "train"), Split(mixed, "test"))], allow=True)
     (shared,) = findings.to_json()["shared"]
     assert (shared["groups"], shared["images"]) == (0, 2)
     assert findings.tags[TAG].startswith("allowed: ") and "0 groups, 2 images" in findings.tags[TAG]
@@ -121,10 +121,10 @@ def test_a_set_without_the_split_shares_nothing(clean, tmp_path):
 
 def test_a_network_has_seen_what_the_one_it_started_from_has(clean, tmp_path):
     first, second = Store(tmp_path / "first"), Store(tmp_path / "second")
-    write_seen(first, [Split(clean, "train")])
+    write_provenance(first, [Split(clean, "train")])
     other = write_set(tmp_path / "other", train=(pictures(9), "z"), test=(pictures(1)[5:6], "y"))
-    write_seen(second, [Split(other, "train")], [Seen(first, "the network")])
-    seen = Seen(second, "the generator")
+    write_provenance(second, [Split(other, "train")], [Provenance(first, "the network")])
+    seen = Provenance(second, "the generator")
     assert seen.unknown == ()
     rows = pq.read_table(second.path(SEEN)).to_pylist()
     assert len(rows) == 16
@@ -132,31 +132,31 @@ def test_a_network_has_seen_what_the_one_it_started_from_has(clean, tmp_path):
         Manifest.load(store).content_digest("train") for store in (clean, other)
     }
     with pytest.raises(DataError, match=r"share 1 images \(test/0.png\).*learned from> "):
-        check_apart([(seen, Split(other, "test"))])
-    assert not check_apart([(seen, Split(clean, "test"))]).shared
+        check_no_overlap([(seen, Split(other, "test"))])
+    assert not check_no_overlap([(seen, Split(clean, "test"))]).shared
 
 
 def test_what_several_have_seen_is_kept_once(clean, tmp_path):
     generators = [Store(tmp_path / name) for name in ("one", "two")]
     for store in generators:
-        write_seen(store, [Split(clean, "train")])
+        write_provenance(store, [Split(clean, "train")])
     last = Store(tmp_path / "last")
     parts = [Split(clean, "train"), Split(clean, "val")]
-    write_seen(last, parts, [Seen(store, "the generator") for store in generators])
+    write_provenance(last, parts, [Provenance(store, "the generator") for store in generators])
     assert pq.read_table(last.path(SEEN)).num_rows == 16
-    write_seen(last, parts, [Seen(last, "itself")])
+    write_provenance(last, parts, [Provenance(last, "itself")])
     assert pq.read_table(last.path(SEEN)).num_rows == 16
 
 
 def test_a_network_without_a_record_is_passed_on_as_unknown(clean, tmp_path):
     public, trained = Store(tmp_path / "public"), Store(tmp_path / "trained")
-    write_seen(trained, [Split(clean, "train")], [Seen(public, "the network")])
+    write_provenance(trained, [Split(clean, "train")], [Provenance(public, "the network")])
     images = Store(tmp_path / "images")
-    write_seen(images, [], [Seen(trained, "the generator")])
-    seen = Seen(images, "the generator of the softmax images")
+    write_provenance(images, [], [Provenance(trained, "the generator")])
+    seen = Provenance(images, "the generator of the softmax images")
     name = f"the training images of the network in {public.url}"
     assert seen.unknown == (name,)
-    findings = check_apart([(seen, Split(clean, "test")), (seen, Split(clean, "val"))])
+    findings = check_no_overlap([(seen, Split(clean, "test")), (seen, Split(clean, "val"))])
     assert findings.to_json() == {"shared": [], "unknown": [name]}
     assert findings.warnings[0].startswith(name) and findings.tags == {}
     assert find_shared(seen, Split(clean, "train")).images == 8
@@ -165,7 +165,7 @@ def test_a_network_without_a_record_is_passed_on_as_unknown(clean, tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "changed", "other"])
 def test_a_damaged_record_is_no_clean_one(clean, tmp_path, damage):
     store = Store(tmp_path / "gan")
-    write_seen(store, [Split(clean, "train")])
+    write_provenance(store, [Split(clean, "train")])
     whole = store.read_bytes(SEEN)
     checksums = pq.read_metadata(store.path(SEEN)).row_group(0).column(1)
     last = checksums.data_page_offset + checksums.total_compressed_size - 40
@@ -176,11 +176,11 @@ def test_a_damaged_record_is_no_clean_one(clean, tmp_path, damage):
     }
     store.write_bytes(SEEN, broken[damage])
     with pytest.raises(DataError, match=r"(?s)seen\.parquet: cannot be read.*--overwrite"):
-        check_apart([(Seen(store, "the generator"), Split(clean, "test"))])
+        check_no_overlap([(Provenance(store, "the generator"), Split(clean, "test"))])
 
 
 def test_records_live_in_buckets_too(bucket, tmp_path):
     data = write_set(f"{bucket}/data", train=(pictures(1), "a"), test=(pictures(1)[:2], "b"))
     gan = Store(f"{bucket}/gan")
-    write_seen(gan, [Split(data, "train")])
-    assert find_shared(Seen(gan, "the generator"), Split(data, "test")).images == 2
+    write_provenance(gan, [Split(data, "train")])
+    assert find_shared(Provenance(gan, "the generator"), Split(data, "test")).images == 2

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from parquet_files import ROWS, columns, write
 
-from gemix.data.scan import BadImage
-from gemix.data.sources.parquet import ParquetSource
-from gemix.errors import DataError
+from gemix.core.errors import DataError
+from gemix.data.scan import InvalidImageError
+from gemix.data.sources.parquet.source import ParquetSource
 
 BOMB = 8 * 2**20  # bytes of a value that takes a few KiB in a file, however often it is there
 
@@ -55,7 +55,7 @@ def test_images_larger_than_their_sizes_say_are_not_decoded(
     source = make_packed(image=repeated(bytes(BOMB)), checksum=None, **changes)
     items, before = source.list().items, arrow_peak()
     for item in items:
-        with pytest.raises(BadImage, match=reason):
+        with pytest.raises(InvalidImageError, match=reason):
             source.load(item)
     assert arrow_peak() == before < 2 * BOMB  # what it took to write the file
 
@@ -66,7 +66,7 @@ def test_large_values_among_many_rows_are_decoded_few_at_a_time(make_packed, arr
     source = make_packed(count, image=repeated(bytes(BOMB), count), checksum=None, **sides)
     items = source.list().items
     for row in (0, 100):
-        with pytest.raises(BadImage, match=f"{BOMB} bytes for 128 x 128 pixels"):
+        with pytest.raises(InvalidImageError, match=f"{BOMB} bytes for 128 x 128 pixels"):
             source.load(items[row])
     assert arrow_peak() < 12 * BOMB  # two batches of four values and what they are unpacked from
 

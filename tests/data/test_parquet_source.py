@@ -12,14 +12,14 @@ import pytest
 from listings import undated
 from parquet_files import ROWS, columns, images, write
 
+from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.prepare import prepare_here
-from gemix.data.reading import read_images
-from gemix.data.scan import BadImage
+from gemix.data.scan import InvalidImageError
+from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
-from gemix.data.sources.parquet import ParquetSource
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.data.sources.parquet.source import ParquetSource
+from gemix.io.storage import Store
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_a_row_that_cannot_be_used_is_a_bad_image(make, changes, reason):
     if changes.get("image"):
         changes = {"image": pa.nulls(ROWS, pa.binary())}
     source = make(**changes)
-    with pytest.raises(BadImage, match=reason):
+    with pytest.raises(InvalidImageError, match=reason):
         source.load(source.list().items[0])
 
 
@@ -218,7 +218,7 @@ def test_damaged_pixels_are_bad_images_and_other_row_groups_are_not(make, tmp_pa
     for item in items:
         row = int(item.key[-6:])
         if row < 70:
-            with pytest.raises(BadImage, match=r"damaged row group.*copy the file again"):
+            with pytest.raises(InvalidImageError, match=r"damaged row group.*copy the file again"):
                 source.load(item)
         else:
             np.testing.assert_array_equal(source.load(item).pixels, images(ROWS)[row])
@@ -228,10 +228,10 @@ def test_a_file_that_shrank_or_went_after_listing_is_a_bad_image(make, tmp_path)
     source = make()
     last = source.list().items[-1]
     write(tmp_path / "set" / "one.parquet", columns(count=10))
-    with pytest.raises(BadImage, match="only 10 rows now"):
+    with pytest.raises(InvalidImageError, match="only 10 rows now"):
         source.load(last)
     (tmp_path / "set" / "one.parquet").unlink()
-    with pytest.raises(BadImage, match=r"one\.parquet"):
+    with pytest.raises(InvalidImageError, match=r"one\.parquet"):
         source.load(last)
 
 
@@ -261,7 +261,7 @@ def test_a_row_of_another_kind_does_not_cost_the_rows_beside_it(make):
     for item in source.list().items:
         row = int(item.key[-6:])
         if row in (3, 5):
-            with pytest.raises(BadImage, match=r"3 channels|9000 x 10"):
+            with pytest.raises(InvalidImageError, match=r"3 channels|9000 x 10"):
                 source.load(item)
         else:
             np.testing.assert_array_equal(source.load(item).pixels, images(ROWS)[row])

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.card import CARD
+from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.pixels.contact_sheet import CONTACT_SHEET
+from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET
+from gemix.data.dataset_card.markdown import CARD
 from gemix.data.prepare import QUARANTINE, find, prepare_here
-from gemix.data.reading import read_images
+from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 
 def prepared(config, path):

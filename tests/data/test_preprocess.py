@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gemix.core.config_schema import InvalidConfig
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.phantom import CLASSES, render_slice
-from gemix.data.pixels.body import body_mask, bounding_box
-from gemix.data.pixels.decode import decode_image
-from gemix.data.pixels.preprocess import preprocess
-from gemix.data.scan import BadImage, Scan
-from gemix.data.windows import apply_window
-from gemix.schema import InvalidConfig
+from gemix.data.preprocessing.body import body_mask, bounding_box
+from gemix.data.preprocessing.decode import decode_image
+from gemix.data.preprocessing.preprocess import preprocess
+from gemix.data.preprocessing.windows import apply_window
+from gemix.data.scan import InvalidImageError, Scan
 
 CONFIG = DataConfig(resolution=64)
 
@@ -79,12 +79,12 @@ def test_a_given_box_is_kept_in_shape():
 )
 def test_a_box_outside_the_image_is_refused(box):
     pixels = np.arange(12000).reshape(100, 120) % 256
-    with pytest.raises(BadImage, match=r"does not fit the image of 120 x 100 pixels"):
+    with pytest.raises(InvalidImageError, match=r"does not fit the image of 120 x 100 pixels"):
         preprocess(grey(pixels, box), CONFIG)
 
 
 def test_a_blank_image_is_refused():
-    with pytest.raises(BadImage, match="blank: every pixel has the value 7"):
+    with pytest.raises(InvalidImageError, match="blank: every pixel has the value 7"):
         preprocess(grey(np.full((64, 64), 7)), CONFIG)
 
 

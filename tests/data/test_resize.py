@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.pixels.resize import resized
+from gemix.data.preprocessing.resize import resized
 
 
 @pytest.mark.parametrize(

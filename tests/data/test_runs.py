@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from gemix.data.config import DataConfig
-from gemix.data.manifest import SPLITS
 from gemix.data.prepare import prepare_here
-from gemix.data.reading import read_images
+from gemix.data.shards.manifest import SPLITS
+from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 
 def groups_of(root, out, **changes) -> dict[str, str]:

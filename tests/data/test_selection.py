@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from gemix.data.prepare.selection import every_kth
-from gemix.data.sources import Item, Items, Listing
+from gemix.data.sources import Listing, ScanRef, ScanRefs
 
 
 def listing(*runs):
-    items = [Item(key=f"{c}/{g}/{i}", class_index=c, group=g) for c, g, n in runs for i in range(n)]
-    return Listing(classes=("a", "b"), items=Items.of(items), listed=len(items), notes=("found",))
+    items = [
+        ScanRef(key=f"{c}/{g}/{i}", class_index=c, group=g) for c, g, n in runs for i in range(n)
+    ]
+    return Listing(
+        classes=("a", "b"), items=ScanRefs.of(items), listed=len(items), notes=("found",)
+    )
 
 
 def test_every_third_slice_of_each_patient_is_kept():

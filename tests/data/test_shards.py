@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.reading import read_images
-from gemix.data.shards import SCHEMA, to_columns, write_shard
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.core.errors import DataError
+from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.data.shards.reading import read_images
+from gemix.data.shards.schema import SCHEMA, to_columns, write_shard
+from gemix.io.storage import Store
 
 CLASSES = ("ill", "well")
 

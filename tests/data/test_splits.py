@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gemix.data.config import DataConfig
-from gemix.data.manifest import SPLITS
 from gemix.data.prepare.splits import TEST, TRAIN, VAL, assign
+from gemix.data.shards.manifest import SPLITS
 
 CONFIG = DataConfig(val_fraction=0.15, test_fraction=0.2)
 CLASSES = ("a", "b", "c")

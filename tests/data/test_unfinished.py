@@ -13,12 +13,12 @@ import time
 import numpy as np
 import pytest
 
+from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.manifest import MANIFEST
 from gemix.data.prepare import find, prepare, prepare_here
+from gemix.data.shards.manifest import MANIFEST
 from gemix.data.sources import open_source
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 CONFIG = DataConfig(
     resolution=32,

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.shards import to_columns, write_shard
-from gemix.data.verify import Finding, verify
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.core.errors import DataError
+from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.data.shards.verify import Finding, verify
+from gemix.io.storage import Store
 
 SHARDS = {"train-0.parquet": "train", "train-1.parquet": "train", "val-0.parquet": "val"}
 

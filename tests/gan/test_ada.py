@@ -13,12 +13,13 @@ from test_training import ARCHITECTURE as LARGER
 from test_training import CPU, tiny_config
 from torch import nn
 
+from gemix.core.distributed import Workers
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.distributed import Workers
-from gemix.gan.state import TrainingState, new_state
-from gemix.gan.stylegan2_ada import StyleGAN2ADATrainer
-from gemix.gan.training import train
+from gemix.gan.data.batch_split import local_indices
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.training.loop import train
+from gemix.gan.training.state import TrainingState, new_state
+from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 
 SIZES = {"mapping_layers": 1, "channel_base": 32, "channel_max": 4}
 ARCHITECTURE = dataclasses.replace(LARGER, resolution=8, label_dim=0, d_mapping_layers=1, **SIZES)
@@ -55,7 +56,7 @@ class Judge(nn.Module):
         return []
 
 
-class Signs(TrainingImages):
+class Signs(InMemoryDataset):
     """Real images that are bright where a table of signs [steps, batch] has 1, dark where -1."""
 
     def __init__(self, table: np.ndarray):
@@ -190,7 +191,7 @@ def run_worker(rank: int, size: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_workers_follow_the_mean_over_the_samples_of_all(tmp_path):
-    assert Workers(0, 2).positions(BATCH, 4) == list(range(BATCH))[EVEN]
+    assert local_indices(Workers(0, 2), BATCH, 4) == list(range(BATCH))[EVEN]
     mp.spawn(run_worker, args=(2, str(tmp_path)), nprocs=2)
     alone = followed(shared_table(), p=0.3)
     assert alone[1] == pytest.approx([0.5625, 0.625])

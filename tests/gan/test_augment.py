@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from gemix.gan.augment import AUGMENT_SETS, Augmenter
-from gemix.gan.augment_set import AugmentSet
-from gemix.gan.geometry import rotate, scale, translate, warp
-from gemix.randomness import Stream
+from gemix.core.rng import Stream
+from gemix.gan.augment.augment_set import AugmentSet
+from gemix.gan.augment.augmenter import AUGMENT_SETS, Augmenter
+from gemix.gan.augment.geometry import rotate, scale, translate, warp
 
 
 def smooth_images(count: int = 2, size: int = 32, channels: int = 1) -> torch.Tensor:

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gemix.gan.augment import AUGMENT_SETS, Augmenter
-from gemix.gan.augment_set import AugmentSet, Draws
-from gemix.gan.colour import colour_transform, recolour
-from gemix.gan.geometry import rotate, scale, warp
-from gemix.randomness import Stream
+from gemix.core.rng import Stream
+from gemix.gan.augment.augment_set import AugmentSet, Draws
+from gemix.gan.augment.augmenter import AUGMENT_SETS, Augmenter
+from gemix.gan.augment.color import colour_transform, recolour
+from gemix.gan.augment.geometry import rotate, scale, warp
 
 STRENGTH = {"brightness": 0.2, "contrast": 0.5, "lumaflip": 1.0, "hue": 1.0, "saturation": 1.0}
 NORMAL, UNIFORM = 0.7, 0.8  # every random number of the kind

@@ -10,14 +10,19 @@ import pytest
 from safetensors.torch import load, save
 from test_training import ARCHITECTURE, CPU, origin, tiny_config
 
-from gemix.errors import CheckpointError
-from gemix.gan.best import BEST, keep_best, read_best, save_best_generator
-from gemix.gan.checkpoint import check_resumable, checkpoints, save_checkpoint
-from gemix.gan.stages import resume_or_start
-from gemix.gan.state import new_state
-from gemix.gan.trained import load_generator, load_weights, save_generator, save_imported
-from gemix.gan.transfer import Weights
-from gemix.storage import Store
+from gemix.core.errors import CheckpointError
+from gemix.gan.checkpoints.best_snapshot import BEST, read_best, save_best_generator, save_if_best
+from gemix.gan.checkpoints.checkpoint import check_resumable, checkpoints, save_checkpoint
+from gemix.gan.checkpoints.generator_io import (
+    load_generator,
+    load_weights,
+    save_generator,
+    save_imported,
+)
+from gemix.gan.checkpoints.transfer import Weights
+from gemix.gan.training.stages import resume_or_start
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
 
 CONFIG = tiny_config()
 TO_THE_ONE_BEFORE = r"delete .*checkpoint-00000002\.json to go on from the checkpoint before it"
@@ -177,7 +182,7 @@ def test_imported_networks_that_are_damaged_are_named(tmp_path, harm):
 @pytest.mark.parametrize("harm", ["cut", "list", {"sha256": "0" * 64}])
 def test_a_best_generator_that_is_damaged_is_named(store, harm):
     state = new_state(ARCHITECTURE, CONFIG, CPU)
-    keep_best(store, state, origin(CONFIG), 0.5, {"figure": "kid"})
+    save_if_best(store, state, origin(CONFIG), 0.5, {"figure": "kid"})
     harm_json(store, BEST, harm)
     with pytest.raises(CheckpointError, match=r"best.*metrics\.use_best=false"):
         save_best_generator(store)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from test_training import ARCHITECTURE, CPU, tiny_config
 
-from gemix.errors import CheckpointError
-from gemix.gan.best import keep_best, read_best, save_best_generator
-from gemix.gan.checkpoint import Origin
-from gemix.gan.state import new_state
-from gemix.gan.trained import load_generator
-from gemix.storage import Store
+from gemix.core.errors import CheckpointError
+from gemix.gan.checkpoints.best_snapshot import read_best, save_best_generator, save_if_best
+from gemix.gan.checkpoints.checkpoint import TrainingSpec
+from gemix.gan.checkpoints.generator_io import load_generator
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
 
 MEASURED = {"figure": "kid", "images": 100, "extractor": "toy"}
 
@@ -22,10 +22,10 @@ def store(tmp_path) -> Store:
 
 
 @pytest.fixture(scope="module")
-def origin() -> Origin:
+def origin() -> TrainingSpec:
     config = tiny_config()
     classes = tuple("abc"[: ARCHITECTURE.label_dim])
-    return Origin(architecture=ARCHITECTURE, config=config, classes=classes, data_digest="d")
+    return TrainingSpec(architecture=ARCHITECTURE, config=config, classes=classes, data_digest="d")
 
 
 def state_at(step: int):
@@ -36,22 +36,22 @@ def state_at(step: int):
 
 def test_only_a_lower_score_replaces_the_best(store, origin):
     assert read_best(store) is None
-    assert keep_best(store, state_at(10), origin, 0.5, MEASURED)
-    assert not keep_best(store, state_at(20), origin, 0.5, MEASURED)
-    assert keep_best(store, state_at(30), origin, 0.4, MEASURED)
-    assert not keep_best(store, state_at(40), origin, 0.6, MEASURED)
+    assert save_if_best(store, state_at(10), origin, 0.5, MEASURED)
+    assert not save_if_best(store, state_at(20), origin, 0.5, MEASURED)
+    assert save_if_best(store, state_at(30), origin, 0.4, MEASURED)
+    assert not save_if_best(store, state_at(40), origin, 0.6, MEASURED)
     assert store.list() == ["best-00000030.safetensors", "best.json"]
     assert read_best(store)["score"] == 0.4
 
 
 def test_a_score_of_another_measure_replaces_it(store, origin):
-    keep_best(store, state_at(10), origin, 0.1, MEASURED)
-    assert keep_best(store, state_at(20), origin, 0.9, MEASURED | {"extractor": "other"})
+    save_if_best(store, state_at(10), origin, 0.1, MEASURED)
+    assert save_if_best(store, state_at(20), origin, 0.9, MEASURED | {"extractor": "other"})
 
 
 def test_the_best_becomes_the_generator(store, origin):
     best = state_at(10)
-    keep_best(store, best, origin, 0.1, MEASURED)
+    save_if_best(store, best, origin, 0.1, MEASURED)
     checksum = save_best_generator(store)
     loaded = load_generator(store)
     assert loaded.checksum == checksum
@@ -61,21 +61,21 @@ def test_the_best_becomes_the_generator(store, origin):
 
 
 def test_a_kill_between_weights_and_json_leaves_the_old_best(store, origin, monkeypatch):
-    keep_best(store, state_at(10), origin, 0.5, MEASURED)
+    save_if_best(store, state_at(10), origin, 0.5, MEASURED)
 
     def killed(name, value):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(store, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
-        keep_best(store, state_at(20), origin, 0.4, MEASURED)
+        save_if_best(store, state_at(20), origin, 0.4, MEASURED)
     monkeypatch.undo()
     assert read_best(store)["score"] == 0.5
     assert save_best_generator(store) == read_best(store)["sha256"]
 
 
 def test_damaged_weights_are_refused(store, origin):
-    keep_best(store, state_at(10), origin, 0.5, MEASURED)
+    save_if_best(store, state_at(10), origin, 0.5, MEASURED)
     data = store.read_bytes("best-00000010.safetensors")
     store.write_bytes("best-00000010.safetensors", data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CheckpointError, match="damaged"):

@@ -10,16 +10,17 @@ import torch
 from test_training import ARCHITECTURE, CPU, disks, tiny_config
 from torch import nn
 
-from gemix.gan import losses
-from gemix.gan.architecture import Architecture
-from gemix.gan.cgan import CganDiscriminator, CganGenerator
-from gemix.gan.cgan_training import CganTrainer
+from gemix.core.distributed import Workers
+from gemix.core.rng import Stream
 from gemix.gan.config import GanConfig, SamplingConfig
-from gemix.gan.distributed import Workers
+from gemix.gan.data.batch_split import local_indices
+from gemix.gan.losses import functional as losses
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.models.cgan import CganDiscriminator, CganGenerator
 from gemix.gan.sampling import sample_images
-from gemix.gan.state import new_state
-from gemix.gan.training import train
-from gemix.randomness import Stream
+from gemix.gan.training.cgan import CganTrainer
+from gemix.gan.training.loop import train
+from gemix.gan.training.state import new_state
 
 LOGITS = torch.tensor([[0.0], [2.0], [-1.0], [30.0], [-30.0]])
 
@@ -120,7 +121,7 @@ def test_the_generator_that_is_sampled_is_the_one_that_is_trained():
 
 def test_any_even_share_of_the_batch_will_do():
     config = GanConfig(method="cgan", batch=6, mbstd_group_size=4)
-    assert [Workers(rank, 6).positions(6, config.sample_group) for rank in range(6)] == [
+    assert [local_indices(Workers(rank, 6), 6, config.sample_group) for rank in range(6)] == [
         [rank] for rank in range(6)
     ]
 

@@ -17,17 +17,17 @@ import torch
 from test_training import ARCHITECTURE as LARGER
 from test_training import CPU, assert_same, tiny_config, weights
 
-from gemix.gan.checkpoint import Origin, save_checkpoint
-from gemix.gan.compiled import CompileError
+from gemix.core.distributed import Workers
+from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.distributed import Workers
-from gemix.gan.methods import METHODS
-from gemix.gan.stages import resume_or_start
-from gemix.gan.state import TrainingState, new_state
-from gemix.gan.trainers import TRAINERS
-from gemix.gan.training import train
-from gemix.storage import Store
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.models.registry import METHODS
+from gemix.gan.training.compile import CompileError
+from gemix.gan.training.loop import train
+from gemix.gan.training.registry import TRAINERS
+from gemix.gan.training.stages import resume_or_start
+from gemix.gan.training.state import TrainingState, new_state
+from gemix.io.storage import Store
 
 SIZES = {"mapping_layers": 1, "channel_base": 64, "channel_max": 8}
 ARCHITECTURE = dataclasses.replace(LARGER, resolution=8, d_mapping_layers=1, **SIZES)
@@ -61,7 +61,7 @@ def no_graphs_of_other_tests():
 def front_end(monkeypatch):
     """Compiles without generating code."""
     patched = functools.partial(torch.compile, backend="aot_eager")
-    monkeypatch.setattr("gemix.gan.compiled.torch.compile", patched)
+    monkeypatch.setattr("gemix.gan.training.compile.torch.compile", patched)
 
 
 def config(**changes) -> GanConfig:
@@ -69,16 +69,16 @@ def config(**changes) -> GanConfig:
     return tiny_config(**(SIZES | settings | changes))
 
 
-def noise_images(architecture=ARCHITECTURE) -> TrainingImages:
+def noise_images(architecture=ARCHITECTURE) -> InMemoryDataset:
     rng = np.random.default_rng(0)
     side, classes = architecture.resolution, architecture.label_dim
     images = rng.integers(0, 256, (40, architecture.img_channels, side, side), dtype=np.uint8)
     labels = np.eye(max(classes, 1), dtype=np.float32)[np.arange(40) % max(classes, 1), :classes]
-    return TrainingImages(images, labels, seed=3)
+    return InMemoryDataset(images, labels, seed=3)
 
 
-def origin(settings: GanConfig) -> Origin:
-    return Origin(
+def origin(settings: GanConfig) -> TrainingSpec:
+    return TrainingSpec(
         architecture=ARCHITECTURE, config=settings, classes=("a", "b", "c"), data_digest="d"
     )
 
@@ -86,10 +86,10 @@ def origin(settings: GanConfig) -> Origin:
 class Apart(Workers):
     """One of several workers, who keeps its gradients to itself."""
 
-    def average(self, gradients):
+    def all_reduce_grads(self, gradients):
         pass
 
-    def mean(self, value):
+    def all_reduce_mean(self, value):
         return value
 
 
@@ -196,6 +196,6 @@ def test_a_failing_compiler_is_told_with_its_remedy(monkeypatch):
         raise OSError("no C++ compiler")
 
     patched = functools.partial(torch.compile, backend=backend)
-    monkeypatch.setattr("gemix.gan.compiled.torch.compile", patched)
+    monkeypatch.setattr("gemix.gan.training.compile.torch.compile", patched)
     with pytest.raises(CompileError, match=r"no C\+\+ compiler.*gan\.compile=false"):
         trained(config())

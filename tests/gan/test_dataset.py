@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from gemix.data.manifest import Manifest
-from gemix.data.reading import read_images
-from gemix.data.shards import to_columns, write_shard
-from gemix.data.stream import read_rows, read_soft_labels
-from gemix.errors import DataError
-from gemix.gan.dataset import TrainingData, TrainingImages
-from gemix.gan.distributed import Workers
-from gemix.gan.order import Order
-from gemix.gan.streaming import StreamedImages
-from gemix.storage import Store
+from gemix.core.distributed import Workers
+from gemix.core.errors import DataError
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.partial_reading import read_rows, read_soft_labels
+from gemix.data.shards.reading import read_images
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.gan.data.batch_split import local_indices
+from gemix.gan.data.dataset import InMemoryDataset, TrainingDataset
+from gemix.gan.data.shuffle_order import ShuffleOrder
+from gemix.gan.data.streaming import StreamingDataset
+from gemix.io.storage import Store
 
 SHARD_ROWS = (7, 12, 1, 9, 12, 9)  # 50 images
 COUNT = sum(SHARD_ROWS)
@@ -70,11 +71,11 @@ def open_data(
     seed: int = 3,
     window_rows: int = 20,
     asked: Callable[[dict], None] = lambda wanted: None,
-) -> TrainingData:
-    order = Order(seed, SHARD_ROWS, window_rows)
+) -> TrainingDataset:
+    order = ShuffleOrder(seed, SHARD_ROWS, window_rows)
     if reader == "memory":
         real = read_images([store.url], "train")
-        return TrainingImages(real.images, real.soft_labels, seed, order=order)
+        return InMemoryDataset(real.images, real.soft_labels, seed, order=order)
     manifest = Manifest.load(store)
     shards = [shard for shard in manifest.shards if shard.split == "train"]
 
@@ -83,7 +84,7 @@ def open_data(
         for number in reversed(wanted):
             yield number, read_rows(store, manifest, shards[number], wanted[number])
 
-    return StreamedImages(read_soft_labels(store, manifest, "train"), (1, 8, 8), read, order)
+    return StreamingDataset(read_soft_labels(store, manifest, "train"), (1, 8, 8), read, order)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def opened(request, store):
     """Opens the set with one of the readers."""
     made = []
 
-    def make(**settings) -> TrainingData:
+    def make(**settings) -> TrainingDataset:
         made.append(open_data(request.param, store, **settings))
         return made[-1]
 
@@ -105,7 +106,7 @@ def opened(request, store):
         data.close()
 
 
-def shown(data: TrainingData, steps: range, batch: int) -> list[int]:
+def shown(data: TrainingDataset, steps: range, batch: int) -> list[int]:
     return [n for step in steps for n in numbers(data.real_batch(step, batch, range(batch))[0])]
 
 
@@ -135,7 +136,7 @@ def test_the_order_is_a_matter_of_the_seed(opened):
 @pytest.mark.parametrize("size", [2, 4])
 def test_the_global_batch_is_the_same_for_any_number_of_workers(opened, size):
     batch, alone = 16, opened()
-    shares = [Workers(rank, size).positions(batch, 4) for rank in range(size)]
+    shares = [local_indices(Workers(rank, size), batch, 4) for rank in range(size)]
     readers = [opened() for _ in shares]
     for step in range(8):
         images, labels = alone.real_batch(step, batch, range(batch))
@@ -182,14 +183,14 @@ def test_both_readers_give_the_same(store):
 
 def test_a_set_of_one_window_is_shuffled_as_a_whole(store):
     real = read_images([store.url], "train")
-    plain = TrainingImages(real.images, real.soft_labels, seed=3)
+    plain = InMemoryDataset(real.images, real.soft_labels, seed=3)
     stream = open_data("stream", store, window_rows=COUNT)
     assert shown(stream, range(12), 8) == shown(plain, range(12), 8)
     stream.close()
 
 
 def test_windows_hold_no_more_than_they_may():
-    order, seen = Order(1, [10] * 30, window_rows=45), set()
+    order, seen = ShuffleOrder(1, [10] * 30, window_rows=45), set()
     sample = 0
     while sample < 300:
         window = order.window_of(sample)
@@ -223,9 +224,12 @@ def test_memory_is_bounded_by_the_window_and_not_by_the_set():
     shards, rows, side, window_rows = 64, 64, 32, 256
     pixels = lambda: np.zeros((rows, 1, side, side), np.uint8)  # noqa: E731
     read = lambda wanted: ((shard, pixels()[: len(rows)]) for shard, rows in wanted.items())  # noqa: E731
-    labels, order = np.ones((shards * rows, 1), np.float32), Order(0, [rows] * shards, window_rows)
+    labels, order = (
+        np.ones((shards * rows, 1), np.float32),
+        ShuffleOrder(0, [rows] * shards, window_rows),
+    )
     tracemalloc.start()
-    data = StreamedImages(labels, (1, side, side), read, order)
+    data = StreamingDataset(labels, (1, side, side), read, order)
     for step in range(order.total // 16):
         data.real_batch(step, 16, range(16))
     data.close()
@@ -264,4 +268,4 @@ def test_shards_stream_from_a_bucket(bucket, store):
 
 def test_a_set_without_images_is_refused():
     with pytest.raises(DataError, match="no training images"):
-        StreamedImages(np.ones((0, 3)), (1, 8, 8), lambda wanted: (), Order(0, [], 1))
+        StreamingDataset(np.ones((0, 3)), (1, 8, 8), lambda wanted: (), ShuffleOrder(0, [], 1))

@@ -12,19 +12,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from test_dataset import SHARD_ROWS, numbers, pictures, soft_labels
 
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.distributed import Workers
-from gemix.gan.exchange import Exchange
-from gemix.gan.order import Order
-from gemix.gan.streaming import StreamedImages
+from gemix.core.distributed import Workers
+from gemix.gan.data.batch_split import local_indices
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.data.gloo_channel import GlooChannel
+from gemix.gan.data.shuffle_order import ShuffleOrder
+from gemix.gan.data.streaming import StreamingDataset
 
 BATCH = 16
 FORWARD = [0, 1, 2, 3, 4, 5]  # two epochs of 50 images in windows of 20, which end within batches
 JUMPS = [2, 3, 9]  # as a training that diverged goes back
 
 
-def order() -> Order:
-    return Order(3, SHARD_ROWS, window_rows=20)
+def order() -> ShuffleOrder:
+    return ShuffleOrder(3, SHARD_ROWS, window_rows=20)
 
 
 def run_worker(rank: int, size: int, folder: str) -> None:
@@ -40,13 +41,13 @@ def run_worker(rank: int, size: int, folder: str) -> None:
         for shard in reversed(wanted):
             yield shard, images[bounds[shard] : bounds[shard + 1]][wanted[shard]]
 
-    def show(data: StreamedImages, steps: list[int]) -> list:
+    def show(data: StreamingDataset, steps: list[int]) -> list:
         batches = [data.real_batch(step, BATCH, positions) for step in steps]
         return [(numbers(batch), labels.tolist()) for batch, labels in batches]
 
-    positions = Workers.current().positions(BATCH, 4)
-    open_data = lambda: StreamedImages(  # noqa: E731
-        soft_labels(), (1, 8, 8), read, order(), exchange=Exchange.among_workers()
+    positions = local_indices(Workers.from_process_group(), BATCH, 4)
+    open_data = lambda: StreamingDataset(  # noqa: E731
+        soft_labels(), (1, 8, 8), read, order(), exchange=GlooChannel.from_process_group()
     )
     data = open_data()
     forward = show(data, FORWARD)
@@ -65,9 +66,9 @@ def run_worker(rank: int, size: int, folder: str) -> None:
 def test_workers_read_each_shard_once_and_get_what_one_worker_gets(tmp_path, size):
     mp.spawn(run_worker, args=(size, str(tmp_path)), nprocs=size)
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(size)]
-    memory = TrainingImages(pictures(), soft_labels(), seed=3, order=order())
+    memory = InMemoryDataset(pictures(), soft_labels(), seed=3, order=order())
     for rank, worker in enumerate(told):
-        positions = Workers(rank, size).positions(BATCH, 4)
+        positions = local_indices(Workers(rank, size), BATCH, 4)
         for data, steps, shown in [
             (memory, FORWARD, worker["forward"]),
             (memory.unconditional(), JUMPS, worker["jumps"][: len(JUMPS)]),

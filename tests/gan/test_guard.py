@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from gemix.gan.architecture import Architecture
-from gemix.gan.checkpoint import Origin, save_checkpoint
+from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.guard import MAX_EASINGS, DivergedError, eased
-from gemix.gan.stages import resume_or_start
-from gemix.gan.state import new_state
-from gemix.gan.training import train
-from gemix.storage import Store
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.training.divergence import MAX_FALLBACK_LEVEL, DivergedError, eased
+from gemix.gan.training.loop import train
+from gemix.gan.training.stages import resume_or_start
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
 
 CPU = torch.device("cpu")
 SIZES = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 128, "channel_max": 16}
@@ -26,7 +26,7 @@ def config(**changes) -> GanConfig:
     return GanConfig(**SIZES | settings | changes)
 
 
-class Images(TrainingImages):
+class Images(InMemoryDataset):
     """Noise for scans; the real images of the steps in `broken` are not numbers."""
 
     def __init__(self, broken=()):
@@ -73,7 +73,7 @@ def test_without_a_checkpoint_repeated_failures_stop_with_a_remedy():
 
 def test_repeated_failures_go_back_to_the_checkpoint_and_ease_a_setting(tmp_path):
     settings = config()
-    origin = Origin(
+    origin = TrainingSpec(
         architecture=ARCHITECTURE, config=settings, classes=("a", "b", "c"), data_digest="d"
     )
     store, data, went_back = Store(tmp_path), Images(broken=range(5, 10)), []
@@ -89,7 +89,7 @@ def test_repeated_failures_go_back_to_the_checkpoint_and_ease_a_setting(tmp_path
 
     state = new_state(ARCHITECTURE, settings, CPU)
     state = train(state, data, settings, on_step=on_step, last_good=last_good)
-    assert (len(went_back), state.step, state.easings) == (1, 10, 1)
+    assert (len(went_back), state.step, state.fallback_level) == (1, 10, 1)
     assert eased(state, settings) == "gan.g_lr and gan.d_lr x 0.5"
     halved = state.g_optimizer.param_groups[0]
     assert halved["lr"] == pytest.approx(halved["initial_lr"] / 2)
@@ -97,12 +97,12 @@ def test_repeated_failures_go_back_to_the_checkpoint_and_ease_a_setting(tmp_path
     # what was eased is state: a resumed training goes on with it
     save_checkpoint(store, state, origin)
     again = resume_or_start(store, origin, CPU)
-    assert (again.easings, again.skipped_updates) == (1, state.skipped_updates)
+    assert (again.fallback_level, again.skipped_updates) == (1, state.skipped_updates)
 
 
 def test_bfloat16_is_the_first_to_go():
     state = new_state(ARCHITECTURE, config(precision="bfloat16"), CPU)
-    state.easings = 1
+    state.fallback_level = 1
     assert eased(state, config(precision="bfloat16")) == "gan.precision=float32"
 
 
@@ -112,5 +112,5 @@ def test_it_gives_up_when_everything_is_eased():
     def last_good():
         return new_state(ARCHITECTURE, settings, CPU)
 
-    with pytest.raises(DivergedError, match=rf"{MAX_EASINGS + 1} times.*0\.0625"):
+    with pytest.raises(DivergedError, match=rf"{MAX_FALLBACK_LEVEL + 1} times.*0\.0625"):
         train(last_good(), Images(broken=range(10)), settings, last_good=last_good)

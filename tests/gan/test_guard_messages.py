@@ -9,17 +9,17 @@ import pytest
 import torch
 from test_training import ARCHITECTURE, CPU, assert_same, origin, tiny_config, weights
 
-from gemix.gan.checkpoint import checkpoints, save_checkpoint
+from gemix.core.distributed import Workers
+from gemix.gan.checkpoints.checkpoint import checkpoints, save_checkpoint
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.distributed import Workers
-from gemix.gan.guard import MAX_EASINGS, DivergedError, eased
-from gemix.gan.stages import resume_or_start
-from gemix.gan.state import TrainingState, new_state
-from gemix.gan.trainers import TRAINERS
-from gemix.gan.training import train
-from gemix.storage import Store
-from jobs.gan_stage import Stage
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.training.divergence import MAX_FALLBACK_LEVEL, DivergedError, eased
+from gemix.gan.training.loop import train
+from gemix.gan.training.registry import TRAINERS
+from gemix.gan.training.stages import resume_or_start
+from gemix.gan.training.state import TrainingState, new_state
+from gemix.io.storage import Store
+from gemix.steps.gan_training.stage import Stage
 
 NAN, INF = float("nan"), float("inf")
 PATIENCE = 3
@@ -30,7 +30,7 @@ def config(**changes) -> GanConfig:
     return tiny_config(**(settings | changes))
 
 
-class Images(TrainingImages):
+class Images(InMemoryDataset):
     """Noise for scans; those of the `broken` steps are `value`, until a training goes back."""
 
     def __init__(self, broken=(), value: float = NAN):
@@ -67,7 +67,7 @@ def moments(state: TrainingState) -> dict[str, torch.Tensor]:
     }
 
 
-def run_stage(store: Store, settings: GanConfig, data: TrainingImages) -> TrainingState:
+def run_stage(store: Store, settings: GanConfig, data: InMemoryDataset) -> TrainingState:
     return Stage(store, origin(settings), data, Workers(), Silent()).run()
 
 
@@ -85,7 +85,7 @@ def test_a_skipped_update_is_said_and_logged(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "step 6: gradients were not finite, so 1 updates were skipped, 1 in all" in said
     assert said.count("not finite") == 1 and "back to" not in said and "eased" not in said
-    assert (state.step, state.skipped_updates, state.easings) == (10, 1, 0)
+    assert (state.step, state.skipped_updates, state.fallback_level) == (10, 1, 0)
     logged = {record["step"]: record for record in records(store)}  # up to the newest checkpoint
     assert [record["skipped_updates"] for record in logged.values()] == [0] * 5 + [1] * 3
     assert "loss_g" in logged[6] and np.isfinite(list(logged[6].values())[:-1]).all()
@@ -108,7 +108,7 @@ def test_going_back_is_said_with_the_setting_that_is_eased(
     assert "gradients of too many steps were not finite; back to 0.03 kimg" in said
     assert f"eased: {setting}\n" in said
     assert said.count("eased") == 1
-    assert (state.step, state.easings, finite(state)) == (10, 1, True)
+    assert (state.step, state.fallback_level, finite(state)) == (10, 1, True)
     assert eased(state, settings) == setting
     trainer = TRAINERS[settings.method](state, Images(), settings, Workers())
     assert trainer.dtype is torch.float32
@@ -138,14 +138,14 @@ def test_no_checkpoint_is_made_of_a_training_in_trouble(tmp_path):
     data = Images(broken=range(3, 3 + PATIENCE))
     state = Watched(store, origin(settings), data, Workers(), Silent()).run()
     assert at_going_back == ["checkpoint-00000002"]
-    assert (state.step, state.easings, finite(state)) == (10, 1, True)
+    assert (state.step, state.fallback_level, finite(state)) == (10, 1, True)
 
 
 def test_failures_that_are_not_in_a_row_are_no_reason_to_go_back():
     settings = config()
     broken = [0, 1, 3, 4, 6, 7]
     state = train(new_state(ARCHITECTURE, settings, CPU), Images(broken), settings)
-    assert (state.step, state.easings, state.failing_steps) == (10, 0, 0)
+    assert (state.step, state.fallback_level, state.failing_steps) == (10, 0, 0)
     assert state.skipped_updates >= len(broken)
 
 
@@ -204,7 +204,7 @@ def test_a_weight_that_is_not_finite_is_gone_back_from(tmp_path, network, value)
 
     state = new_state(ARCHITECTURE, settings, CPU)
     state = train(state, Images(), settings, on_step=on_step, last_good=last_good)
-    assert (len(backs), state.step, state.easings) == (1, 10, 1)
+    assert (len(backs), state.step, state.fallback_level) == (1, 10, 1)
     assert state.skipped_updates >= PATIENCE
     assert finite(state)
 
@@ -219,6 +219,6 @@ def test_the_last_message_names_what_was_tried_and_what_to_try(tmp_path):
     with pytest.raises(DivergedError) as raised:
         run_stage(Store(tmp_path), settings, data)
     said = str(raised.value)
-    assert f"diverged {MAX_EASINGS + 1} times" in said
+    assert f"diverged {MAX_FALLBACK_LEVEL + 1} times" in said
     assert "gan.precision=float32 and gan.g_lr and gan.d_lr x 0.125" in said
     assert "r1_gamma" in said

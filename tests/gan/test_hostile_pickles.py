@@ -13,13 +13,13 @@ import pytest
 import torch
 from public_pickle import EasyDict, PublicModule, dump, public_networks
 
-from gemix.errors import CheckpointError
-from gemix.gan.architecture import Architecture
-from gemix.gan.discriminator import Discriminator
-from gemix.gan.generator import Generator
-from gemix.gan.interchange import import_networks
-from gemix.gan.pickle_commands import MAX_COMMANDS
-from gemix.gan.pickles import read_network_pickle
+from gemix.core.errors import CheckpointError
+from gemix.gan.importers.network_pickle import read_network_pickle
+from gemix.gan.importers.pickle_machine import MAX_COMMANDS
+from gemix.gan.importers.stylegan2 import import_networks
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.models.discriminator import Discriminator
+from gemix.gan.models.generator import Generator
 
 ARCHITECTURE = Architecture(
     resolution=8,

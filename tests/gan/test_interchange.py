@@ -7,13 +7,13 @@ import pytest
 import torch
 from public_pickle import PublicModule, dump, public_networks
 
-from gemix.errors import CheckpointError
-from gemix.gan.architecture import Architecture
-from gemix.gan.discriminator import Discriminator
-from gemix.gan.generator import Generator
-from gemix.gan.interchange import import_networks
-from gemix.gan.layers import Conv2dLayer, SynthesisLayer, ToRGBLayer
-from gemix.gan.pickles import read_network_pickle
+from gemix.core.errors import CheckpointError
+from gemix.gan.importers.network_pickle import read_network_pickle
+from gemix.gan.importers.stylegan2 import import_networks
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.models.discriminator import Discriminator
+from gemix.gan.models.generator import Generator
+from gemix.gan.models.layers import Conv2dLayer, SynthesisLayer, ToRGBLayer
 
 SIZES = {"z_dim": 12, "w_dim": 16, "mapping_layers": 2, "d_mapping_layers": 2, "channel_max": 16}
 ARCHITECTURES = {

@@ -16,11 +16,11 @@ import pytest
 import torch
 from test_training import CPU, disks, origin, tiny_config
 
-from gemix.gan.checkpoint import save_checkpoint
-from gemix.gan.stages import resume_or_start
-from gemix.gan.trained import load_generator, save_generator
-from gemix.gan.training import train
-from gemix.storage import Store
+from gemix.gan.checkpoints.checkpoint import save_checkpoint
+from gemix.gan.checkpoints.generator_io import load_generator, save_generator
+from gemix.gan.training.loop import train
+from gemix.gan.training.stages import resume_or_start
+from gemix.io.storage import Store
 
 KILLS = int(os.environ.get("KILLS", "4"))
 CONFIG = tiny_config(kimg=0.04 * KILLS)  # five steps a kill

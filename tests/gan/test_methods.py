@@ -12,21 +12,21 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from test_training import ARCHITECTURE, CPU, assert_same, disks, origin, tiny_config, weights
 
-from gemix.errors import CheckpointError
-from gemix.gan.checkpoint import save_checkpoint
+from gemix.core.config_schema import field_types
+from gemix.core.distributed import Workers
+from gemix.core.errors import CheckpointError
+from gemix.gan.checkpoints.checkpoint import save_checkpoint
+from gemix.gan.checkpoints.generator_io import load_generator, save_generator
 from gemix.gan.config import GanConfig, SamplingConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.distributed import Workers
-from gemix.gan.guard import DivergedError
-from gemix.gan.methods import METHODS
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.models.registry import METHODS
 from gemix.gan.sampling import label_path, sample_images
-from gemix.gan.stages import resume_or_start
-from gemix.gan.state import new_state
-from gemix.gan.trained import load_generator, save_generator
-from gemix.gan.trainers import TRAINERS
-from gemix.gan.training import train
-from gemix.schema import field_types
-from gemix.storage import Store
+from gemix.gan.training.divergence import DivergedError
+from gemix.gan.training.loop import train
+from gemix.gan.training.registry import TRAINERS
+from gemix.gan.training.stages import resume_or_start
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
 
 PHASES = ("train_generator", "train_discriminator")
 
@@ -73,10 +73,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(config, s
 class Apart(Workers):
     """One of several workers, who keeps its gradients to itself."""
 
-    def average(self, gradients):
+    def all_reduce_grads(self, gradients):
         pass
 
-    def mean(self, value):
+    def all_reduce_mean(self, value):
         return value
 
 
@@ -112,7 +112,8 @@ def run_worker(rank: int, size: int, folder: str) -> None:
         state = train(new_state(ARCHITECTURE, config, CPU), disks(), config)
         torch.save(weights(state), f"{folder}/{method}{rank}.pt")
         torch.save(
-            phase(config, "train_generator", Workers.current()), f"{folder}/{method}-g{rank}.pt"
+            phase(config, "train_generator", Workers.from_process_group()),
+            f"{folder}/{method}-g{rank}.pt",
         )
     dist.destroy_process_group()
 
@@ -193,7 +194,7 @@ def test_truncation_to_nothing_leaves_one_image_a_label(state):
 
 def test_unconditional_training(config):
     images = disks().images.numpy()
-    data = TrainingImages(images, np.zeros((len(images), 0), np.float32), seed=3)
+    data = InMemoryDataset(images, np.zeros((len(images), 0), np.float32), seed=3)
     architecture = dataclasses.replace(ARCHITECTURE, label_dim=0)
     config = dataclasses.replace(config, kimg=0.016)
     state = train(new_state(architecture, config, CPU), data, config)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from gemix.gan import losses, ops
-from gemix.gan.interchange import load_networks
+from gemix.gan.importers.stylegan2 import load_networks
+from gemix.gan.losses import functional as losses
+from gemix.gan.models import ops
 
 NETWORKS = ["stylegan2_c3_32px_gray.npz", "stylegan2_c0_16px_rgb.npz"]
 RELATIVE = 1e-4

@@ -20,10 +20,10 @@ from test_hostile_pickles import (
     saved,
 )
 
-from gemix.errors import CheckpointError
-from gemix.gan.discriminator import Discriminator
-from gemix.gan.generator import Generator
-from gemix.gan.storages import MAGIC
+from gemix.core.errors import CheckpointError
+from gemix.gan.importers.torch_storage import MAGIC
+from gemix.gan.models.discriminator import Discriminator
+from gemix.gan.models.generator import Generator
 
 # a tuple that holds itself twice, eighty times over: 2**80 parts to hash or to write out
 DOUBLED = b")q\x00" + 80 * b"h\x00h\x00\x86q\x00"

@@ -6,31 +6,33 @@ import numpy as np
 import pytest
 import torch
 
-from gemix.gan import device as devices
-from gemix.gan.architecture import Architecture
-from gemix.gan.checkpoint import Origin, save_checkpoint
+from gemix.core import device as devices
+from gemix.core.device import resolve_precision
+from gemix.core.distributed import Workers
+from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig, SamplingConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.device import settled_precision
-from gemix.gan.distributed import Workers
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.models.architecture import Architecture
 from gemix.gan.sampling import sample_images
-from gemix.gan.stages import resume_or_start
-from gemix.gan.state import new_state
-from gemix.gan.training import train
-from gemix.storage import Store
+from gemix.gan.training.loop import train
+from gemix.gan.training.stages import resume_or_start
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
 
 CPU = torch.device("cpu")
 SIZES = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 128, "channel_max": 16}
 ARCHITECTURE = Architecture(resolution=16, img_channels=1, label_dim=3, d_mapping_layers=2, **SIZES)
 CONFIG = GanConfig(kimg=0.032, batch=8, **SIZES)
-ORIGIN = Origin(architecture=ARCHITECTURE, config=CONFIG, classes=("a", "b", "c"), data_digest="d")
+ORIGIN = TrainingSpec(
+    architecture=ARCHITECTURE, config=CONFIG, classes=("a", "b", "c"), data_digest="d"
+)
 
 
 @pytest.fixture
 def images():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (24, 1, 16, 16), dtype=np.uint8)
-    return TrainingImages(pixels, np.eye(3, dtype=np.float32)[np.arange(24) % 3], seed=0)
+    return InMemoryDataset(pixels, np.eye(3, dtype=np.float32)[np.arange(24) % 3], seed=0)
 
 
 def settle(monkeypatch, precision):
@@ -65,11 +67,11 @@ def test_a_training_goes_on_in_the_precision_that_it_began_in(tmp_path, monkeypa
 @pytest.mark.parametrize(("lacking", "settled"), [(0, "bfloat16"), (1, "float32")])
 def test_bfloat16_is_chosen_where_all_workers_have_it(monkeypatch, lacking, settled):
     class Two(Workers):
-        def total(self, value):
+        def all_reduce_sum(self, value):
             return value + lacking  # what the other one says
 
     settle(monkeypatch, "bfloat16")
-    assert settled_precision(CPU, Two(0, 2)) == settled
+    assert resolve_precision(CPU, Two(0, 2)) == settled
 
 
 def test_float32_is_not_rounded_to_tf32(monkeypatch, images):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from gemix.errors import CheckpointError, ConfigError
-from gemix.gan.architecture import Architecture
-from gemix.gan.checkpoint import Origin
+from gemix.core.errors import CheckpointError, ConfigError
+from gemix.gan.checkpoints.checkpoint import TrainingSpec
+from gemix.gan.checkpoints.generator_io import load_generator, save_generator
 from gemix.gan.config import GanConfig, SamplingConfig
+from gemix.gan.models.architecture import Architecture
 from gemix.gan.sampling import label_path, latents_of_seeds, sample_images
-from gemix.gan.state import new_state
-from gemix.gan.trained import load_generator, save_generator
-from gemix.storage import Store
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
 
 ARCHITECTURE = Architecture(
     resolution=16, img_channels=1, label_dim=3, z_dim=16, w_dim=16, channel_base=128, channel_max=16
@@ -80,7 +80,7 @@ def test_noise_modes_and_truncation_change_the_image(state):
 
 
 def test_a_saved_generator_gives_the_same_images(state, tmp_path):
-    origin = Origin(
+    origin = TrainingSpec(
         architecture=ARCHITECTURE, config=GanConfig(), classes=("a", "b", "c"), data_digest="d"
     )
     checksum = save_generator(Store(tmp_path), state, origin)

@@ -9,20 +9,20 @@ import pytest
 import torch
 from test_training import ARCHITECTURE, CPU, assert_same, disks, origin, tiny_config, weights
 
-from gemix.gan.architecture import Architecture
-from gemix.gan.checkpoint import save_checkpoint
+from gemix.core.config_schema import InvalidConfig
+from gemix.core.distributed import Workers
+from gemix.core.rng import Stream
+from gemix.gan.checkpoints.checkpoint import save_checkpoint
 from gemix.gan.config import GanConfig
-from gemix.gan.distributed import Workers
-from gemix.gan.latents import styles
-from gemix.gan.layers import MinibatchStdLayer
-from gemix.gan.methods import METHODS
-from gemix.gan.stages import resume_or_start
-from gemix.gan.state import TrainingState, new_state
-from gemix.gan.stylegan2_ada import StyleGAN2ADATrainer
-from gemix.gan.training import train
-from gemix.randomness import Stream
-from gemix.schema import InvalidConfig
-from gemix.storage import Store
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.models.layers import MinibatchStdLayer
+from gemix.gan.models.registry import METHODS
+from gemix.gan.training.latents import styles
+from gemix.gan.training.loop import train
+from gemix.gan.training.stages import resume_or_start
+from gemix.gan.training.state import TrainingState, new_state
+from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
+from gemix.io.storage import Store
 
 
 def trainer_of(settings: GanConfig, state: TrainingState | None = None) -> StyleGAN2ADATrainer:

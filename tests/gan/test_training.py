@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from gemix.errors import ConfigError, DataError
-from gemix.gan.architecture import Architecture
-from gemix.gan.checkpoint import Origin, checkpoints, save_checkpoint
+from gemix.core.distributed import Workers
+from gemix.core.errors import ConfigError, DataError
+from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.distributed import Workers
-from gemix.gan.stages import resume_or_start
-from gemix.gan.state import new_state
-from gemix.gan.training import train
-from gemix.storage import Store
+from gemix.gan.data.batch_split import local_indices
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.training.loop import train
+from gemix.gan.training.stages import resume_or_start
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
 
 CPU = torch.device("cpu")
 ARCHITECTURE = Architecture(
@@ -49,7 +50,7 @@ def tiny_config(**changes) -> GanConfig:
     return GanConfig(**(settings | changes))
 
 
-def disks(count: int = 60, size: int = 16) -> TrainingImages:
+def disks(count: int = 60, size: int = 16) -> InMemoryDataset:
     """Three classes: dark, middling and bright disks."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 3
@@ -57,11 +58,11 @@ def disks(count: int = 60, size: int = 16) -> TrainingImages:
     radius = rng.uniform(4, 6, count)
     inside = np.hypot(y - 7.5, x - 7.5)[None] < radius[:, None, None]
     images = (inside * (60 + 90 * labels)[:, None, None]).astype(np.uint8)
-    return TrainingImages(images[:, None], np.eye(3, dtype=np.float32)[labels], seed=3)
+    return InMemoryDataset(images[:, None], np.eye(3, dtype=np.float32)[labels], seed=3)
 
 
-def origin(config: GanConfig) -> Origin:
-    return Origin(
+def origin(config: GanConfig) -> TrainingSpec:
+    return TrainingSpec(
         architecture=ARCHITECTURE, config=config, classes=("a", "b", "c"), data_digest="d1"
     )
 
@@ -154,7 +155,7 @@ def test_each_epoch_shows_every_image_once():
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_workers_share_a_batch_with_its_stddev_groups_whole(size):
-    parts = [Workers(rank, size).positions(16, 4) for rank in range(size)]
+    parts = [local_indices(Workers(rank, size), 16, 4) for rank in range(size)]
     assert sorted(np.concatenate(parts)) == list(range(16))
     whole = np.arange(16).reshape(4, 4)
     groups = {tuple(column) for column in whole.T}
@@ -167,7 +168,9 @@ def test_workers_share_a_batch_with_its_stddev_groups_whole(size):
 )
 def test_path_lengths_are_of_the_same_images_for_any_number_of_workers(group, shrink, sizes):
     shares = [
-        sorted(p for rank in range(size) for p in Workers(rank, size).positions(16, group, shrink))
+        sorted(
+            p for rank in range(size) for p in local_indices(Workers(rank, size), 16, group, shrink)
+        )
         for size in sizes
     ]
     assert len(shares[0]) == 16 // shrink
@@ -176,19 +179,19 @@ def test_path_lengths_are_of_the_same_images_for_any_number_of_workers(group, sh
 
 def test_workers_that_cannot_share_what_path_lengths_are_measured_on_are_told():
     with pytest.raises(ConfigError, match=r"pl_batch_shrink 8 .* 4 workers .* a divisor of 4"):
-        Workers(0, 4).positions(16, 4, 8)
-    assert Workers().positions(4, 4, 8) == [0]  # one worker shares with nobody
+        local_indices(Workers(0, 4), 16, 4, 8)
+    assert local_indices(Workers(), 4, 4, 8) == [0]  # one worker shares with nobody
 
 
 def test_workers_that_cannot_share_evenly_are_told():
     with pytest.raises(ConfigError, match="multiple of 12"):
-        Workers(0, 3).positions(16, 4)
+        local_indices(Workers(0, 3), 16, 4)
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 16, 16), (2, 1, 16, 8), (2, 1, 12, 12)])
 def test_images_that_cannot_be_trained_on_are_refused(shape):
     with pytest.raises(DataError):
-        TrainingImages(np.zeros(shape, np.uint8), np.ones((shape[0], 1), np.float32), seed=0)
+        InMemoryDataset(np.zeros(shape, np.uint8), np.ones((shape[0], 1), np.float32), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from gemix.errors import CheckpointError
-from gemix.gan.architecture import Architecture
-from gemix.gan.checkpoint import Origin, save_checkpoint
+from gemix.core.errors import CheckpointError
+from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
+from gemix.gan.checkpoints.generator_io import (
+    load_generator,
+    load_weights,
+    save_generator,
+    save_imported,
+)
+from gemix.gan.checkpoints.transfer import Weights, load_pretrained
 from gemix.gan.config import GanConfig
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.stages import bounded_as, pretraining, resume_or_start, weights_of
-from gemix.gan.state import new_state
-from gemix.gan.trained import load_generator, load_weights, save_generator, save_imported
-from gemix.gan.training import train
-from gemix.gan.transfer import Weights, start_from
-from gemix.storage import Store
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.training.loop import train
+from gemix.gan.training.stages import inherit_conv_clamp, pretraining, resume_or_start, weights_of
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
 
 CPU = torch.device("cpu")
 SIZES = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 128, "channel_max": 16}
@@ -34,7 +39,7 @@ def trained(architecture: Architecture):
     labels = np.eye(architecture.label_dim, dtype=np.float32)
     labels = labels[np.arange(24) % max(1, len(labels))] if len(labels) else np.zeros((24, 0))
     size = (24, 1, architecture.resolution, architecture.resolution)
-    data = TrainingImages(rng.integers(0, 255, size, dtype=np.uint8), labels, seed=0)
+    data = InMemoryDataset(rng.integers(0, 255, size, dtype=np.uint8), labels, seed=0)
     return train(new_state(architecture, config(), CPU), data, config())
 
 
@@ -46,7 +51,7 @@ def images(generator, label: torch.Tensor | None) -> torch.Tensor:
 
 def test_the_same_architecture_is_taken_over_whole():
     old, new = trained(ONE), new_state(ONE, config(seed=5), CPU)
-    assert start_from(new, weights_of(old)) == []
+    assert load_pretrained(new, weights_of(old)) == []
     label = torch.eye(3)[[0, 1, 2, 0]]
     assert torch.equal(images(new.generator_ema, label), images(old.generator_ema, label))
     assert new.step == 0 and new.g_optimizer.state_dict()["state"] == {}
@@ -55,7 +60,7 @@ def test_the_same_architecture_is_taken_over_whole():
 def test_an_unconditional_generator_starts_a_conditional_one():
     unconditional = dataclasses.replace(ONE, label_dim=0)
     old, new = trained(unconditional), new_state(ONE, config(seed=5), CPU)
-    started_new = start_from(new, weights_of(old))
+    started_new = load_pretrained(new, weights_of(old))
     assert "generator.mapping.embed.weight" in started_new
     assert "discriminator.mapping.embed.weight" in started_new
     assert not [name for name in started_new if ".b16." in name]
@@ -66,7 +71,7 @@ def test_an_unconditional_generator_starts_a_conditional_one():
 
 def test_another_number_of_classes_keeps_all_but_the_embeddings():
     old = trained(dataclasses.replace(ONE, label_dim=5))
-    started_new = start_from(new_state(ONE, config(), CPU), weights_of(old))
+    started_new = load_pretrained(new_state(ONE, config(), CPU), weights_of(old))
     assert started_new == [
         "generator.mapping.embed.weight",
         "discriminator.mapping.embed.weight",
@@ -76,7 +81,7 @@ def test_another_number_of_classes_keeps_all_but_the_embeddings():
 def test_a_larger_image_takes_the_common_blocks():
     large = dataclasses.replace(ONE, resolution=32)
     new = new_state(large, config(), CPU)
-    started_new = start_from(new, weights_of(trained(ONE)))
+    started_new = load_pretrained(new, weights_of(trained(ONE)))
     assert {name.split(".")[2] for name in started_new if "generator.synthesis" in name} == {"b32"}
 
 
@@ -85,7 +90,7 @@ def test_weights_that_share_nothing_are_refused():
     new = new_state(narrow, config(), CPU)
     source = {f"other.{k}": v for k, v in trained(ONE).generator.state_dict().items()}
     with pytest.raises(CheckpointError, match="channel_base"):
-        start_from(new, Weights(generator=source, generator_ema=source))
+        load_pretrained(new, Weights(generator=source, generator_ema=source))
 
 
 def test_frozen_layers_of_the_discriminator_stay():
@@ -93,7 +98,7 @@ def test_frozen_layers_of_the_discriminator_stay():
     before = {k: v.clone() for k, v in state.discriminator.state_dict().items()}
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (24, 1, 16, 16), dtype=np.uint8)
-    data = TrainingImages(images, np.eye(3, dtype=np.float32)[np.arange(24) % 3], seed=0)
+    data = InMemoryDataset(images, np.eye(3, dtype=np.float32)[np.arange(24) % 3], seed=0)
     train(state, data, config(freeze_d=3))
     same = {k for k, v in state.discriminator.state_dict().items() if torch.equal(v, before[k])}
     frozen = {
@@ -107,9 +112,11 @@ def test_frozen_layers_of_the_discriminator_stay():
 BOUND = 0.1
 
 
-def origin(architecture: Architecture) -> Origin:
+def origin(architecture: Architecture) -> TrainingSpec:
     classes = tuple("abcdefg"[: architecture.label_dim])
-    return Origin(architecture=architecture, config=config(), classes=classes, data_digest="d")
+    return TrainingSpec(
+        architecture=architecture, config=config(), classes=classes, data_digest="d"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +131,7 @@ def bounded(tmp_path_factory) -> Store:
 @pytest.mark.parametrize("change", [{}, {"label_dim": 5}, {"label_dim": 0}, {"resolution": 32}])
 def test_the_bound_of_the_convolutions_goes_on(bounded, tmp_path, change):
     wanted = origin(dataclasses.replace(ONE, **change))
-    begun = bounded_as(wanted, [Store(tmp_path / "nothing"), bounded])
+    begun = inherit_conv_clamp(wanted, [Store(tmp_path / "nothing"), bounded])
     assert begun == dataclasses.replace(wanted, architecture=begun.architecture)
     stage = pretraining(begun)
     before = resume_or_start(Store(tmp_path), stage, CPU, lambda: load_weights(bounded))
@@ -144,10 +151,10 @@ def test_the_bound_of_the_convolutions_goes_on(bounded, tmp_path, change):
 
 
 def test_a_training_that_goes_on_keeps_its_own_bound(bounded, tmp_path):
-    begun, gone = bounded_as(origin(ONE), [bounded]), Store(tmp_path / "gone")
+    begun, gone = inherit_conv_clamp(origin(ONE), [bounded]), Store(tmp_path / "gone")
     state = resume_or_start(Store(tmp_path), begun, CPU, lambda: load_weights(bounded))
     save_checkpoint(Store(tmp_path), state, begun)
-    again = bounded_as(origin(ONE), [gone, Store(tmp_path)])
+    again = inherit_conv_clamp(origin(ONE), [gone, Store(tmp_path)])
     assert again == begun
     resumed = resume_or_start(Store(tmp_path), again, CPU)
     assert resumed.generator.architecture.conv_clamp == BOUND

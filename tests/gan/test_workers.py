@@ -8,10 +8,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from test_training import ARCHITECTURE, CPU, disks, tiny_config
 
-from gemix.gan.distributed import Workers
-from gemix.gan.state import new_state
-from gemix.gan.stylegan2_ada import StyleGAN2ADATrainer
-from gemix.gan.training import train
+from gemix.core.distributed import Workers
+from gemix.gan.training.loop import train
+from gemix.gan.training.state import new_state
+from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 
 
 def run_worker(rank: int, size: int, folder: str) -> None:
@@ -22,7 +22,7 @@ def run_worker(rank: int, size: int, folder: str) -> None:
     config = tiny_config(kimg=0.032, batch=16)
     state = train(new_state(ARCHITECTURE, config, CPU), disks(), config)
     torch.save(state.generator.state_dict(), f"{folder}/generator{rank}.pt")
-    gradients = first_gradients(Workers.current())
+    gradients = first_gradients(Workers.from_process_group())
     torch.save(gradients, f"{folder}/gradients{rank}.pt")
     dist.destroy_process_group()
 

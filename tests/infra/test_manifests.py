@@ -16,7 +16,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.runtime_env import RuntimeEnv
 
-from jobs.cli import COMMANDS
+from jobs._runtime.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"

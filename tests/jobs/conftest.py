@@ -7,8 +7,8 @@ import pytest
 from gemix.config import PipelineConfig, load
 from gemix.data.prepare import prepare_here
 from gemix.data.sources import open_source
-from gemix.storage import Store
-from jobs.layout import Layout
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
 
 TINY = (
     "data.resolution=16",

@@ -9,10 +9,10 @@ import pytest
 from mlflow import MlflowClient
 
 from gemix.config import load
-from gemix.data.reading import read_images
-from gemix.gan.cgan import CganGenerator
-from gemix.gan.trained import load_generator
-from gemix.storage import Store
+from gemix.data.shards.reading import read_images
+from gemix.gan.checkpoints.generator_io import load_generator
+from gemix.gan.models.cgan import CganGenerator
+from gemix.io.storage import Store
 from jobs.synthesize import synthesize
 from jobs.train_gan import train_gan
 

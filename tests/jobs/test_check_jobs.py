@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.shards import to_columns, write_shard
-from gemix.storage import Store
+from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.storage import Store
 from jobs import check, verify
 
 

@@ -13,14 +13,14 @@ from mlflow import MlflowClient
 
 from gemix.classifier.bundle import Classifier
 from gemix.config import PipelineConfig
-from gemix.data.manifest import MANIFEST, Manifest
-from gemix.data.reading import read_images
-from gemix.data.shards import to_columns, write_shard
-from gemix.errors import AlreadyFinishedError, ConfigError, DataError
-from gemix.metrics.classification import score
-from gemix.storage import Store
+from gemix.core.errors import AlreadyFinishedError, ConfigError, DataError
+from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.data.shards.reading import read_images
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.evaluation.classification.rates import score
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
 from jobs.evaluate import EVALUATION, evaluate
-from jobs.layout import Layout
 from jobs.train_classifier import CLASSIFIERS, train_classifiers
 
 CLASSES = ("benign", "normal")

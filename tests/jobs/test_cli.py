@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs import cli
+from jobs._runtime import cli
 from jobs.sample import parse_seeds
 
 

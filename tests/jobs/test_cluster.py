@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 pytestmark = pytest.mark.slow
 RAY = str(Path(sys.executable).with_name("ray"))

@@ -19,8 +19,8 @@ from data.dicom_files import (
 )
 from mlflow import MlflowClient
 
-from gemix.data.manifest import Manifest
-from gemix.storage import Store
+from gemix.data.shards.manifest import Manifest
+from gemix.io.storage import Store
 from jobs.prepare import COMMAND
 
 

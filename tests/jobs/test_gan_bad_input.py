@@ -7,14 +7,14 @@ import dataclasses
 import pytest
 import torch
 
-from gemix.data.manifest import Manifest
-from gemix.gan.checkpoint import save_checkpoint
-from gemix.gan.state import new_state
-from gemix.gan.trained import save_generator
-from gemix.storage import Store
+from gemix.data.shards.manifest import Manifest
+from gemix.gan.checkpoints.checkpoint import save_checkpoint
+from gemix.gan.checkpoints.generator_io import save_generator
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
 from jobs import sample as sample_job
 from jobs import train_gan as gan_job
-from jobs.train_gan import origin_of
+from jobs.train_gan import training_spec
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def told(tiny_overrides, prepared, capsys):
 def unfinished(tiny_config, prepared):
     """A training that was stopped at its first checkpoint."""
     store = Store(prepared.gan)
-    origin = origin_of(tiny_config, Manifest.load(Store(prepared.data)))
+    origin = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
     state = new_state(origin.architecture, origin.config, torch.device("cpu"))
     save_checkpoint(store, state, origin)
     yield store
@@ -117,7 +117,7 @@ def test_a_start_from_nothing_is_named(told, tmp_path):
 
 
 def test_labels_of_a_generator_without_classes_are_refused(tiny_config, prepared, tmp_path, capsys):
-    origin = origin_of(tiny_config, Manifest.load(Store(prepared.data)))
+    origin = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
     sizes = dataclasses.replace(origin.architecture, label_dim=0)
     origin = dataclasses.replace(origin, architecture=sizes, classes=())
     state = new_state(sizes, origin.config, torch.device("cpu"))
@@ -133,7 +133,7 @@ def test_labels_of_a_generator_without_classes_are_refused(tiny_config, prepared
 def test_sampling_from_a_damaged_generator_is_refused(
     tiny_config, prepared, tmp_path, capsys, harm
 ):
-    origin = origin_of(tiny_config, Manifest.load(Store(prepared.data)))
+    origin = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
     state = new_state(origin.architecture, origin.config, torch.device("cpu"))
     gan = Store(tmp_path / "gan")
     save_generator(gan, state, origin)

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from gemix.config import PipelineConfig
-from gemix.data.manifest import Manifest
+from gemix.core.errors import DataError
 from gemix.data.prepare import prepare_here
+from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
-from gemix.errors import DataError
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.streaming import StreamedImages
-from gemix.storage import Store
-from jobs.cluster import connect
-from jobs.gan_data import open_training_data
-from jobs.layout import Layout
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.data.streaming import StreamingDataset
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
+from gemix.steps.gan_training.data import open_training_data
+from jobs._runtime.ray_cluster import connect
 from jobs.train_gan import train_gan
 
 pytestmark = pytest.mark.slow
@@ -59,12 +59,12 @@ def test_ray_data_reads_what_memory_holds(sharded, tiny_config):
 
 
 def test_the_size_chooses_and_a_setting_overrules_it(sharded, tiny_config, capsys):
-    assert isinstance(opened(tiny_config, sharded), TrainingImages)
+    assert isinstance(opened(tiny_config, sharded), InMemoryDataset)
     assert "in memory (cpu); gan.data=auto" in capsys.readouterr().out
-    assert isinstance(opened(tiny_config, sharded, data_memory_gb=1e-6), StreamedImages)
+    assert isinstance(opened(tiny_config, sharded, data_memory_gb=1e-6), StreamingDataset)
     assert "streamed, 2.56e-06 GB at a time; gan.data=auto" in capsys.readouterr().out
     forced = opened(tiny_config, sharded, data="memory", data_memory_gb=1e-6)
-    assert isinstance(forced, TrainingImages)
+    assert isinstance(forced, InMemoryDataset)
 
 
 @pytest.fixture

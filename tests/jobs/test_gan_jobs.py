@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from gemix.data.manifest import Manifest
-from gemix.data.reading import read_images
-from gemix.errors import AlreadyFinishedError, CheckpointError
+from gemix.core.errors import AlreadyFinishedError, CheckpointError
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import read_images
+from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.gan.sampling import sample_images
-from gemix.gan.trained import load_generator
-from gemix.storage import Store
+from gemix.io.storage import Store
+from gemix.steps.outputs import open_step
 from gemix.synthesis.shards import shard_ranges
 from jobs import sample as sample_job
-from jobs.outputs import open_step
 from jobs.synthesize import synthesize
 from jobs.train_gan import train_gan
 

@@ -9,21 +9,21 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from gemix import tracking
 from gemix.config import MetricsConfig, PipelineConfig
-from gemix.data.manifest import Manifest
-from gemix.data.reading import read_images
-from gemix.errors import ConfigError, DataError
-from gemix.gan.best import read_best
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.distributed import Workers
-from gemix.gan.state import TrainingState
-from gemix.storage import Store
-from jobs import gan_metrics
-from jobs.gan_metrics import ImageMetrics, affordable
-from jobs.gan_stage import Stage
-from jobs.layout import Layout
-from jobs.train_gan import origin_of
+from gemix.core.distributed import Workers
+from gemix.core.errors import ConfigError, DataError
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import read_images
+from gemix.gan.checkpoints.best_snapshot import read_best
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.training.state import TrainingState
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
+from gemix.steps.gan_training import metrics as gan_metrics
+from gemix.steps.gan_training.metrics import ImageMetrics, affordable
+from gemix.steps.gan_training.stage import Stage
+from gemix.tracking import mlflow_run as tracking
+from jobs.train_gan import training_spec
 
 FIGURES = {"kid", "kid_error", "fid", "precision", "recall", "density", "coverage"}
 
@@ -41,8 +41,8 @@ def train(
     budget at all.
     """
     real = read_images([data], "train")
-    images = TrainingImages(real.images, real.soft_labels, config.gan.seed)
-    origin = origin_of(config, Manifest.load(Store(data)))
+    images = InMemoryDataset(real.images, real.soft_labels, config.gan.seed)
+    origin = training_spec(config, Manifest.load(Store(data)))
     with (
         tracking.start_run(config, layout.workdir, "train-gan") as run,
         pytest.MonkeyPatch.context() as patch,

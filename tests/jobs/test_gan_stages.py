@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from gemix.data.manifest import Manifest
-from gemix.errors import StoreError
-from gemix.gan.checkpoint import checkpoints
-from gemix.gan.dataset import TrainingImages
-from gemix.gan.distributed import Workers
-from gemix.gan.stages import weights_of
-from gemix.gan.state import new_state
-from gemix.gan.trained import load_generator, load_weights, save_imported, saved_architecture
-from gemix.storage import Store
-from jobs.gan_stage import Stage
-from jobs.train_gan import PRETRAINING, origin_of, train_gan
+from gemix.core.distributed import Workers
+from gemix.core.errors import StoreError
+from gemix.data.shards.manifest import Manifest
+from gemix.gan.checkpoints.checkpoint import checkpoints
+from gemix.gan.checkpoints.generator_io import (
+    load_generator,
+    load_weights,
+    save_imported,
+    saved_architecture,
+)
+from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.training.stages import weights_of
+from gemix.gan.training.state import new_state
+from gemix.io.storage import Store
+from gemix.steps.gan_training.stage import Stage
+from jobs.train_gan import PRETRAINING, train_gan, training_spec
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +35,7 @@ BOUND = 0.25
 @pytest.fixture(scope="module")
 def public(tiny_config, prepared, tmp_path_factory):
     """Imported networks of five classes whose convolutions are bounded."""
-    origin = origin_of(tiny_config, Manifest.load(Store(prepared.data)))
+    origin = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
     sizes = dataclasses.replace(origin.architecture, label_dim=5, conv_clamp=BOUND)
     store = Store(tmp_path_factory.mktemp("public"))
     state = new_state(sizes, tiny_config.gan, torch.device("cpu"))
@@ -97,10 +102,10 @@ class Silent:
 @pytest.fixture
 def stage_in(tiny_config, prepared):
     """A stage of a training, in this process, with noise for scans."""
-    origin = origin_of(tiny_config, Manifest.load(Store(prepared.data)))
+    origin = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (24, 1, 16, 16), dtype=np.uint8)
-    data = TrainingImages(images, np.eye(3, dtype=np.float32)[np.arange(24) % 3], 0)
+    data = InMemoryDataset(images, np.eye(3, dtype=np.float32)[np.arange(24) % 3], 0)
     return lambda store: Stage(store, origin, data, Workers(), Silent())
 
 

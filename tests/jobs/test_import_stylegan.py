@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from public_pickle import dump, public_networks
 
-from gemix.gan.architecture import Architecture
-from gemix.gan.discriminator import Discriminator
-from gemix.gan.generator import Generator
-from gemix.gan.trained import load_generator, load_weights
-from gemix.storage import Store
-from jobs.cli import main
+from gemix.gan.checkpoints.generator_io import load_generator, load_weights
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.models.discriminator import Discriminator
+from gemix.gan.models.generator import Generator
+from gemix.io.storage import Store
+from jobs._runtime.cli import main
 
 SIZES = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 128, "channel_max": 16}
 

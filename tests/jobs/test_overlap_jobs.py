@@ -10,15 +10,15 @@ import pytest
 from mlflow import MlflowClient
 
 from gemix.config import PipelineConfig
+from gemix.core.errors import DataError
 from gemix.data.leakage.overlap import TAG, Split
-from gemix.data.leakage.seen import SEEN, Seen, write_seen
-from gemix.data.manifest import Manifest
-from gemix.data.reading import read_images
-from gemix.data.shards import to_columns, write_shard
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.data.leakage.provenance import SEEN, Provenance, write_provenance
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import read_images
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
 from jobs.evaluate import EVALUATION, evaluate
-from jobs.layout import Layout
 from jobs.synthesize import synthesize
 from jobs.train_classifier import CLASSIFIERS, train_classifiers
 from jobs.train_gan import PRETRAINING, train_gan
@@ -104,7 +104,7 @@ def test_a_classifier_chosen_by_test_images_is_refused(config, tmp_path):
 
 def test_a_gan_that_starts_from_one_that_saw_the_test_set_is_refused(config, clean, tmp_path):
     network = Store(tmp_path / "pretrained")
-    write_seen(network, [prepared_with(tmp_path, "train", images(3)[2:5], "elsewhere")])
+    write_provenance(network, [prepared_with(tmp_path, "train", images(3)[2:5], "elsewhere")])
     gan = dataclasses.replace(config.gan, init_from=network.url)
     with pytest.raises(DataError, match=rf"of the network in .*pretrained.*3 images.*{REMEDY}"):
         train_gan(dataclasses.replace(config, gan=gan), clean)
@@ -113,7 +113,7 @@ def test_a_gan_that_starts_from_one_that_saw_the_test_set_is_refused(config, cle
 def test_images_of_a_generator_that_saw_the_test_set_are_refused(config, clean, tmp_path):
     url = clean.synthetic("softmax")
     write_set(url, kind="synthetic", train=(images(5), "synthetic"))
-    write_seen(Store(url), [prepared_with(tmp_path, "train", images(6), "c")])
+    write_provenance(Store(url), [prepared_with(tmp_path, "train", images(6), "c")])
     with pytest.raises(DataError, match=rf"generator of the softmax.*share 4 groups.*{REMEDY}"):
         train_classifiers(config, clean)
 
@@ -121,7 +121,7 @@ def test_images_of_a_generator_that_saw_the_test_set_are_refused(config, clean, 
 def test_a_test_set_that_the_classifiers_saw_is_refused(config, clean, tmp_path):
     store = Store(clean.classifiers)
     store.write_json(CLASSIFIERS, [])
-    write_seen(store, [prepared_with(tmp_path, "val", images(3)[:1], "elsewhere")])
+    write_provenance(store, [prepared_with(tmp_path, "val", images(3)[:1], "elsewhere")])
     with pytest.raises(DataError, match=rf"of the classifiers in.*share 1 images.*{REMEDY}"):
         evaluate(config, clean)
     assert not Store(clean.evaluation).list()
@@ -163,10 +163,10 @@ def test_what_a_gan_learned_from_goes_with_its_images(tiny_config, prepared):
     synthesize(tiny_config, prepared, methods=["onehot"])
     images_of_it = Store(prepared.synthetic("onehot"))
     assert pq.read_table(images_of_it.path(SEEN)).equals(seen)
-    assert Seen(images_of_it, "the generator").unknown == ()
+    assert Provenance(images_of_it, "the generator").unknown == ()
     # as if the data had been split anew since
     gan = Store(prepared.gan)
-    write_seen(gan, [Split(Store(prepared.data), "test")])
+    write_provenance(gan, [Split(Store(prepared.data), "test")])
     with pytest.raises(DataError, match=rf"of the generator in.*the test split.*{REMEDY}"):
         synthesize(tiny_config, prepared, methods=["softmax"])
     assert not Store(prepared.synthetic("softmax")).list()

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from gemix.config import load
-from gemix.data.manifest import Manifest
-from gemix.data.reading import read_images
-from gemix.errors import AlreadyFinishedError
-from gemix.storage import Store
-from jobs import cli
-from jobs.layout import Layout
+from gemix.core.errors import AlreadyFinishedError
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import read_images
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
+from jobs._runtime import cli
 from jobs.pipeline import run_pipeline
 
 pytestmark = pytest.mark.slow

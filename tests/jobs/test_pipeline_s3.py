@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from s3_proxy import FaultyProxy
 
-from gemix import s3
 from gemix.data.config import PhantomConfig
-from gemix.data.manifest import Manifest
 from gemix.data.phantom import render_slice
-from gemix.data.windows import apply_window
-from gemix.storage import Store
-from jobs import cli
-from jobs.layout import Layout
+from gemix.data.preprocessing.windows import apply_window
+from gemix.data.shards.manifest import Manifest
+from gemix.io import s3
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
+from jobs._runtime import cli
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def test_a_bucket_through_faults_gives_what_a_disk_gives(
         overrides = [*tiny_overrides, "compute.workers=1"]
         given = arguments(work.workdir, f"{bucket}/scans", overrides)
         done = subprocess.run(
-            [sys.executable, "-m", "jobs.cli", *given],
+            [sys.executable, "-m", "jobs._runtime.cli", *given],
             env=os.environ | environment,
             capture_output=True,
             text=True,
@@ -96,7 +96,7 @@ def test_a_bucket_through_faults_gives_what_a_disk_gives(
 def test_a_job_whose_store_stays_down_ends_with_a_sentence(
     s3_server, bucket, tiny_overrides, tmp_path, monkeypatch, capsys, job
 ):
-    monkeypatch.setattr(s3, "WAITS", (0.01, 0.01))
+    monkeypatch.setattr(s3, "RETRY_DELAYS", (0.01, 0.01))
     monkeypatch.setattr(s3, "SDK_RETRIES", 1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     with FaultyProxy(s3_server).running() as proxy:

@@ -4,12 +4,12 @@ import pytest
 from mlflow import MlflowClient
 
 from gemix.config import load
-from gemix.data.manifest import Manifest
+from gemix.core.errors import AlreadyFinishedError, DataError
 from gemix.data.prepare import prepare_here
+from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
-from gemix.errors import AlreadyFinishedError, DataError
-from gemix.storage import Store
-from jobs.layout import Layout
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
 from jobs.prepare import COMMAND, prepare
 
 SMALL = (

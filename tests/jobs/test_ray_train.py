@@ -15,9 +15,9 @@ import torch.distributed as dist
 from ray.train import TrainingFailedError
 
 from gemix.config import ComputeConfig
-from gemix.errors import DataError
-from jobs.cluster import connect
-from jobs.ray_train import fit
+from gemix.core.errors import DataError
+from jobs._runtime.ray_cluster import connect
+from jobs._runtime.ray_train import fit
 
 pytestmark = pytest.mark.slow
 

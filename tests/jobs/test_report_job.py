@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from gemix.config import PipelineConfig
-from gemix.data.manifest import Manifest
-from gemix.data.shards import to_columns, write_shard
-from gemix.errors import AlreadyFinishedError, DataError
-from gemix.storage import Store
-from jobs.layout import Layout
+from gemix.core.errors import AlreadyFinishedError, DataError
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
 from jobs.report import COMMAND, build_report
 
 

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from gemix.data.spread import here
-from gemix.errors import DataError
-from jobs.spread import RaySpread
+from gemix.core.errors import DataError
+from gemix.data.map_fn import here
+from jobs._runtime.ray_map import RayMap
 
 SPREADS = [
     pytest.param(here, id="here"),
-    pytest.param(RaySpread("test"), id="ray", marks=pytest.mark.slow),
+    pytest.param(RayMap("test"), id="ray", marks=pytest.mark.slow),
 ]
 
 
@@ -48,7 +48,7 @@ def test_an_error_of_the_library_arrives_as_it_is(spread):
 
 @pytest.mark.slow
 def test_ray_works_in_other_processes(slow_first):
-    pids = {pid for _, pid in RaySpread("test")(slow_first, range(8), "numbers")}
+    pids = {pid for _, pid in RayMap("test")(slow_first, range(8), "numbers")}
     assert os.getpid() not in pids
 
 
@@ -59,4 +59,4 @@ def test_ray_keeps_opencv_to_the_core_of_the_task():
 
         return cv2.getNumThreads()
 
-    assert set(RaySpread("test")(threads, range(4), "numbers")) == {1}
+    assert set(RayMap("test")(threads, range(4), "numbers")) == {1}

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from gemix.config import PipelineConfig
-from gemix.data.manifest import Manifest
-from gemix.data.shards import to_columns, write_shard
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.storage import Store
 from gemix.report.content import Sources, gather
 from gemix.report.page import render
-from gemix.storage import Store
 
 CLASSES = ("normal", "pneumonia", "cancer")
 METHODS = ("softmax", "dirichlet", "onehot")
@@ -156,7 +156,7 @@ def write_image_metrics(gan: Store, rng: np.random.Generator) -> None:
     onehot = np.eye(3)
     rows = [np.hstack([draw(rng, onehot[row % 3])[0] for _ in range(7)]) for row in range(5)]
     write_png(gan, "memorization.png", np.vstack(rows))
-    nearness = {"nearer": 0.25, "among_closest": 0.015}
+    nearness = {"nearer": 0.25, "near_fraction": 0.015}
     gan.write_json(
         "metrics.json",
         {

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.pixels.contact_sheet import contact_sheet
-from gemix.errors import DataError
+from gemix.core.errors import DataError
+from gemix.data.dataset_card.contact_sheet import contact_sheet
+from gemix.io.storage import Store
 from gemix.report.content import Sources, gather
 from gemix.report.page import render
-from gemix.storage import Store
 
 CLASSES = ("normal", "pneumonia", "cancer")
 ORIGIN = {

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.reading import read_images
-from gemix.errors import DataError
+from gemix.core.errors import DataError
+from gemix.data.shards.reading import read_images
+from gemix.io.storage import Store
 from gemix.report.examples import examples, small_png
-from gemix.storage import Store
 
 
 def decode(png: bytes) -> np.ndarray:

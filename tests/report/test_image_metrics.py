@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.errors import DataError
+from gemix.core.errors import DataError
+from gemix.io.storage import Store
 from gemix.report.image_metrics import image_charts, image_metrics
-from gemix.storage import Store
 
 
 def test_figures_stand_beside_what_they_were_measured_with(source):

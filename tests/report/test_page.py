@@ -4,10 +4,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gemix.errors import DataError
+from gemix.core.errors import DataError
+from gemix.io.storage import Store
 from gemix.report.content import gather
 from gemix.report.page import duration, rate, render
-from gemix.storage import Store
 
 VOID = {"meta", "img", "br", "link", "path", "use", "hr"}
 

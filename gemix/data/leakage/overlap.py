@@ -3,7 +3,7 @@
 Only the columns that say whose an image is are read, one shard at a time. Every group key that
 both sides have counts. In sets of different archives equal keys may be chance, but a false alarm
 costs a setting and a miss a wrong result. Nearly the same images are found by their pixels alone
-(:mod:`gemix.data.leakage.compare`).
+(:mod:`gemix.data.leakage.compare_sets`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from gemix.data.manifest import Manifest
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.core.errors import DataError
+from gemix.data.shards.manifest import Manifest
+from gemix.io.storage import Store
 
 TAG = "gemix.overlap"
 _EXAMPLES = 3
 
 
-class Learned(Protocol):
+class TrainingSource(Protocol):
     """Images that something was, or will be, trained on."""
 
     @property
@@ -115,7 +115,7 @@ class Shared:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Findings:
+class OverlapReport:
     """What is shared although it was allowed, and of what it cannot be told what was learned."""
 
     shared: tuple[Shared, ...]
@@ -146,7 +146,9 @@ class Findings:
         }
 
 
-def check_apart(pairs: Iterable[tuple[Learned, Split]], *, allow: bool = False) -> Findings:
+def check_no_overlap(
+    pairs: Iterable[tuple[TrainingSource, Split]], *, allow: bool = False
+) -> OverlapReport:
     """Makes sure that nothing that is learned from is validated or tested on.
 
     Args:
@@ -166,10 +168,10 @@ def check_apart(pairs: Iterable[tuple[Learned, Split]], *, allow: bool = False) 
             "go on all the same; the results will say so"
         )
     unknown = dict.fromkeys(name for learned, _ in pairs for name in learned.unknown)
-    return Findings(shared=found, unknown=tuple(unknown))
+    return OverlapReport(shared=found, unknown=tuple(unknown))
 
 
-def find_shared(learned: Learned, held_out: Split) -> Shared:
+def find_shared(learned: TrainingSource, held_out: Split) -> Shared:
     """Groups and exact duplicates that both sides have; in memory is `held_out` alone.
 
     Images are compared by half of their checksums: 64 bits, eight bytes an image.

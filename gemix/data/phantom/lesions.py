@@ -81,7 +81,7 @@ def draw_disease(
 
 
 def draw_confounders(rng: np.random.Generator, patient: Patient) -> list[Lesion]:
-    """Findings that mean none of the diseases; most patients have none or one."""
+    """OverlapReport that mean none of the diseases; most patients have none or one."""
     found: list[Lesion] = []
     if rng.random() < 0.25:
         x, y = _place(rng, patient, 8)

@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 from scipy import ndimage
 
+from gemix.core.rng import Stream, sample_rng
 from gemix.data.config import PhantomConfig
 from gemix.data.phantom.canvas import Canvas, ellipse, smooth_max, smooth_noise
 from gemix.data.phantom.lesions import CLASSES, draw_confounders, draw_disease, paint_lesions
 from gemix.data.phantom.patient import LUNG_HEIGHT, Patient
 from gemix.data.phantom.vessels import draw_tree, paint_tree
 from gemix.data.scan import HIGHEST_HU, LOWEST_HU
-from gemix.randomness import Stream, sample_rng
 
 _SHAPE = 2.3  # exponent of the superellipses of body and rib cage
 _PATIENT, _VESSELS, _CONFOUNDERS, _DISEASE, _FIRST_SLICE = range(5)  # steps of a patient's stream

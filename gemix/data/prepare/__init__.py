@@ -1,5 +1,5 @@
-"""Raw scans to a finished shard set; :mod:`gemix.data.prepare.whole` reads as the whole of it."""
+"""Raw scans to a finished shard set; read :mod:`gemix.data.prepare.pipeline` first."""
 
-from gemix.data.prepare.whole import QUARANTINE, check_places, find, prepare, prepare_here
+from gemix.data.prepare.pipeline import QUARANTINE, check_places, find, prepare, prepare_here
 
 __all__ = ["QUARANTINE", "check_places", "find", "prepare", "prepare_here"]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from gemix.data.manifest import SPLITS
 from gemix.data.prepare.staging import Staged
-from gemix.storage import Store
+from gemix.data.shards.manifest import SPLITS
+from gemix.io.storage import Store
 
 NO_SPLIT = -1
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gemix.data.config import DataConfig
-from gemix.data.manifest import SPLITS
+from gemix.data.shards.manifest import SPLITS
 
 TRAIN, VAL, TEST = range(len(SPLITS))
 

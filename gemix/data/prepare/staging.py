@@ -21,16 +21,16 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 import gemix
+from gemix.core.png import encode_png
 from gemix.data.config import DataConfig
-from gemix.data.leakage.fingerprint import COPY_BYTES, fingerprint
-from gemix.data.pixels.contact_sheet import before_thumbnail, thumbnail
-from gemix.data.pixels.preprocess import preprocess
-from gemix.data.prepare import unfinished
-from gemix.data.scan import BadImage, NotWanted, Quarantined
-from gemix.data.shards import image_checksum
-from gemix.data.sources import Items, Source
-from gemix.images import encode_png
-from gemix.storage import Store
+from gemix.data.dataset_card.contact_sheet import before_thumbnail, thumbnail
+from gemix.data.leakage.perceptual_hash import COPY_BYTES, fingerprint
+from gemix.data.prepare import resume_cache as unfinished
+from gemix.data.preprocessing.preprocess import preprocess
+from gemix.data.scan import InvalidImageError, Quarantined, ScanFiltered
+from gemix.data.shards.schema import image_checksum
+from gemix.data.sources import ScanRefs, Source
+from gemix.io.storage import Store
 
 PARTS = 32  # at least so many where there are enough images, to keep many processors busy
 FEWEST_ROWS, MOST_ROWS = 32, 2048
@@ -58,7 +58,7 @@ class Part:
     """Some items of the listing, next to each other."""
 
     number: int
-    items: Items
+    items: ScanRefs
 
     def digest(self, config: DataConfig) -> str:
         """Equal for the same items and settings, under the same version of gemix."""
@@ -107,7 +107,7 @@ class Staged:
         return cls(**{**values, "quarantined": bad, "shown": shown})
 
 
-def cut(items: Items, config: DataConfig) -> list[Part]:
+def cut(items: ScanRefs, config: DataConfig) -> list[Part]:
     """The parts of a listing, in its order."""
     by_bytes = int(MOST_BYTES / (config.resolution**2 * len(config.windows)))
     rows = max(FEWEST_ROWS, min(-(-len(items) // PARTS), MOST_ROWS, by_bytes))
@@ -142,9 +142,9 @@ def _is_mended(part: Part, staged: Staged, source: Source, config: DataConfig) -
         if item.key in bad:
             try:
                 preprocess(source.load(item), config)
-            except BadImage:
+            except InvalidImageError:
                 continue
-            except NotWanted:
+            except ScanFiltered:
                 pass
             return True
     return False
@@ -158,17 +158,17 @@ def _stage(part: Part, name: str, source: Source, config: DataConfig, store: Sto
         try:
             scan = source.load(item)
             image = preprocess(scan, config)
-        except BadImage as reason:
+        except InvalidImageError as reason:
             quarantined.append(Quarantined(source=item.key, reason=str(reason)))
             continue
-        except NotWanted as rule:
+        except ScanFiltered as rule:
             left_out[str(rule)] += 1
             continue
         images.append(image)
         items.append(item)
         if item.class_index not in shown:
             shown[item.class_index] = _png(before_thumbnail(scan)), _png(thumbnail(image))
-    data = _encode(np.stack(images), Items.of(items)) if items else b""
+    data = _encode(np.stack(images), ScanRefs.of(items)) if items else b""
     if data:
         store.write_bytes(name, data)
     return Staged(
@@ -181,7 +181,7 @@ def _stage(part: Part, name: str, source: Source, config: DataConfig, store: Sto
     )
 
 
-def _encode(images: np.ndarray, items: Items) -> bytes:
+def _encode(images: np.ndarray, items: ScanRefs) -> bytes:
     """The Parquet file of a part: `SCHEMA` with one row an image."""
     known = items.table
     unknown = np.asarray(known["group"].is_null())

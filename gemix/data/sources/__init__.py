@@ -3,14 +3,14 @@
 from gemix.data.config import DataConfig
 from gemix.data.sources.base import Listing, Source
 from gemix.data.sources.covidx import CovidxSource
-from gemix.data.sources.dicom import DicomSource
+from gemix.data.sources.dicom.source import DicomSource
 from gemix.data.sources.folder import FolderSource
-from gemix.data.sources.items import Item, Items
-from gemix.data.sources.medmnist import MedMnistSource
-from gemix.data.sources.nifti import NiftiSource
-from gemix.data.sources.parquet import ParquetSource
+from gemix.data.sources.medmnist.source import MedMnistSource
+from gemix.data.sources.nifti.source import NiftiSource
+from gemix.data.sources.parquet.source import ParquetSource
+from gemix.data.sources.scan_refs import ScanRef, ScanRefs
 
-__all__ = ["Item", "Items", "Listing", "Source", "open_source"]
+__all__ = ["Listing", "ScanRef", "ScanRefs", "Source", "open_source"]
 
 _OF_A_PATH = {"covidx": CovidxSource, "medmnist": MedMnistSource, "parquet": ParquetSource}
 _OF_CLASS_FOLDERS = {"folder": FolderSource, "nifti": NiftiSource}

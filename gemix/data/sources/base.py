@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
+from gemix.data.map_fn import MapFn, here
 from gemix.data.scan import Quarantined, Scan
-from gemix.data.sources.items import Item, Items
-from gemix.data.spread import Spread, here
+from gemix.data.sources.scan_refs import ScanRef, ScanRefs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Listing:
     """
 
     classes: tuple[str, ...]
-    items: Items
+    items: ScanRefs
     listed: int
     notes: tuple[str, ...] = ()
     unusable: tuple[Quarantined, ...] = ()
@@ -34,7 +34,7 @@ class Listing:
 class Source(Protocol):
     """A place with labelled scans."""
 
-    def list(self, spread: Spread = here) -> Listing:
+    def list(self, spread: MapFn = here) -> Listing:
         """Finds the scans without decoding them; the same order every time.
 
         Args:
@@ -44,10 +44,10 @@ class Source(Protocol):
             DataError: if there is nothing to learn from, with the remedy.
         """
 
-    def load(self, item: Item) -> Scan:
+    def load(self, item: ScanRef) -> Scan:
         """Reads one scan.
 
         Raises:
-            BadImage: with the reason if it cannot be used.
-            NotWanted: if a rule leaves it out.
+            InvalidImageError: with the reason if it cannot be used.
+            ScanFiltered: if a rule leaves it out.
         """

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 
+from gemix.core.errors import DataError
 from gemix.data.scan import Quarantined
 from gemix.data.sources.files import (
     MISNAMED,
@@ -16,8 +17,7 @@ from gemix.data.sources.files import (
     list_files,
     natural_key,
 )
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.io.storage import Store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from gemix.core.errors import DataError
+from gemix.data.map_fn import MapFn, here
 from gemix.data.scan import Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.files import is_image, list_files, load_image, natural_key
-from gemix.data.sources.items import Item, Items
-from gemix.data.spread import Spread, here
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.data.sources.scan_refs import ScanRef, ScanRefs
+from gemix.io.storage import Store
 
 CLASSES = ("Normal", "Pneumonia", "COVID-19")
 METADATA = "metadata.csv"
@@ -39,7 +39,7 @@ class CovidxSource:
     def __init__(self, path: str):
         self.store = Store(path)
 
-    def list(self, spread: Spread = here) -> Listing:
+    def list(self, spread: MapFn = here) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
         below = list_files(self.store)
         files = below.names
@@ -74,17 +74,17 @@ class CovidxSource:
         items.sort(key=lambda item: (item.class_index, natural_key(item.key)))
         return Listing(
             classes=tuple(CLASSES[index] for index in kept),
-            items=Items.of(items),
+            items=ScanRefs.of(items),
             listed=len(listed),
             notes=tuple(notes + rule_note),
         )
 
-    def load(self, item: Item) -> Scan:
+    def load(self, item: ScanRef) -> Scan:
         """See :class:`gemix.data.sources.base.Source`."""
         return Scan(pixels=load_image(self.store, item.key), is_hounsfield=False, box=item.box)
 
-    def _read_lists(self, files: Iterable[str]) -> dict[str, Item]:
-        """Items by file name, keys without a folder yet."""
+    def _read_lists(self, files: Iterable[str]) -> dict[str, ScanRef]:
+        """ScanRefs by file name, keys without a folder yet."""
         matches = [match for match in map(_LIST_NAME.fullmatch, files) if match]
         if not matches:
             raise DataError(
@@ -97,7 +97,7 @@ class CovidxSource:
                 f"data.path {self.store.url}: list files of several versions "
                 f"({', '.join(versions)}); keep those of one"
             )
-        items: dict[str, Item] = {}
+        items: dict[str, ScanRef] = {}
         for match in matches:
             for item in self._read_list(match[0], match[1].lower()):
                 other = items.setdefault(item.key, item)
@@ -108,7 +108,7 @@ class CovidxSource:
                     )
         return items
 
-    def _read_list(self, name: str, split: str) -> Iterable[Item]:
+    def _read_list(self, name: str, split: str) -> Iterable[ScanRef]:
         for number, line in enumerate(self._text(name).splitlines(), start=1):
             if not line.strip():
                 continue
@@ -126,7 +126,7 @@ class CovidxSource:
                 raise DataError(
                     f"{where}: {file!r} is no plain file name; paths in a list are not followed"
                 )
-            yield Item(key=file, class_index=index, split=split, box=(left, top, right, bottom))
+            yield ScanRef(key=file, class_index=index, split=split, box=(left, top, right, bottom))
 
     def _image_folder(self, files: Iterable[str], listed: dict) -> tuple[str, set[str]]:
         """The folder that holds most of the listed images, and its images' names."""

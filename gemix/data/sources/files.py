@@ -13,10 +13,10 @@ from typing import NoReturn
 
 import numpy as np
 
-from gemix.data.pixels.decode import IMAGE_SUFFIXES, MAX_SIDE, decode_image
-from gemix.data.scan import BadImage
-from gemix.errors import DataError
-from gemix.storage import Store, stamp_of
+from gemix.core.errors import DataError
+from gemix.data.preprocessing.decode import IMAGE_SUFFIXES, MAX_SIDE, decode_image
+from gemix.data.scan import InvalidImageError
+from gemix.io.storage import Store, stamp_of
 
 MAX_IMAGE_BYTES = 4 * MAX_SIDE**2 + 2**20
 """The largest image that is read, 4 bytes a pixel and uncompressed, and a header of 1 MiB."""
@@ -107,7 +107,7 @@ def load_image(store: Store, name: str) -> np.ndarray:
     """The pixels of an image file, uint8 [H, W].
 
     Raises:
-        BadImage: if it is larger than `MAX_IMAGE_BYTES`, or cannot be read or used.
+        InvalidImageError: if it is larger than `MAX_IMAGE_BYTES`, or cannot be read or used.
     """
     try:
         data = store.read_bytes(name, _check_bytes)
@@ -118,17 +118,17 @@ def load_image(store: Store, name: str) -> np.ndarray:
 
 def _check_bytes(size: int) -> None:
     if size > MAX_IMAGE_BYTES:
-        raise BadImage(
+        raise InvalidImageError(
             f"{size} bytes; images of {MAX_SIDE} x {MAX_SIDE} pixels take at most "
             f"{MAX_IMAGE_BYTES}: save one 8-bit grey slice a file"
         )
 
 
-def unreadable(store: Store, name: str, error: DataError) -> BadImage:
+def unreadable(store: Store, name: str, error: DataError) -> InvalidImageError:
     """The reason why a file that was listed cannot be read."""
     if store.is_local and os.path.islink(store.path(name)):
-        return BadImage(f"{NOWHERE}; fetch it (git annex get, say) or copy it again")
-    return BadImage(f"{error}; copy it again")
+        return InvalidImageError(f"{NOWHERE}; fetch it (git annex get, say) or copy it again")
+    return InvalidImageError(f"{error}; copy it again")
 
 
 def is_hidden(name: str) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from gemix.data.map_fn import MapFn, here
 from gemix.data.scan import Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.class_folders import find_class_folders
 from gemix.data.sources.files import is_image, load_image
-from gemix.data.sources.items import Item, Items
-from gemix.data.sources.patients import patients_of
-from gemix.data.spread import Spread, here
-from gemix.storage import Store
+from gemix.data.sources.patient_pattern import patients_of
+from gemix.data.sources.scan_refs import ScanRef, ScanRefs
+from gemix.io.storage import Store
 
 
 class FolderSource:
@@ -20,14 +20,15 @@ class FolderSource:
     Args:
         path: the folder with the class folders.
         patient_pattern: what names the patient in a file's path, as
-            :func:`gemix.data.sources.patients.patients_of` reads it; empty where nothing does.
+            :func:`gemix.data.sources.patient_pattern.patients_of` reads it; empty where nothing
+            does.
     """
 
     def __init__(self, path: str, patient_pattern: str = ""):
         self.store = Store(path)
         self.patient_pattern = patient_pattern
 
-    def list(self, spread: Spread = here) -> Listing:
+    def list(self, spread: MapFn = here) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
         found = find_class_folders(self.store, is_image, "image", "PNG, JPEG, BMP or TIFF")
         files = [
@@ -40,8 +41,8 @@ class FolderSource:
             notes.append(f"{len(set(groups.values()))} patients, named by data.patient_pattern")
         return Listing(
             classes=tuple(found.by_class),
-            items=Items.of(
-                Item(
+            items=ScanRefs.of(
+                ScanRef(
                     key=name,
                     class_index=index,
                     group=groups.get(name),
@@ -54,6 +55,6 @@ class FolderSource:
             unusable=tuple(found.unusable),
         )
 
-    def load(self, item: Item) -> Scan:
+    def load(self, item: ScanRef) -> Scan:
         """See :class:`gemix.data.sources.base.Source`."""
         return Scan(pixels=load_image(self.store, item.key), is_hounsfield=False, box=item.box)

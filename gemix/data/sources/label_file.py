@@ -11,9 +11,9 @@ import dataclasses
 import io
 from collections.abc import Iterator, Mapping
 
-from gemix.data.manifest import SPLITS
-from gemix.errors import DataError
-from gemix.storage import Store
+from gemix.core.errors import DataError
+from gemix.data.shards.manifest import SPLITS
+from gemix.io.storage import Store
 
 KEYS = ("patient", "series")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from gemix.data.config import DataConfig
+from gemix.data.map_fn import MapFn, here
 from gemix.data.phantom import CLASSES, render_slice
 from gemix.data.scan import Scan
 from gemix.data.sources.base import Listing
-from gemix.data.sources.items import Item, Items
-from gemix.data.spread import Spread, here
+from gemix.data.sources.scan_refs import ScanRef, ScanRefs
 
 _SMALLEST, _LARGEST = 96, 256  # pixels a side of a rendered slice
 
@@ -23,11 +23,11 @@ class PhantomSource:
         self.config = config.phantom
         self.size = min(_LARGEST, max(_SMALLEST, 2 * config.resolution))
 
-    def list(self, spread: Spread = here) -> Listing:
+    def list(self, spread: MapFn = here) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
         per_class, slices = self.config.patients_per_class, self.config.slices_per_patient
-        items = Items.of(
-            Item(
+        items = ScanRefs.of(
+            ScanRef(
                 key=f"{name}/patient-{patient:05d}/slice-{index:03d}",
                 class_index=class_index,
                 group=f"patient-{patient:05d}",
@@ -39,7 +39,7 @@ class PhantomSource:
         note = f"{len(items)} phantom slices of {per_class * len(CLASSES)} patients"
         return Listing(classes=CLASSES, items=items, listed=len(items), notes=(note,))
 
-    def load(self, item: Item) -> Scan:
+    def load(self, item: ScanRef) -> Scan:
         """See :class:`gemix.data.sources.base.Source`."""
         name, patient, index = item.key.split("/")
         number = int(patient.removeprefix("patient-"))

@@ -1,0 +1,1 @@
+"""Errors, configuration, randomness and the process group: what everything else builds on."""

@@ -1,0 +1,66 @@
+"""Where the networks run, and in which precision."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from gemix.core.distributed import Workers
+
+
+def default_device() -> torch.device:
+    """This process's CUDA device, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What convolutions compute in, for a `precision` setting.
+
+    `auto` is bfloat16 where the hardware multiplies it natively (compute capability 8 and up,
+    AVX512-BF16), else float32: emulated bfloat16 is slower and less exact.
+    """
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def resolve_precision(device: torch.device, workers: Workers) -> str:
+    """What `auto` stands for in a training: the same on all workers, so bfloat16 if all have it."""
+    lacks = float(compute_dtype("auto", device) != torch.bfloat16)
+    return "float32" if workers.all_reduce_sum(torch.tensor(lacks, device=device)) else "bfloat16"
+
+
+@contextlib.contextmanager
+def disable_tf32() -> Iterator[None]:
+    """Within, or in a function that it decorates, float32 has all its 24 bits on GPUs as well.
+
+    By default PyTorch lets cuDNN round what it convolves to TF32, which has 11.
+    """
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
+
+
+@contextlib.contextmanager
+def cudnn_benchmark() -> Iterator[None]:
+    """Within, cuDNN times its algorithms and takes the fastest: a training's shapes come again."""
+    before = torch.backends.cudnn.benchmark
+    try:
+        torch.backends.cudnn.benchmark = True
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -1,0 +1,1 @@
+"""The dataset card: what a shard set holds, in words and pictures."""

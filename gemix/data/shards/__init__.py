@@ -1,0 +1,1 @@
+"""Parquet shards of labelled images with a manifest: written, read, verified."""

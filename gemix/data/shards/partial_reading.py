@@ -1,0 +1,56 @@
+"""Parts of a shard set, for readers that do not hold it whole: some rows, or labels alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from gemix.core.errors import DataError
+from gemix.data.shards.manifest import Manifest, ShardEntry
+from gemix.data.shards.reading import copy_images, damage_remedy, read_table
+from gemix.io.storage import Store
+
+
+def read_rows(store: Store, manifest: Manifest, shard: ShardEntry, rows: np.ndarray) -> np.ndarray:
+    """The images of some rows of a shard.
+
+    The file is held against its SHA-256.
+
+    Args:
+        rows: int64 [n], ascending, 0 to ``shard.rows - 1``.
+
+    Returns:
+        uint8 [n, C, H, W].
+
+    Raises:
+        DataError: naming the file, if it is missing or damaged.
+    """
+    table = read_table(store, manifest, shard).select(["image", "checksum"])
+    images = np.empty((len(rows), *manifest.image_shape), dtype=np.uint8)
+    copy_images(f"{store.url}/{shard.name}", table.take(rows), images)
+    return images
+
+
+def read_soft_labels(store: Store, manifest: Manifest, split: str) -> np.ndarray:
+    """The soft labels of a split, shards by name; of each file no other column is read.
+
+    A file whose label column can be read although it is damaged is found by :func:`read_rows`.
+
+    Returns:
+        float32 [N, K].
+
+    Raises:
+        DataError: naming the file, if it is missing or its labels cannot be read.
+    """
+    classes, parts = len(manifest.classes), [np.empty((0, len(manifest.classes)), np.float32)]
+    for shard in manifest.shards_of(split):
+        try:
+            column = store.read_columns(shard.name, ["soft_label"])["soft_label"]
+            values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            parts.append(values.reshape(shard.rows, classes))
+        except (DataError, ValueError, pa.ArrowException) as error:
+            raise DataError(
+                f"{store.url}/{shard.name}: its labels cannot be read ({error}); "
+                f"{damage_remedy(manifest)}"
+            ) from error
+    return np.concatenate(parts)

@@ -1,0 +1,155 @@
+"""Shard sets read back whole, each file held against its SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gemix.core.errors import DataError
+from gemix.data.image_set import ImageSet
+from gemix.data.shards.manifest import Manifest, ShardEntry, combine_content
+from gemix.data.shards.schema import SCHEMA
+from gemix.io.storage import Store
+
+_COLUMNS = ("class_index", "soft_label", "patient", "source")  # beside the images
+_BATCH_BYTES = 2**22  # of pixels that are decompressed at a time and copied while in the cache
+
+
+def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
+    """Reads one or more shard sets as one, in the order given, shards by name.
+
+    Every file is held against its SHA-256, which covers its rows; the rows' own checksums, which
+    cost as much again as all the rest, are for :mod:`gemix.data.shards.verify`.
+
+    Args:
+        urls: directories with a manifest, local paths or ``s3://`` URLs.
+        split: the split to read, None for all.
+
+    Raises:
+        DataError: if a set is unfinished or damaged, if sets differ in classes or image shape, or
+            if there is no image of the split.
+    """
+    stores = [Store(url) for url in urls]
+    manifests = [Manifest.load(store) for store in stores]
+    _check_same(stores, manifests)
+    chosen = [
+        (store, manifest, shard)
+        for store, manifest in zip(stores, manifests, strict=True)
+        for shard in manifest.shards
+        if split in (None, shard.split)
+    ]
+    if not chosen:
+        raise DataError(
+            f"{', '.join(store.url for store in stores)}: no image of split {split!r}; add scans, "
+            "or raise data.val_fraction or data.test_fraction, and run gemix prepare again"
+        )
+    first = manifests[0]
+    shape = first.image_shape
+    ends = np.cumsum([shard.rows for *_, shard in chosen]).tolist()
+    images = np.empty((ends[-1], *shape), dtype=np.uint8)
+
+    def read(part: tuple[Store, Manifest, ShardEntry], end: int) -> pa.Table:
+        store, manifest, shard = part
+        file, where = _checked_file(store, manifest, shard), f"{store.url}/{shard.name}"
+        start = end - shard.rows
+        for batch in file.iter_batches(_batch_rows(first), columns=["image"], use_threads=False):
+            copy_images(where, pa.table(batch), images[start : start + len(batch)])
+            start += len(batch)
+        return file.read(columns=list(_COLUMNS), use_threads=False)
+
+    # hashing and decompressing leave the interpreter to others, so threads do keep cores busy
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        rows = pa.concat_tables(pool.map(read, chosen, ends))
+    classes = len(first.classes)
+    soft_labels = rows["soft_label"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return ImageSet(
+        images=images,
+        labels=rows["class_index"].to_numpy().astype(np.int64),
+        soft_labels=soft_labels.reshape(-1, classes).astype(np.float32),
+        groups=tuple(rows["patient"].to_pylist()),
+        sources=tuple(rows["source"].to_pylist()),
+        classes=first.classes,
+        digest=combine_content(shard.content for *_, shard in chosen),
+    )
+
+
+def _check_same(stores: Sequence[Store], manifests: Sequence[Manifest]) -> None:
+    """All sets must have the classes and the image shape of the first."""
+    describe = lambda m: (  # noqa: E731
+        f"classes {list(m.classes)}, {m.channels} x {m.resolution} x {m.resolution} pixels"
+    )
+    for store, manifest in zip(stores, manifests, strict=True):
+        if describe(manifest) != describe(manifests[0]):
+            raise DataError(
+                f"{store.url}: {describe(manifest)}, but {stores[0].url} has "
+                f"{describe(manifests[0])}; write one of them again so that they agree"
+            )
+
+
+def read_table(store: Store, manifest: Manifest, shard: ShardEntry) -> pa.Table:
+    """One shard, all columns, held against its SHA-256.
+
+    Raises:
+        DataError: if the file is missing, damaged or not of `SCHEMA`.
+    """
+    return _checked_file(store, manifest, shard).read()
+
+
+def _checked_file(store: Store, manifest: Manifest, shard: ShardEntry) -> pq.ParquetFile:
+    """The shard's file, in memory; see :func:`read_table`."""
+    where, remedy = f"{store.url}/{shard.name}", damage_remedy(manifest)
+    data = _bytes_of(store, shard.name)
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise DataError(f"{where}: damaged, its SHA-256 is not the manifest's; {remedy}")
+    file = pq.ParquetFile(pa.BufferReader(data))
+    if not file.schema_arrow.equals(SCHEMA) or file.metadata.num_rows != shard.rows:
+        raise DataError(f"{where}: not a shard of this schema and length; {remedy}")
+    return file
+
+
+def _bytes_of(store: Store, name: str) -> pa.Buffer:
+    """The file's bytes; those of a local one in memory of Arrow's pool.
+
+    The pool gives the same pages to file after file, where Python asks the system for fresh ones
+    each time, which costs as much as decompressing.
+    """
+    if store.is_local and store.exists(name):
+        with contextlib.suppress(OSError), pa.OSFile(store.path(name)) as file:
+            return file.read_buffer()
+    return pa.py_buffer(store.read_bytes(name))
+
+
+def _batch_rows(manifest: Manifest) -> int:
+    """Images to decompress at a time."""
+    return max(1, _BATCH_BYTES // math.prod(manifest.image_shape))
+
+
+def damage_remedy(manifest: Manifest) -> str:
+    """What to do about a damaged shard of the set."""
+    step = "gemix prepare" if manifest.kind == "real" else "gemix synthesize"
+    return f"restore the file from a copy, or write the set again: {step} --overwrite"
+
+
+def copy_images(where: str, table: pa.Table, target: np.ndarray) -> None:
+    """Copies the image column into `target`, uint8 [rows, C, H, W].
+
+    Raises:
+        DataError: naming `where`, for an image of another size.
+    """
+    flat, start = target.reshape(len(target), -1), 0
+    for chunk in table["image"].chunks:
+        _, offsets, values = chunk.buffers()
+        # a chunk may be a slice of its buffers, so the offsets say where it begins
+        bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        pixels = np.frombuffer(values, np.uint8)[bounds[0] : bounds[-1]]
+        if (np.diff(bounds) != flat.shape[1]).any():
+            raise DataError(f"{where}: an image of another size than the manifest says")
+        flat[start : start + len(chunk)] = pixels.reshape(len(chunk), -1)
+        start += len(chunk)

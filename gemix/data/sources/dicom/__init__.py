@@ -1,0 +1,1 @@
+"""CT series in DICOM files."""

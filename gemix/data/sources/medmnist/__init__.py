@@ -1,0 +1,1 @@
+"""Archives in MedMNIST's .npz layout."""

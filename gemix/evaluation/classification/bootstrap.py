@@ -1,0 +1,188 @@
+"""How sure we may be of a rate, and of a difference between two ways to train.
+
+A two-level bootstrap. The test set is resampled by *group* (patient): images of one patient are
+nearly the same image, and to resample them one by one would make every interval too narrow
+(cluster bootstrap: Field and Welsh, "Bootstrapping clustered data", JRSS B 69, 2007). With several
+training seeds the seeds are resampled too, so that an interval also holds the luck of a training;
+with a single seed it speaks of that one training only.
+
+All methods see the same resamples of groups and of seeds, so their differences are paired.
+Intervals are 95% percentile intervals. Few groups or few seeds make a bootstrap too sure of
+itself: read it with the number of groups beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gemix.core.errors import DataError
+from gemix.core.rng import Stream, sample_rng
+from gemix.evaluation.classification.rates import confusion_matrix, rates
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A paired difference (method - reference).
+
+    Attributes:
+        delta: on the test set as it is.
+        low, high: ends of the 95% interval.
+        p: two-sided bootstrap p-value of no difference, at least 2 / (resamples + 1).
+    """
+
+    delta: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One method's rates, means over its seeds; a rate that cannot be computed is left out.
+
+    Attributes:
+        rates: by name, as :func:`gemix.evaluation.classification.rates.rates` has them.
+        intervals: 95% interval (low, high) of each.
+        differences: to the reference, for each; empty for the reference itself.
+        confusion: int64 [K, K], summed over the seeds; rows are the truth.
+    """
+
+    rates: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    differences: dict[str, Difference]
+    confusion: np.ndarray
+
+
+def compare(
+    labels: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    groups: Sequence[str],
+    *,
+    classes: int,
+    normal: int | None = None,
+    reference: str = "real",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """Rates of each method with intervals, and differences to the reference.
+
+    Args:
+        labels: true classes, int [N].
+        predictions: int [S, N] of each method, one row a training seed, the same S everywhere.
+        groups: N keys; rows of one key are resampled together.
+        classes: K.
+        normal: index of the class of the healthy; None if there is none.
+        reference: the method that the others are held against; it may be absent.
+        resamples, seed: of the bootstrap.
+
+    Raises:
+        DataError: for fewer than two groups, or methods of different numbers of seeds.
+    """
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        raise DataError(
+            f"{len(names)} group(s) in the test set: no interval can be computed from them; add "
+            "patients to the test split"
+        )
+    shapes = {method: np.shape(rows) for method, rows in predictions.items()}
+    if len(set(shapes.values())) != 1:
+        raise DataError(f"methods differ in seeds or images: {shapes}; train the missing seeds")
+    seeds = next(iter(shapes.values()))[0]
+    group_weights, seed_weights = _weights(len(names), seeds, resamples, seed)
+    counts = {
+        method: np.stack([_by_group(labels, row, group, len(names), classes) for row in rows])
+        for method, rows in predictions.items()
+    }
+    draws = {
+        method: _resampled(found, group_weights, seed_weights, normal)
+        for method, found in counts.items()
+    }
+    results = {}
+    for method, found in counts.items():
+        point = _point(found, normal)
+        other = draws.get(reference) if method != reference else None
+        results[method] = Comparison(
+            rates=point,
+            intervals={name: _interval(draws[method][name]) for name in point},
+            differences=_differences(point, _point(counts[reference], normal), draws[method], other)
+            if other
+            else {},
+            confusion=found.sum(axis=(0, 1)),
+        )
+    return results
+
+
+def _weights(groups: int, seeds: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each resample holds each group, [R, G], and each seed, [R, S]."""
+    rng = sample_rng(seed, Stream.BOOTSTRAP)
+    by_group = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    return by_group, by_seed
+
+
+def _by_group(
+    labels: np.ndarray, predictions: np.ndarray, group: np.ndarray, groups: int, classes: int
+) -> np.ndarray:
+    """Confusion matrix of each group: int64 [G, K, K]."""
+    confusion_matrix(labels, predictions, classes)  # checks the indices
+    cells = (group * classes + labels) * classes + predictions
+    return np.bincount(cells, minlength=groups * classes**2).reshape(groups, classes, classes)
+
+
+def _point(counts: np.ndarray, normal: int | None) -> dict[str, float]:
+    """Mean rates over the seeds, of counts [S, G, K, K]."""
+    by_seed = rates(counts.sum(axis=1), normal)
+    return {
+        name: float(value.mean()) for name, value in by_seed.items() if not np.isnan(value).any()
+    }
+
+
+def _resampled(
+    counts: np.ndarray, group_weights: np.ndarray, seed_weights: np.ndarray, normal: int | None
+) -> dict[str, np.ndarray]:
+    """The rates of each resample: float64 [R] for each name."""
+    seeds, groups, classes, _ = counts.shape
+    cells = counts.transpose(1, 0, 2, 3).reshape(groups, -1).astype(np.float64)
+    confusion = (group_weights @ cells).reshape(-1, seeds, classes, classes)
+    return {
+        name: (value * seed_weights).sum(axis=1) / seeds
+        for name, value in rates(confusion, normal).items()
+    }
+
+
+def _interval(draws: np.ndarray) -> tuple[float, float]:
+    # a resample without a diseased image has no missed-disease rate
+    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _differences(
+    point: Mapping[str, float],
+    reference: Mapping[str, float],
+    draws: Mapping[str, np.ndarray],
+    reference_draws: Mapping[str, np.ndarray],
+) -> dict[str, Difference]:
+    found = {}
+    for name in point:
+        differences = draws[name] - reference_draws[name]
+        differences = differences[~np.isnan(differences)]
+        low, high = _interval(differences)
+        delta = point[name] - reference[name]
+        found[name] = Difference(delta=delta, low=low, high=high, p=_p_value(differences))
+    return found
+
+
+def _p_value(differences: np.ndarray) -> float:
+    """Twice the share of resamples on the smaller side of zero, the sample itself counted in.
+
+    Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 4.2: with the
+    sample counted in, no p-value is 0.
+    """
+    below, above = (differences <= 0).sum(), (differences >= 0).sum()
+    return float(min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1)))

@@ -1,0 +1,1 @@
+"""Audits of what a generator may have copied."""

@@ -1,0 +1,1 @@
+"""Checkpoints, finished generators and transfer learning."""

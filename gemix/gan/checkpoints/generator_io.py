@@ -1,0 +1,154 @@
+"""The finished generator of a training: written once, sampled from ever after."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from gemix.core.errors import CheckpointError
+from gemix.gan.checkpoints.checkpoint import (
+    TrainingSpec,
+    checkpoint_architecture,
+    checkpoint_weights,
+    checkpoints,
+)
+from gemix.gan.checkpoints.safetensors_io import (
+    read_weights,
+    validate_state_dict,
+    wrap_checkpoint_errors,
+    write_weights,
+)
+from gemix.gan.checkpoints.transfer import Weights
+from gemix.gan.config import GanConfig
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.models.base import ImageGenerator
+from gemix.gan.models.registry import METHODS
+from gemix.gan.training.state import TrainingState
+
+if TYPE_CHECKING:  # at run time any store of files will do
+    from gemix.io.storage import Store
+
+MARKER = "generator.json"
+REMEDY = (
+    f"delete {MARKER} and run gemix train-gan again, which goes on from its newest checkpoint, or "
+    "import the networks again"
+)
+RAW, DISCRIMINATOR = "generator_raw", "discriminator"  # what a training can start from
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorBundle:
+    """A generator ready to sample from.
+
+    Attributes:
+        network: on the CPU, in evaluation mode.
+        classes: the names of its K classes.
+        checksum: of its weights; synthetic images carry it.
+        kimg: how long it was trained.
+    """
+
+    network: ImageGenerator
+    classes: tuple[str, ...]
+    checksum: str
+    kimg: float
+
+
+def save_generator(store: Store, state: TrainingState, origin: TrainingSpec) -> str:
+    """Writes the averaged generator; the marker ``generator.json`` last. Returns its checksum."""
+    checksum = write_weights(store, "generator", state.generator_ema.state_dict())
+    kimg = origin.config.kimg_at(state.step)
+    store.write_json(MARKER, {"sha256": checksum, "kimg": kimg} | origin.to_json())
+    return checksum
+
+
+def save_imported(store: Store, weights: Weights, origin: TrainingSpec) -> str:
+    """Writes a pair of networks from elsewhere as a training leaves its generator.
+
+    Beside it are the generator before averaging and, where there is one, the discriminator; the
+    marker holds their checksums by name under `parts`. Returns the generator's checksum.
+    """
+    parts = {RAW: weights.generator, DISCRIMINATOR: weights.discriminator}
+    checksum = write_weights(store, "generator", dict(weights.generator_ema))
+    checksums = {
+        name: write_weights(store, name, dict(state))
+        for name, state in parts.items()
+        if state is not None
+    }
+    values = {"sha256": checksum, "kimg": 0.0, "parts": checksums} | origin.to_json()
+    store.write_json(MARKER, values)
+    return checksum
+
+
+def load_weights(store: Store) -> Weights:
+    """The networks of a training's directory, or of an imported one, for another to start from.
+
+    Raises:
+        CheckpointError: if there are none, or they are damaged.
+    """
+    if names := checkpoints(store):
+        return checkpoint_weights(store, names[-1])
+    values = _read_marker(store) if store.exists(MARKER) else {}
+    if "parts" not in values:
+        raise CheckpointError(
+            f"{store.url}: holds neither a checkpoint of gemix train-gan nor the networks of gemix "
+            "import-stylegan; give the directory of one of them"
+        )
+    with wrap_checkpoint_errors(f"{store.url}/{MARKER}", REMEDY):
+        parts = {
+            name: read_weights(store, name, sha256, REMEDY)
+            for name, sha256 in values["parts"].items()
+        }
+        return Weights(
+            generator=parts[RAW],
+            generator_ema=read_weights(store, "generator", values["sha256"], REMEDY),
+            discriminator=parts.get(DISCRIMINATOR),
+        )
+
+
+def saved_architecture(store: Store) -> Architecture | None:
+    """That of the networks of :func:`load_weights`; None where there are none.
+
+    Raises:
+        CheckpointError: if they are damaged.
+    """
+    if names := checkpoints(store):
+        return checkpoint_architecture(store, names[-1])
+    if not store.exists(MARKER):
+        return None
+    values = _read_marker(store)
+    with wrap_checkpoint_errors(f"{store.url}/{MARKER}", REMEDY):
+        return Architecture(**values["architecture"])
+
+
+def load_generator(store: Store) -> GeneratorBundle:
+    """Reads the finished generator of a training.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged.
+    """
+    if not store.exists(MARKER):
+        raise CheckpointError(
+            f"{store.url}: no generator.json, so no finished training; run gemix train-gan first"
+        )
+    values = _read_marker(store)
+    with wrap_checkpoint_errors(f"{store.url}/{MARKER}", REMEDY):
+        # a network from elsewhere may have no method in its config: it is of the first one there
+        # was
+        method = METHODS[values.get("config", {}).get("method", GanConfig.method)]
+        architecture = Architecture(**values["architecture"])
+        weights = read_weights(store, "generator", values["sha256"], REMEDY)
+        # before they are built: sizes that the weights have not are not to be trusted with memory
+        weights = validate_state_dict(method.generator, architecture, weights, "generator", REMEDY)
+        network = method.generator(architecture)
+        network.load_state_dict(weights)
+        return GeneratorBundle(
+            network=network.requires_grad_(False).eval(),
+            classes=tuple(values["classes"]),
+            checksum=values["sha256"],
+            kimg=values["kimg"],
+        )
+
+
+def _read_marker(store: Store) -> dict[str, Any]:
+    with wrap_checkpoint_errors(f"{store.url}/{MARKER}", REMEDY):
+        return dict(store.read_json(MARKER))

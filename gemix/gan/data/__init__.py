@@ -1,0 +1,1 @@
+"""Training images: in memory, or streamed from shards."""

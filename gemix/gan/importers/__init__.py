@@ -1,0 +1,1 @@
+"""Public networks, read without running code from their files."""

@@ -1,0 +1,226 @@
+"""Layers with equalized learning rate, and the modulated convolution.
+
+Weights are stored with unit variance and scaled when used (Karras et al., "Progressive growing of
+GANs", 2018, section 4.1), so that Adam moves all of them at one rate. Parameter names are those of
+the public StyleGAN2-ADA networks, so that their weights load as they are.
+
+A leaky ReLU commutes with a positive factor, so in the generator the gains that follow activations
+in the papers are multiplied into what comes before them: one pass less over every feature map. In
+float32 the discriminator keeps the papers' order, because its minibatch standard deviation,
+ill-conditioned where samples are nearly equal, would magnify the different rounding.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gemix.gan.models import ops
+
+
+class FullyConnectedLayer(nn.Module):
+    """y = x W^T + b, optionally with the leaky ReLU.
+
+    Args:
+        lr_multiplier: the layer's learning rate relative to Adam's.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        activate: bool = False,
+        bias_init: float = 0.0,
+        lr_multiplier: float = 1.0,
+    ):
+        super().__init__()
+        self.activate = activate
+        self.lr_multiplier = lr_multiplier
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_features] to [N, out_features]."""
+        gain = ops.LRELU_GAIN if self.activate else 1.0
+        weight = self.weight * (self.weight_gain * gain)
+        x = F.linear(x, weight, self.bias * (self.lr_multiplier * gain))
+        return F.leaky_relu(x, ops.LRELU_SLOPE) if self.activate else x
+
+
+class Conv2dLayer(nn.Module):
+    """Convolution, optionally with bias and leaky ReLU, optionally halving the image.
+
+    Args:
+        clamp: bound on the result's absolute value before the `gain` of a call.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        activate: bool = True,
+        bias: bool = True,
+        down: bool = False,
+        clamp: float | None = None,
+    ):
+        super().__init__()
+        self.activate = activate
+        self.down = down
+        self.clamp = clamp
+        self.padding = kernel_size // 2
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(torch.randn(shape))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        if down:
+            self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """[N, in, H, W] to [N, out, H, W] (or half of it); `gain` scales the result."""
+        bound = None if self.clamp is None else self.clamp * gain
+        if self.activate:
+            gain = gain * ops.LRELU_GAIN
+        before, after = (1.0, gain) if x.dtype == torch.float32 else (gain, 1.0)
+        weight = (self.weight * (self.weight_gain * before)).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * before).to(x.dtype)
+        if self.down:
+            x = ops.conv2d_down(x, weight, bias, self.resample_filter)
+        else:
+            x = F.conv2d(x, weight, bias, padding=self.padding)
+        if self.activate:
+            x = F.leaky_relu_(x, ops.LRELU_SLOPE)
+        x = x if math.isclose(after, 1) else x * after
+        return x if bound is None else x.clamp(-bound, bound)
+
+
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    up_fir: Tensor | None,
+    gain: float = 1.0,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """Convolution whose weights are modulated by the styles and demodulated.
+
+    Karras et al., "Analyzing and improving the image quality of StyleGAN", 2020, equations 1
+    and 3: w'_ijk = s_i w_ijk, w''_ijk = w'_ijk / sqrt(sum_ik w'_ijk^2 + eps). Scaling the input
+    by s and the output by the demodulation factor gives the same result as per-sample weights,
+    and lets the whole batch share one dense convolution.
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I, k, k].
+        styles: float32 [N, I].
+        up_fir: the blur of an upsampling convolution (k = 3), or None for no upsampling.
+        gain: factor on the result.
+        noise: added to the result at last; [N, 1, H, W] or [H, W].
+    """
+    energy = weight.square().sum(dim=(2, 3))  # [O, I]
+    demodulation = torch.rsqrt(styles.square() @ energy.t() + 1e-8)  # [N, O]
+    x = x * styles.to(x.dtype)[:, :, None, None]
+    weight = weight.to(x.dtype)
+    if up_fir is None:
+        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    else:
+        x = ops.conv2d_up(x, weight, up_fir)
+    demodulation = (demodulation * gain).to(x.dtype)[:, :, None, None]
+    return x * demodulation if noise is None else torch.addcmul(noise, x, demodulation)
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, bias and leaky ReLU, optionally doubling the image.
+
+    Args:
+        clamp: bound on the result's absolute value.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        up: bool = False,
+        clamp: float | None = None,
+    ):
+        super().__init__()
+        self.up = up
+        self.clamp = clamp
+        self.resolution = resolution
+        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        if up:
+            self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        """[N, in, H, W] and w [N, w_dim] to [N, out, H, W] (or twice that).
+
+        `noise` broadcasts against [N, 1, H_out, W_out]; None adds none.
+        """
+        gain = ops.LRELU_GAIN
+        up_fir = self.resample_filter if self.up else None
+        if noise is not None:
+            noise = (noise * (self.noise_strength * gain)).to(x.dtype)
+        x = modulated_conv2d(x, self.weight, self.affine(w), up_fir, gain, noise)
+        x += (self.bias * gain)[:, None, None].to(x.dtype)
+        x = F.leaky_relu_(x, ops.LRELU_SLOPE)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class ToRGBLayer(nn.Module):
+    """Modulated 1x1 convolution to image channels, without demodulation."""
+
+    def __init__(self, in_channels: int, img_channels: int, w_dim: int, clamp: float | None = None):
+        super().__init__()
+        self.clamp = clamp
+        self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(img_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(img_channels))
+        self.weight_gain = 1 / math.sqrt(in_channels)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """[N, in, H, W] and w [N, w_dim] to a float32 image [N, img_channels, H, W]."""
+        styles = (self.affine(w) * self.weight_gain).to(x.dtype)
+        x = F.conv2d(x * styles[:, :, None, None], self.weight.to(x.dtype))
+        x = x.float() + self.bias[:, None, None]
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class MinibatchStdLayer(nn.Module):
+    """Appends the standard deviation over groups of samples as one more channel.
+
+    Karras et al. 2018, section 3. Group m of a batch of N holds the samples m, m + M, m + 2M, …
+    with M = N / group size.
+    """
+
+    def __init__(self, group_size: int):
+        super().__init__()
+        self.group_size = group_size
+
+    def forward(self, x: Tensor, batches: int = 1) -> Tensor:
+        """[N, C, H, W] to [N, C + 1, H, W].
+
+        `x` holds so many batches of one size, one after the other, whose groups stay apart; that
+        size must be a multiple of the group size, or smaller.
+        """
+        n, _, height, width = x.shape
+        group = min(self.group_size, n // batches)
+        grouped = x.reshape(batches, group, -1, *x.shape[1:]).float()
+        centred = grouped - grouped.mean(dim=1, keepdim=True)
+        # spelled out, not var(): the second derivative that R1 needs loses fewer digits this way
+        std = torch.sqrt(centred.square().mean(dim=1) + 1e-8)
+        mean = std.mean(dim=(2, 3, 4)).repeat(1, group).flatten()  # [N]
+        extra = mean.to(x.dtype)[:, None, None, None].expand(n, 1, height, width)
+        return torch.cat([x, extra], dim=1)

@@ -1,0 +1,126 @@
+"""S3 buckets that answer late, in part or not at all: the connection, and tries again, bounded.
+
+Two layers. The AWS SDK sends a failed request again, so that a listing of many pages or a large
+file does not start over for one of them. What still fails is done again as a whole, after longer
+waits. What the store refuses for good (no permission, no such bucket) is told at once.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import pyarrow.fs as pafs
+
+from gemix.core.errors import DataError, StoreError
+
+T = TypeVar("T")
+
+SDK_RETRIES = 5  # of a request, 1.6 s in all; one in five failing, 6 in 100,000 still do
+RETRY_DELAYS = (2.0, 8.0, 30.0)  # seconds before an operation is done again
+CONNECT_TIMEOUT = 5.0  # seconds
+SILENCE_TIMEOUT = 10.0  # seconds without a byte; the first one of a busy store may take some
+
+_MEND_PERMISSION = (
+    "the credentials that the standard AWS chain finds (environment, ~/.aws, the machine's role) "
+    "must be valid and allow s3:ListBucket, GetObject, PutObject and DeleteObject there"
+)
+_MEND_BUCKET = "no such bucket: create it or mend the URL"
+_REFUSALS = {
+    "ACCESS_DENIED": _MEND_PERMISSION,
+    "INVALID_ACCESS_KEY_ID": _MEND_PERMISSION,
+    "INVALID_CLIENT_TOKEN_ID": _MEND_PERMISSION,
+    "SIGNATURE_DOES_NOT_MATCH": _MEND_PERMISSION,
+    "EXPIRED_TOKEN": _MEND_PERMISSION,
+    "HTTP status 401": _MEND_PERMISSION,
+    "HTTP status 403": _MEND_PERMISSION,
+    "NO_SUCH_BUCKET": _MEND_BUCKET,
+    "Bucket '": _MEND_BUCKET,  # Arrow's own word where it looked for the region in vain
+    "HTTP status 301": "the bucket lies in another region: set AWS_REGION to that one",
+}
+
+
+class S3Bucket(pafs.S3FileSystem):
+    """The file system of a bucket: credentials of the standard AWS chain, requests retried.
+
+    Pickled it is the bucket's name alone: credentials, which an S3FileSystem would carry along
+    until they expire, are looked up anew by each process. The endpoint is that of
+    ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``, else AWS itself in the bucket's region.
+    """
+
+    def __init__(self, bucket: str):
+        self.bucket = bucket
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        scheme, _, host = (endpoint or "").rpartition("://")
+        super().__init__(
+            region=None if endpoint else pafs.resolve_s3_region(bucket),
+            scheme=scheme or "https",
+            endpoint_override=host.rstrip("/") or None,
+            connect_timeout=CONNECT_TIMEOUT,
+            request_timeout=SILENCE_TIMEOUT,
+            # waits of 50, 100, 200 ms, …; those of the "standard" strategy begin at up to 1 s,
+            # too much for one failed request of many
+            retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=SDK_RETRIES),
+            # a small object is one request, not the three of an upload in parts
+            allow_delayed_open=True,
+        )
+
+    def __reduce__(self):
+        return S3Bucket, (self.bucket,)
+
+
+def bucket_and_path(url: str) -> tuple[str, str]:
+    """The bucket's name, and ``bucket/prefix`` as Arrow wants it.
+
+    Raises:
+        DataError: if there is no bucket, or something else beside its name.
+    """
+    path = url.removeprefix("s3://")
+    bucket = path.partition("/")[0]
+    if "@" in bucket or ":" in bucket:  # the message must not repeat what may be a secret
+        raise DataError(
+            "s3://…: an S3 URL holds a bucket and a path alone, this one has @ or : before them; "
+            "credentials come from the standard AWS chain, the endpoint from AWS_ENDPOINT_URL"
+        )
+    if not bucket:
+        raise DataError(f"{url}: no bucket; an S3 URL is s3://bucket/path")
+    return bucket, path
+
+
+def persist(operation: Callable[[], T], what: str) -> T:
+    """The result of `operation`, done again after each of `RETRY_DELAYS` while S3 fails.
+
+    Args:
+        operation: safe to be done twice, as the answer alone may have been lost.
+        what: for the message, as in "s3://bucket/x cannot be read".
+
+    Raises:
+        StoreError: if S3 refuses it, or has failed each time.
+        OSError: of `operation` as it is, if S3 is not to blame: no such file, say, or damage.
+    """
+    # a body that ends too early is such an error too: the SDK holds it against Content-Length
+    began = time.monotonic()
+    for wait in (*RETRY_DELAYS, None):
+        try:
+            return operation()
+        except OSError as error:
+            text = " ".join(str(error).split())
+            ours = "AWS Error" in text or text.startswith("Bucket '")
+            if not ours or "NO_SUCH_KEY" in text:
+                raise
+            for sign, remedy in _REFUSALS.items():
+                if sign in text:
+                    raise StoreError(f"{what}: {remedy} ({text})") from None
+            if wait is None:
+                raise StoreError(
+                    f"{what}: S3 failed {len(RETRY_DELAYS) + 1} times in "
+                    f"{time.monotonic() - began:.0f} s, each time after {SDK_RETRIES} retries "
+                    f"of the request ({text}); see whether the store is up and AWS_ENDPOINT_URL is "
+                    "right, and run again"
+                ) from None
+        # workers that failed together come back apart
+        time.sleep(wait * random.uniform(0.5, 1))
+    raise AssertionError("unreachable")

@@ -1,0 +1,62 @@
+"""Where each step of the main job puts its result inside the work directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from gemix.io.storage import Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Directories and files below a work directory, local or ``s3://``.
+
+    Each directory is finished when its marker (named here) is there.
+    """
+
+    workdir: str
+
+    @classmethod
+    def at(cls, workdir: str | os.PathLike[str]) -> Layout:
+        """The layout below `workdir`, made absolute so that every process sees the same."""
+        return cls(Store(workdir).url)
+
+    @property
+    def data(self) -> str:
+        """Shards of the real images; marker ``manifest.json``."""
+        return f"{self.workdir}/data"
+
+    @property
+    def gan(self) -> str:
+        """Checkpoints and the final generator; marker ``generator.json``."""
+        return f"{self.workdir}/gan"
+
+    @property
+    def metrics(self) -> str:
+        """Features of the real images, kept for the next evaluation; may be deleted."""
+        return f"{self.workdir}/metrics"
+
+    def synthetic(self, method: str) -> str:
+        """Shards of one method's synthetic images; marker ``manifest.json``."""
+        return f"{self.workdir}/synthetic/{method}"
+
+    @property
+    def classifiers(self) -> str:
+        """One directory a method and seed below; marker ``classifiers.json``."""
+        return f"{self.workdir}/classifiers"
+
+    @property
+    def evaluation(self) -> str:
+        """Test-set predictions and metrics; marker ``evaluation.json``."""
+        return f"{self.workdir}/evaluation"
+
+    @property
+    def report(self) -> str:
+        """The page; marker ``report.html``."""
+        return f"{self.workdir}/report"
+
+    @property
+    def ray(self) -> str:
+        """What Ray Train keeps of its runs."""
+        return f"{self.workdir}/ray"

@@ -1,0 +1,100 @@
+"""The memorisation view: generated images beside the training images that are nearest to them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gemix.core.png import encode_png, tile
+from gemix.evaluation.image_quality.features.base import Extractor
+from gemix.evaluation.image_quality.nearest_neighbors import nearest
+from gemix.evaluation.privacy.copying import nearness, thumbnails
+from gemix.steps.gan_training.real_images import RealImages
+
+NEIGHBORS = 3
+ROWS = 4  # of the first samples, and again of the nearest ones
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemorizationView:
+    """A picture and figures.
+
+    Attributes:
+        png: a row a sample: the sample, its `NEIGHBORS` nearest training images by features, then
+            those by pixels.
+        figures: `samples` and `held_out`, how many were compared; `by_features` and `by_pixels`,
+            :class:`gemix.evaluation.privacy.copying.CopyingAudit` of each, null without held-out
+            images; `rows`, the number of each row's sample and whether it is shown as one of the
+            `first` or one of the `nearest`; `neighbors`, how many training images each.
+    """
+
+    png: bytes
+    figures: dict[str, Any]
+
+
+def memorization_view(
+    extractor: Extractor,
+    real: RealImages,
+    real_features: Tensor,
+    held_out: RealImages,
+    fakes: np.ndarray,
+    fake_features: Tensor,
+) -> MemorizationView:
+    """Looks for copies of training images among samples.
+
+    Args:
+        extractor: that made all features.
+        real: the training images, and `real_features` [N, D] of them.
+        held_out: real images that were not trained on; none is possible.
+        fakes: samples, uint8 [M, C, H, W], and `fake_features` [M, D] of them.
+    """
+    device = real_features.device
+    sample_pixels, real_pixels = thumbnails(fakes, device), _thumbnails(real, device)
+    by_features, feature_rows = nearest(fake_features, real_features, NEIGHBORS)
+    by_pixels, pixel_rows = nearest(sample_pixels, real_pixels, NEIGHBORS)
+    figures: dict[str, Any] = {"by_features": None, "by_pixels": None}
+    if len(held_out):
+        unseen = held_out.read(np.arange(len(held_out)))
+        unseen_features, _ = nearest(extractor(unseen), real_features, 1)
+        unseen_pixels, _ = nearest(thumbnails(unseen, device), real_pixels, 1)
+        figures = {
+            "by_features": dataclasses.asdict(nearness(by_features[:, 0], unseen_features[:, 0])),
+            "by_pixels": dataclasses.asdict(nearness(by_pixels[:, 0], unseen_pixels[:, 0])),
+        }
+    first = list(range(min(ROWS, len(fakes))))
+    closest = [i for i in by_features[:, 0].argsort().tolist() if i not in first][:ROWS]
+    shown = first + closest
+    positions = torch.cat([feature_rows[shown], pixel_rows[shown]], dim=1).cpu().numpy()
+    neighbors = real.read(positions.reshape(-1)).reshape(*positions.shape, *fakes.shape[1:])
+    pictures = np.concatenate([fakes[shown][:, None], neighbors], axis=1)
+    columns = pictures.shape[1]
+    return MemorizationView(
+        png=encode_png(tile(pictures.reshape(-1, *fakes.shape[1:]), columns)),
+        figures=figures
+        | {
+            "samples": len(fakes),
+            "held_out": len(held_out),
+            "neighbors": (columns - 1) // 2,
+            "rows": [
+                {"sample": index, "shown_as": "first" if index in first else "nearest"}
+                for index in shown
+            ],
+        },
+    )
+
+
+def _thumbnails(real: RealImages, device: torch.device) -> Tensor:
+    """Thumbnails of all images, in their order."""
+    found: Tensor | None = None
+    for positions, images in real.chunks():
+        part = thumbnails(images, device)
+        if found is None:
+            found = part.new_empty(len(real), part.shape[1])
+        found[torch.from_numpy(positions).to(device)] = part
+    if found is None:
+        raise ValueError("no real images")
+    return found

@@ -1,0 +1,156 @@
+"""Image metrics of a GAN training: at snapshots, within a time budget, and at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gemix.config import PipelineConfig
+from gemix.core.distributed import Workers
+from gemix.core.errors import DataError, StoreError
+from gemix.evaluation.image_quality.measure import ImageQuality
+from gemix.gan.checkpoints.best_snapshot import read_best, save_if_best
+from gemix.gan.checkpoints.checkpoint import TrainingSpec
+from gemix.gan.data.dataset import TrainingDataset
+from gemix.gan.training.state import TrainingState
+from gemix.io.storage import Store
+from gemix.io.workspace import Layout
+from gemix.steps.gan_training.evaluator import Evaluator
+from gemix.steps.gan_training.log import TrainingLog
+
+FEWEST_REAL = 20
+METRICS, VIEW = "metrics.json", "memorization.png"
+
+
+class ImageMetrics:
+    """Kept by every worker; each method is called by all of them at the same steps.
+
+    A later part of a resumed training has a time budget of its own.
+
+    Args:
+        data: what is trained on.
+        log: of rank 0, None elsewhere.
+
+    Raises:
+        ConfigError: if the extractor cannot be had.
+        DataError: for too few training images.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        layout: Layout,
+        data: TrainingDataset,
+        origin: TrainingSpec,
+        workers: Workers,
+        log: TrainingLog | None,
+    ):
+        self.config, self.origin, self.workers, self.log = config.metrics, origin, workers, log
+        self.evaluator = Evaluator(
+            config.metrics, Store(layout.data), Store(layout.metrics), data, workers
+        )
+        self.device, self.store = data.device, Store(layout.gan)
+        self.began, self.spent = time.monotonic(), 0.0
+        self.takes: float | None = None
+        self.postponed = False
+        if self.config.images:
+            self._open(len(data))
+
+    def at_snapshot(self, state: TrainingState, number: int) -> None:
+        """Evaluates the `number`-th snapshot if it is due and fits the budget."""
+        due = self.postponed or number % self.config.every == 0
+        if not self.config.images or not due or state.step >= self.origin.config.steps:
+            return  # the last snapshot is evaluated at the end
+        started = time.monotonic()
+        training = started - self.began - self.spent
+        if self.takes is None:
+            self.takes = self.evaluator.expected_seconds(state.generator_ema)
+        fits = affordable(self.takes, self.spent, self.config.budget * training)
+        self.postponed = not self.workers.broadcast_bool(fits, self.device)
+        if not self.postponed:
+            began = time.monotonic()
+            features = self.evaluator.sample_features(state.generator_ema)
+            figures = self.evaluator.figures(features)
+            self.takes = time.monotonic() - began
+            self._tell(state, figures)
+        elif self.log:
+            print(
+                f"train-gan: image metrics at {self._kimg(state):.2f} kimg are postponed: "
+                f"{self.spent:.1f} s are spent, this evaluation and the last take about "
+                f"{self.takes:.1f} s each, and metrics.budget is {self.config.budget:.0%} of "
+                f"{training:.0f} s so far",
+                flush=True,
+            )
+        self.spent += time.monotonic() - started
+
+    def at_end(self, state: TrainingState) -> None:
+        """Evaluates the last generator, whatever it takes, and looks for copies among samples.
+
+        Writes ``metrics.json``, what the report shows: `headline`, the figure to go by; `last`,
+        all figures and the kimg of the last generator; `best`, kimg and headline figure (`score`)
+        of the best; `used`, which of them was left as the generator; `memorization`, what
+        :class:`gemix.steps.gan_training.memorization_view.MemorizationView` has.
+        """
+        if not self.config.images:
+            return
+        started = time.monotonic()
+        training = started - self.began - self.spent
+        features = self.evaluator.sample_features(state.generator_ema)
+        figures = self.evaluator.figures(features)
+        self._tell(state, figures)
+        view = self.evaluator.memorization(state.generator_ema, features)
+        if figures is None or view is None:
+            return
+        best = read_best(self.store)
+        summary: dict[str, Any] = {
+            "headline": figures.headline,
+            "last": figures.to_json() | {"kimg": self._kimg(state)},
+            "best": best and {name: best[name] for name in ("kimg", "score")},
+            "used": "best" if self.config.use_best else "last",
+            "memorization": view.figures,
+        }
+        self.store.write_bytes(VIEW, view.png)
+        self.store.write_json(METRICS, summary)
+        self.log.run.log_bytes(view.png, VIEW)
+        self.spent += time.monotonic() - started
+        print(
+            f"train-gan: image metrics took {self.spent:.1f} s beside {training:.0f} s of training",
+            flush=True,
+        )
+
+    def _open(self, images: int) -> None:
+        """Finds out before the training, not at its first snapshot, what cannot be measured."""
+        if images < FEWEST_REAL:
+            raise DataError(
+                f"{images} training images: image metrics want {FEWEST_REAL} or more; set "
+                "metrics.images=0 to do without them"
+            )
+        extractor = self.evaluator.extractor
+        if self.log:
+            print(f"train-gan: image metrics by {extractor.identity}", flush=True)
+        self.spent = time.monotonic() - self.began
+
+    def _tell(self, state: TrainingState, figures: ImageQuality | None) -> None:
+        """On rank 0: logs the figures, and keeps the generator if it is the best."""
+        if figures is None:
+            return
+        values = figures.to_json()
+        measured = {key: values[key] for key in ("images", "real_images", "extractor")}
+        measured["figure"] = figures.headline
+        try:
+            best = save_if_best(self.store, state, self.origin, figures.score, measured)
+            note = "; the best so far" if best else ""
+        except (OSError, StoreError) as error:
+            note = (
+                f"; whether it is the best cannot be kept ({error}): make room in {self.store.url}"
+            )
+        self.log.add(state, values)
+        print(f"train-gan: {self._kimg(state):.2f} kimg: {figures}{note}", flush=True)
+
+    def _kimg(self, state: TrainingState) -> float:
+        return self.origin.config.kimg_at(state.step)
+
+
+def affordable(takes: float, spent: float, budget: float) -> bool:
+    """Whether an evaluation leaves enough of the budget for the one at the end; all in seconds."""
+    return spent + 2 * takes <= budget

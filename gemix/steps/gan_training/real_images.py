@@ -1,0 +1,74 @@
+"""A sample of the real images of a split, read shard by shard: large sets never lie in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from gemix.core.rng import Stream, permutation
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.partial_reading import read_rows
+from gemix.io.storage import Store
+
+_CHUNK = 2048
+
+
+class RealImages:
+    """At most `limit` images of a split, drawn without replacement: the same in every process.
+
+    Args:
+        store: the shard set.
+        split: train, val or test.
+        limit: how many images at most.
+
+    Attributes:
+        rows: int64 [N], which images of the split, in a random order. "Position" below is a place
+            in this array.
+        total: how many images the split has.
+        digest: of the whole split.
+    """
+
+    def __init__(self, store: Store, split: str, limit: int):
+        self.store, self.manifest = store, Manifest.load(store)
+        self.shards = self.manifest.shards_of(split)
+        self.bounds = np.cumsum([0, *(shard.rows for shard in self.shards)])
+        self.total = int(self.bounds[-1])
+        self.rows = permutation(0, Stream.METRIC, self.total)[:limit]
+        self.digest = self.manifest.content_digest(split)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def chunks(self, rank: int = 0, size: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The images of every `size`-th shard, from shard `rank` on.
+
+        Yields:
+            Positions, int64 [n], and images, uint8 [n, C, H, W], n at most 2048.
+        """
+        for number in range(rank, len(self.shards), size):
+            positions, inside = self._within(number, np.arange(len(self)))
+            for start in range(0, len(positions), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                yield positions[part], self._read(number, inside[part])
+
+    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images at positions, in that order, any of them repeatedly: uint8 [n, C, H, W]."""
+        wanted = np.asarray(positions, dtype=np.int64)
+        unique, places = np.unique(wanted, return_inverse=True)
+        images = np.empty((len(unique), *self.manifest.image_shape), np.uint8)
+        for number in range(len(self.shards)):
+            found, inside = self._within(number, unique)
+            if len(found):
+                images[np.searchsorted(unique, found)] = self._read(number, inside)
+        return images[places]
+
+    def _within(self, shard: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the positions that lie in a shard, and their rows in it, ascending."""
+        rows = self.rows[positions]
+        mine = (rows >= self.bounds[shard]) & (rows < self.bounds[shard + 1])
+        order = rows[mine].argsort()
+        return positions[mine][order], rows[mine][order] - self.bounds[shard]
+
+    def _read(self, shard: int, rows: np.ndarray) -> np.ndarray:
+        return read_rows(self.store, self.manifest, self.shards[shard], rows)

@@ -1,0 +1,136 @@
+"""One stage of a GAN training on one worker: the library's loop between checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from gemix.core.distributed import Workers
+from gemix.core.errors import StoreError
+from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
+from gemix.gan.data.dataset import TrainingDataset
+from gemix.gan.training.loop import train
+from gemix.gan.training.stages import FirstWeights, resume_or_start
+from gemix.gan.training.state import TrainingState
+from gemix.io.storage import Store
+from gemix.steps.gan_training.log import TrainingLog
+from gemix.tracking.mlflow_run import Run
+
+
+class Stage:
+    """A training from its newest checkpoint, or its beginning, to its end.
+
+    Args:
+        store: of its checkpoints and its log.
+        first_weights: what it starts from, if not from new weights.
+        run: where rank 0 logs to.
+
+    Attributes:
+        log: of rank 0, None elsewhere.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        origin: TrainingSpec,
+        data: TrainingDataset,
+        workers: Workers,
+        run: Run,
+        first_weights: FirstWeights = None,
+    ):
+        self.store, self.origin, self.data, self.workers = store, origin, data, workers
+        self.first_weights = first_weights
+        self.log = TrainingLog(store, origin, run) if workers.rank == 0 else None
+        config = origin.config
+        self.due = False  # whether a snapshot is
+        self.snapshot_steps = max(1, round(config.snapshot_kimg * 1000 / config.batch))
+
+    def run(
+        self, at_snapshot: Callable[[TrainingState, int], None] = lambda state, number: None
+    ) -> TrainingState:
+        """Trains to the end.
+
+        Args:
+            at_snapshot: called on every worker before a checkpoint is written, with the state and
+                the number of the snapshot.
+        """
+
+        def on_step(state, values):
+            if self.log:
+                self.log.step(state, values)
+            self.due |= state.step % self.snapshot_steps == 0
+            # in trouble it waits for a good step: training would go back to it
+            if self.due and not state.failing_steps:
+                self.due = False
+                at_snapshot(state, state.step // self.snapshot_steps)
+                self.save(state)
+
+        state = self.newest()
+        if self.log:
+            self.log.start(state)
+        return train(
+            state,
+            self.data,
+            self.origin.config,
+            workers=self.workers,
+            on_step=on_step,
+            last_good=self.go_back,
+        )
+
+    def finish(self, state: TrainingState) -> None:
+        """Leaves the last checkpoint, log and samples."""
+        if self.log:
+            with wrap_disk_full(self.store):
+                self.log.finish(state)
+                save_checkpoint(self.store, state, self.origin)
+
+    def newest(self) -> TrainingState:
+        """The state of the newest checkpoint, or the first one."""
+        return resume_or_start(self.store, self.origin, self.data.device, self.first_weights)
+
+    def go_back(self) -> TrainingState:
+        """The state to take up again after steps kept failing."""
+        state, self.due = self.newest(), False
+        if self.log:
+            self.log.back_to(state, "the gradients of too many steps were not finite")
+        return state
+
+    def save(self, state: TrainingState) -> None:
+        """Writes log, samples and a checkpoint; if it cannot, says so and lets training go on."""
+        if not self.log:
+            return
+        try:
+            # the log first: a resumed training drops what is newer than its checkpoint
+            self.log.snapshot(state)
+            save_checkpoint(self.store, state, self.origin)
+        except OSError as error:
+            kept = checkpoints(self.store)
+            print(
+                f"{self.log.name}: no checkpoint at step {state.step}: {error}. Training goes on; "
+                f"the last good one is {kept[-1] if kept else 'none'}. Make room in "
+                f"{self.store.url}",
+                flush=True,
+            )
+        except StoreError as error:
+            print(
+                f"{self.log.name}: no checkpoint at step {state.step}: {error}. Training goes on "
+                "and tries again with the next one",
+                flush=True,
+            )
+
+
+@contextlib.contextmanager
+def wrap_disk_full(store: Store) -> Iterator[None]:
+    """Says what to do where the end of a training cannot be written; nothing would come after it.
+
+    Raises:
+        StoreError: naming the directory and the checkpoint that is left.
+    """
+    try:
+        yield
+    except OSError as error:
+        kept = checkpoints(store)
+        raise StoreError(
+            f"{store.url}: the end of the training cannot be written ({error}); make room and run "
+            f"the same command again, which goes on from {kept[-1] if kept else 'its beginning'}"
+        ) from error

@@ -1,0 +1,110 @@
+"""The MLflow model registry: a classifier that others load by name, without knowing gemix.
+
+The model is code and data, never a pickle: a copy of the package, the file `pyfunc_model.py` that
+MLflow runs, and the classifier's directory.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+import gemix
+from gemix.classifier.bundle import Classifier
+from gemix.io.storage import Store
+from gemix.tracking.mlflow_run import Run, reaching
+
+ALIAS = "latest-best"
+_PACKAGES = ("mlflow", "numpy", "pyarrow", "safetensors", "timm", "torch", "torchvision")
+
+
+def register(
+    classifier: Classifier, example: np.ndarray, run: Run, name: str, tags: Mapping[str, str]
+) -> str:
+    """Makes the classifier the newest version of a registered model.
+
+    ``mlflow.pyfunc.load_model(f"models:/{name}/{version}")`` gives a model from uint8 images
+    [N, C, H, W] to the probabilities that `classifier.predict` gives; the alias `latest-best`
+    points to it.
+
+    Args:
+        classifier: what to register.
+        example: a few images to store with the model, uint8 [n, C, H, W].
+        run: the run that it is an output of.
+        name: of the registered model; it is created where it is new.
+        tags: of the new version.
+
+    Returns:
+        The version.
+
+    Raises:
+        GemixError: if the registry cannot be reached.
+    """
+    client = run.client
+    with reaching(run.tracking_uri), tempfile.TemporaryDirectory() as folder:
+        experiment = client.get_run(run.run_id).info.experiment_id
+        logged = client.create_logged_model(
+            experiment, name="classifier", source_run_id=run.run_id, model_type="classifier"
+        )
+        description = Model(
+            run_id=run.run_id, model_id=logged.model_id, artifact_path=logged.artifact_location
+        )
+        _save(classifier, example, Path(folder), description)
+        client.log_model_artifacts(logged.model_id, f"{folder}/model")
+        client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        _ensure_registered(client, name)
+        version = client.create_model_version(
+            name,
+            # not models:/<id>, which MLflow would look up in its global store
+            logged.artifact_location,
+            run_id=run.run_id,
+            model_id=logged.model_id,
+            tags=dict(tags),
+        )
+        client.set_registered_model_alias(name, ALIAS, version.version)
+    return str(version.version)
+
+
+def _save(classifier: Classifier, example: np.ndarray, folder: Path, description: Model) -> None:
+    """Writes the model into ``folder/model``."""
+    classifier.save(Store(folder / "classifier"))
+    inputs = TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))
+    outputs = TensorSpec(np.dtype(np.float32), (-1, len(classifier.classes)))
+    # MLflow asks for type hints, which cannot describe arrays; the signature does
+    with warnings.catch_warnings(record=True):
+        mlflow.pyfunc.save_model(
+            path=str(folder / "model"),
+            mlflow_model=description,
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"classifier": str(folder / "classifier")},
+            code_paths=[str(Path(gemix.__file__).parent)],
+            signature=ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs])),
+            input_example=example,
+            pip_requirements=[_pin(package) for package in _PACKAGES],
+            metadata={"classes": list(classifier.classes), "method": classifier.method},
+        )
+
+
+def _pin(package: str) -> str:
+    # a local version ("2.11.0+cpu") names a build that an index may not have
+    return f"{package}=={importlib.metadata.version(package).split('+')[0]}"
+
+
+def _ensure_registered(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

@@ -1,0 +1,86 @@
+"""What every command shares: arguments, help, error reporting and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+
+from gemix.config import PipelineConfig, load, preset_names
+from gemix.io.workspace import Layout
+from jobs._runtime.ray_cluster import find_user_error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """A parsed command line."""
+
+    config: PipelineConfig
+    layout: Layout
+    overwrite: bool
+    options: argparse.Namespace
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command: what its help says, its own options, and what it runs."""
+
+    name: str
+    summary: str
+    reads: str
+    writes: str
+    costs: str
+    run: Callable[[Request], object]
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    preset: str = "demo"
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The argument parser."""
+        parser = argparse.ArgumentParser(
+            prog=f"gemix {self.name}",
+            description=(
+                f"{self.summary}\n\nreads:  {self.reads}\nwrites: {self.writes}\n"
+                f"costs:  {self.costs}"
+            ),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument(
+            "-c",
+            "--config",
+            default=self.preset,
+            help=f"a preset ({', '.join(preset_names())}) or a YAML file (default: %(default)s)",
+        )
+        parser.add_argument(
+            "-w",
+            "--workdir",
+            help="work directory, a path or s3:// URL (default: runs/<name of the config>)",
+        )
+        parser.add_argument(
+            "--overwrite", action="store_true", help="replace a finished result of this step"
+        )
+        self.add_options(parser)
+        parser.add_argument(
+            "overrides", nargs="*", metavar="section.key=value", help="settings to change"
+        )
+        return parser
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Parses, runs, and turns errors that a user can mend into one message and a code."""
+        args = self.parser().parse_intermixed_args(argv)
+        name = args.config.rsplit("/", 1)[-1].removesuffix(".yaml")
+        try:
+            request = Request(
+                config=load(args.config, args.overrides),
+                layout=Layout.at(args.workdir or f"runs/{name}"),
+                overwrite=args.overwrite,
+                options=args,
+            )
+            self.run(request)
+        except Exception as error:
+            known = find_user_error(error)
+            if known is None:
+                raise
+            print(f"gemix {self.name}: {known}", file=sys.stderr)
+            return known.exit_code
+        return 0
