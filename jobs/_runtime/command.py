@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
 from gemix.config import PipelineConfig, load, preset_names
-from gemix.io.workspace import Layout
+from gemix.core.logs import configure_logging
+from gemix.io.workspace import Workspace
 from jobs._runtime.ray_cluster import find_user_error
 
 
@@ -17,7 +19,7 @@ class Request:
     """A parsed command line."""
 
     config: PipelineConfig
-    layout: Layout
+    workspace: Workspace
     overwrite: bool
     options: argparse.Namespace
 
@@ -59,6 +61,13 @@ class Command:
         parser.add_argument(
             "--overwrite", action="store_true", help="replace a finished result of this step"
         )
+        volume = parser.add_mutually_exclusive_group()
+        volume.add_argument(
+            "-v", "--verbose", action="store_true", help="log details for debugging"
+        )
+        volume.add_argument(
+            "-q", "--quiet", action="store_true", help="log warnings and errors alone"
+        )
         self.add_options(parser)
         parser.add_argument(
             "overrides", nargs="*", metavar="section.key=value", help="settings to change"
@@ -66,13 +75,15 @@ class Command:
         return parser
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Parses, runs, and turns errors that a user can mend into one message and a code."""
+        """Parse, run, and turn the errors of gemix into one message and an exit code."""
         args = self.parser().parse_intermixed_args(argv)
+        quiet = logging.WARNING if args.quiet else logging.INFO
+        configure_logging(logging.DEBUG if args.verbose else quiet)
         name = args.config.rsplit("/", 1)[-1].removesuffix(".yaml")
         try:
             request = Request(
                 config=load(args.config, args.overrides),
-                layout=Layout.at(args.workdir or f"runs/{name}"),
+                workspace=Workspace.at(args.workdir or f"runs/{name}"),
                 overwrite=args.overwrite,
                 options=args,
             )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
 from typing import Any
 
+import ray
+import ray.train
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
 from ray.train.torch import TorchTrainer
 
 from gemix.config import ComputeConfig
 from gemix.io.storage import Store
+from gemix.steps.executor import TrainWorker, WorkerContext
 from jobs._runtime.ray_cluster import find_user_error, find_worker_user_error
+from jobs._runtime.ray_data import map_unordered
 
 
 class _EndAtMistakes(UserCallback):
@@ -37,7 +40,7 @@ def _hush() -> None:
 
 def fit(
     name: str,
-    worker: Callable[[dict[str, Any]], None],
+    worker: TrainWorker,
     settings: dict[str, Any],
     compute: ComputeConfig,
     resources: dict[str, float],
@@ -46,8 +49,7 @@ def fit(
     """Runs `worker` with `settings` in every worker process, PyTorch's process group made.
 
     Workers that die are started again, up to ``compute.max_failures`` times, and go on from what
-    they had written. What the user can mend ends the run at once. With 0 workers `worker` runs in
-    this process (Ray Train's local mode) and is not started again.
+    they had written. What the user can mend ends the run at once.
 
     Args:
         resources: what each worker asks for (:func:`jobs._runtime.ray_cluster.worker_resources`).
@@ -60,7 +62,9 @@ def fit(
 
     def run(settings: dict[str, Any]) -> None:
         try:
-            worker(settings)
+            worker(settings, _context())
+            # Ray Train's result is None unless something was reported
+            ray.train.report({})
         except Exception as error:
             if find_user_error(error) is not None:
                 _hush()
@@ -100,3 +104,14 @@ def fit(
             died = isinstance(getattr(error, "controller_failure", None), RayActorError)
             if not died or failures == compute.max_failures:
                 raise
+
+
+def _context() -> WorkerContext:
+    """Return what this worker may use of its node."""
+    node = ray.get_runtime_context().get_node_id()
+    (memory,) = (n["Resources"]["memory"] for n in ray.nodes() if n["NodeID"] == node)
+    return WorkerContext(
+        local_workers=ray.train.get_context().get_local_world_size(),
+        memory_bytes=memory,
+        map_unordered=map_unordered,
+    )

@@ -79,10 +79,10 @@ def records(store: Store) -> list[dict]:
     return [json.loads(line, parse_constant=refuse) for line in lines]
 
 
-def test_a_skipped_update_is_said_and_logged(tmp_path, capsys):
+def test_a_skipped_update_is_said_and_logged(tmp_path, caplog):
     store = Store(tmp_path)
     state = run_stage(store, config(), Images(broken=[5]))
-    said = capsys.readouterr().out
+    said = caplog.text
     assert "step 6: gradients were not finite, so 1 updates were skipped, 1 in all" in said
     assert said.count("not finite") == 1 and "back to" not in said and "eased" not in said
     assert (state.step, state.skipped_updates, state.fallback_level) == (10, 1, 0)
@@ -100,11 +100,11 @@ def test_a_skipped_update_is_said_and_logged(tmp_path, capsys):
     ],
 )
 def test_going_back_is_said_with_the_setting_that_is_eased(
-    tmp_path, capsys, changes, setting, rate
+    tmp_path, caplog, changes, setting, rate
 ):
     settings = config(**changes)
     state = run_stage(Store(tmp_path), settings, Images(broken=range(5, 5 + PATIENCE)))
-    said = capsys.readouterr().out
+    said = caplog.text
     assert "gradients of too many steps were not finite; back to 0.03 kimg" in said
     assert f"eased: {setting}\n" in said
     assert said.count("eased") == 1

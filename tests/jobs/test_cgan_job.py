@@ -13,8 +13,8 @@ from gemix.data.shards.reading import read_images
 from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.gan.models.cgan import CganGenerator
 from gemix.io.storage import Store
-from jobs.synthesize import synthesize
-from jobs.train_gan import train_gan
+from gemix.steps.synthesize import synthesize
+from gemix.steps.train_gan import train_gan
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,10 @@ from gemix.core.errors import AlreadyFinishedError
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
+from gemix.io.workspace import Workspace
+from gemix.steps.pipeline import run_pipeline
 from jobs._runtime import cli
-from jobs.pipeline import run_pipeline
+from jobs._runtime.ray_executor import RayExecutor
 
 pytestmark = pytest.mark.slow
 
@@ -23,13 +24,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def finished(tiny_overrides, tmp_path_factory):
     config = load("demo", [*tiny_overrides, "compute.workers=1"])
-    layout = Layout.at(tmp_path_factory.mktemp("pipeline"))
-    return config, layout, run_pipeline(config, layout)
+    workspace = Workspace.at(tmp_path_factory.mktemp("pipeline"))
+    return config, workspace, run_pipeline(config, workspace, executor=RayExecutor())
 
 
 def test_the_summary_holds_every_figure(finished):
-    _, layout, summary = finished
-    assert summary == Store(layout.workdir).read_json("summary.json")
+    _, workspace, summary = finished
+    assert summary == Store(workspace.workdir).read_json("summary.json")
     assert summary["data"]["images"] == sum(summary["data"]["splits"].values()) == 36
     assert summary["data"]["classes"] == ["normal", "pneumonia", "cancer"]
     assert summary["gan"]["kimg"] == 0.064 and summary["gan"]["images_per_s"] > 0
@@ -45,12 +46,12 @@ def test_the_summary_holds_every_figure(finished):
 
 
 def test_the_registered_model_loads_and_predicts(finished, monkeypatch):
-    _, layout, summary = finished
+    _, workspace, summary = finished
     registered = summary["registered_model"]
     uri = f"models:/{registered['name']}/{registered['version']}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{layout.workdir}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.workdir}/mlflow.db")
     model = mlflow.pyfunc.load_model(uri)
-    images = read_images([layout.data], "test").images
+    images = read_images([workspace.data], "test").images
     probabilities = np.asarray(model.predict(images))
     assert probabilities.shape == (len(images), 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
@@ -58,36 +59,36 @@ def test_the_registered_model_loads_and_predicts(finished, monkeypatch):
 
 
 def test_every_result_carries_its_settings(finished):
-    config, layout, _ = finished
-    for url in (layout.workdir, layout.data, layout.gan, layout.synthetic("softmax")):
+    config, workspace, _ = finished
+    for url in (workspace.workdir, workspace.data, workspace.gan, workspace.synthetic("softmax")):
         assert load(f"{url}/config.yaml") == config
 
 
 def test_the_page_is_one_file(finished):
-    _, layout, _ = finished
-    page = Store(layout.report).read_bytes("report.html").decode()
+    _, workspace, _ = finished
+    page = Store(workspace.report).read_bytes("report.html").decode()
     assert "<img" in page and "http://" not in page.replace("http://www.w3.org", "")
     assert 'src="data:image/png;base64,' in page
 
 
 def test_a_finished_pipeline_is_kept(finished):
-    config, layout, _ = finished
+    config, workspace, _ = finished
     with pytest.raises(AlreadyFinishedError, match="--overwrite"):
-        run_pipeline(config, layout)
+        run_pipeline(config, workspace, executor=RayExecutor())
 
 
-def test_a_stopped_pipeline_goes_on_where_it_was(finished, capfd):
-    config, layout, summary = finished
-    store = Store(layout.workdir)
+def test_a_stopped_pipeline_goes_on_where_it_was(finished, caplog):
+    config, workspace, summary = finished
+    store = Store(workspace.workdir)
     store.delete("summary.json")
-    Store(layout.report).delete("report.html")
-    again = run_pipeline(config, layout)
+    Store(workspace.report).delete("report.html")
+    again = run_pipeline(config, workspace, executor=RayExecutor())
     assert again["results"] == summary["results"]
-    assert "evaluate: finished already" in capfd.readouterr().out
+    assert "evaluate: finished already" in caplog.text
     store.delete("summary.json")
-    other = load(f"{layout.workdir}/config.yaml", ["gan.kimg=1"])
+    other = load(f"{workspace.workdir}/config.yaml", ["gan.kimg=1"])
     with pytest.raises(AlreadyFinishedError, match="other settings"):
-        run_pipeline(other, layout)
+        run_pipeline(other, workspace)
     store.write_bytes("summary.json", json.dumps(summary).encode())
 
 

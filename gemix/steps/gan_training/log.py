@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -40,36 +41,37 @@ class TrainingLog:
         self.records: list[str] = []
         self.said = self.began = time.monotonic()
         self.first_step = self.skipped = self.fallback_level = 0
-        self.name, self.prefix = ("train-gan", "") if origin.classes else ("pretrain", "pretrain_")
+        name, self.prefix = ("train-gan", "") if origin.classes else ("pretrain", "pretrain_")
+        self.logger = logging.getLogger(f"gemix.{name}")
 
     def start(self, state: TrainingState) -> None:
         """Takes up the log of an earlier part of the training, if there is one."""
         if state.step and self.store.exists("log.jsonl"):
             old = self.store.read_bytes("log.jsonl").decode().splitlines()
             self.records = [line for line in old if json.loads(line)["step"] <= state.step]
-            print(f"{self.name}: goes on at {self._kimg(state):.2f} kimg", flush=True)
-        print(f"{self.name}: {self.origin.config.summary}", flush=True)
+            self.logger.info("resumes at %.2f kimg", self._kimg(state))
+        self.logger.info("%s", self.origin.config.summary)
         self.run.set_tags({"objective": self.origin.config.objective})
         self.first_step, self.began = state.step, time.monotonic()
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
 
     def back_to(self, state: TrainingState, reason: str) -> None:
         """Takes up the log where training goes on after it went wrong."""
-        print(f"{self.name}: {reason}; back to {self._kimg(state):.2f} kimg", flush=True)
+        self.logger.warning("%s; back to %.2f kimg", reason, self._kimg(state))
         self.records = [line for line in self.records if json.loads(line)["step"] <= state.step]
         self.first_step, self.began = state.step, time.monotonic()
         self.latest.clear()
 
     def _tell_of_trouble(self, state: TrainingState) -> None:
         if state.skipped_updates > self.skipped:
-            print(
-                f"{self.name}: by step {state.step}: gradients were not finite, so "
-                f"{state.skipped_updates - self.skipped} updates were skipped, "
-                f"{state.skipped_updates} in all",
-                flush=True,
+            self.logger.warning(
+                "by step %d: gradients were not finite, so %d updates were skipped, %d in all",
+                state.step,
+                state.skipped_updates - self.skipped,
+                state.skipped_updates,
             )
         if state.fallback_level > self.fallback_level:
-            print(f"{self.name}: eased: {eased(state, self.origin.config)}", flush=True)
+            self.logger.warning("fallback: %s", eased(state, self.origin.config))
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
 
     def step(self, state: TrainingState, values: dict[str, Tensor]) -> None:
@@ -88,15 +90,17 @@ class TrainingLog:
         values = {name: float(value) for name, value in self.latest.items()}
         record |= {name: value for name, value in values.items() if math.isfinite(value)}
         self.records.append(json.dumps(record | {"objective": self.origin.config.objective}))
-        self._log({k: v for k, v in record.items() if k != "step"}, state)
+        self._log_metrics({k: v for k, v in record.items() if k != "step"}, state)
         if time.monotonic() - self.said >= SECONDS_BETWEEN_LINES or state.step == self.total:
             self.said = time.monotonic()
             left = (self.total - state.step) * self.origin.config.batch / record["images_per_s"]
-            print(
-                f"{self.name}: {record['kimg']:.2f} of {self.origin.config.kimg:g} kimg, "
-                f"{record['images_per_s']:.1f} images/s, p {state.augment_p:.3f}, "
-                f"{left:.0f} s left",
-                flush=True,
+            self.logger.info(
+                "%.2f of %g kimg, %.1f images/s, p %.3f, %.0f s left",
+                record["kimg"],
+                self.origin.config.kimg,
+                record["images_per_s"],
+                state.augment_p,
+                left,
             )
 
     def add(self, state: TrainingState, values: Mapping[str, float | str]) -> None:
@@ -108,9 +112,9 @@ class TrainingLog:
         texts = {name: value for name, value in values.items() if isinstance(value, str)}
         self.run.set_tags(texts)
         numbers = {name: value for name, value in values.items() if name not in texts}
-        self._log(numbers, state)
+        self._log_metrics(numbers, state)
 
-    def _log(self, numbers: Mapping[str, float], state: TrainingState) -> None:
+    def _log_metrics(self, numbers: Mapping[str, float], state: TrainingState) -> None:
         named = {f"{self.prefix}{name}": value for name, value in numbers.items()}
         self.run.log_metrics(named, step=state.step)
 

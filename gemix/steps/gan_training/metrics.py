@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -14,9 +15,11 @@ from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
+from gemix.io.workspace import Workspace
 from gemix.steps.gan_training.evaluator import Evaluator
 from gemix.steps.gan_training.log import TrainingLog
+
+log = logging.getLogger("gemix.train-gan")
 
 FEWEST_REAL = 20
 METRICS, VIEW = "metrics.json", "memorization.png"
@@ -39,7 +42,7 @@ class ImageMetrics:
     def __init__(
         self,
         config: PipelineConfig,
-        layout: Layout,
+        workspace: Workspace,
         data: TrainingDataset,
         origin: TrainingSpec,
         workers: Workers,
@@ -47,9 +50,9 @@ class ImageMetrics:
     ):
         self.config, self.origin, self.workers, self.log = config.metrics, origin, workers, log
         self.evaluator = Evaluator(
-            config.metrics, Store(layout.data), Store(layout.metrics), data, workers
+            config.metrics, Store(workspace.data), Store(workspace.metrics), data, workers
         )
-        self.device, self.store = data.device, Store(layout.gan)
+        self.device, self.store = data.device, Store(workspace.gan)
         self.began, self.spent = time.monotonic(), 0.0
         self.takes: float | None = None
         self.postponed = False
@@ -74,12 +77,14 @@ class ImageMetrics:
             self.takes = time.monotonic() - began
             self._tell(state, figures)
         elif self.log:
-            print(
-                f"train-gan: image metrics at {self._kimg(state):.2f} kimg are postponed: "
-                f"{self.spent:.1f} s are spent, this evaluation and the last take about "
-                f"{self.takes:.1f} s each, and metrics.budget is {self.config.budget:.0%} of "
-                f"{training:.0f} s so far",
-                flush=True,
+            log.info(
+                "image metrics at %.2f kimg are postponed: %.1f s are spent, this evaluation and "
+                "the last take about %.1f s each, and metrics.budget is %.0f%% of %.0f s so far",
+                self._kimg(state),
+                self.spent,
+                self.takes,
+                100 * self.config.budget,
+                training,
             )
         self.spent += time.monotonic() - started
 
@@ -113,10 +118,7 @@ class ImageMetrics:
         self.store.write_json(METRICS, summary)
         self.log.run.log_bytes(view.png, VIEW)
         self.spent += time.monotonic() - started
-        print(
-            f"train-gan: image metrics took {self.spent:.1f} s beside {training:.0f} s of training",
-            flush=True,
-        )
+        log.info("image metrics took %.1f s beside %.0f s of training", self.spent, training)
 
     def _open(self, images: int) -> None:
         """Finds out before the training, not at its first snapshot, what cannot be measured."""
@@ -127,7 +129,7 @@ class ImageMetrics:
             )
         extractor = self.evaluator.extractor
         if self.log:
-            print(f"train-gan: image metrics by {extractor.identity}", flush=True)
+            log.info("image metrics by %s", extractor.identity)
         self.spent = time.monotonic() - self.began
 
     def _tell(self, state: TrainingState, figures: ImageQuality | None) -> None:
@@ -145,7 +147,7 @@ class ImageMetrics:
                 f"; whether it is the best cannot be kept ({error}): make room in {self.store.url}"
             )
         self.log.add(state, values)
-        print(f"train-gan: {self._kimg(state):.2f} kimg: {figures}{note}", flush=True)
+        log.info("%.2f kimg: %s%s", self._kimg(state), figures, note)
 
     def _kimg(self, state: TrainingState) -> float:
         return self.origin.config.kimg_at(state.step)

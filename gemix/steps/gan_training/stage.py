@@ -105,17 +105,19 @@ class Stage:
             save_checkpoint(self.store, state, self.origin)
         except OSError as error:
             kept = checkpoints(self.store)
-            print(
-                f"{self.log.name}: no checkpoint at step {state.step}: {error}. Training goes on; "
-                f"the last good one is {kept[-1] if kept else 'none'}. Make room in "
-                f"{self.store.url}",
-                flush=True,
+            self.log.logger.warning(
+                "no checkpoint at step %d: %s. Training goes on; the last good one is %s. Make "
+                "room in %s",
+                state.step,
+                error,
+                kept[-1] if kept else "none",
+                self.store.url,
             )
         except StoreError as error:
-            print(
-                f"{self.log.name}: no checkpoint at step {state.step}: {error}. Training goes on "
-                "and tries again with the next one",
-                flush=True,
+            self.log.logger.warning(
+                "no checkpoint at step %d: %s. Training goes on and tries again with the next one",
+                state.step,
+                error,
             )
 
 
