@@ -7,6 +7,9 @@ from typing import Literal
 
 from gemix.core.config_schema import ConfigIssue, Count, NonNegative, Positive
 from gemix.gan.config import SamplingConfig
+from gemix.labels.registry import SAMPLERS
+
+Method = Literal[tuple(SAMPLERS)]  # a label sampler's name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,11 +20,7 @@ class SynthesisConfig(SamplingConfig):
     is the number N of images; where it is null N is `ratio` times the real training images.
     """
 
-    methods: tuple[Literal["softmax", "dirichlet", "dirichlet_pair", "onehot"], ...] = (
-        "softmax",
-        "dirichlet",
-        "onehot",
-    )
+    methods: tuple[Method, ...] = ("softmax", "dirichlet", "onehot")
     count: Positive | None = None
     ratio: NonNegative = 1.0
     shard_rows: Positive = 8192
