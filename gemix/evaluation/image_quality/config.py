@@ -6,8 +6,8 @@ import dataclasses
 import difflib
 
 from gemix.core.config_schema import Config, ConfigIssue, Count, Fraction, Positive
+from gemix.evaluation.image_quality.features.registry import EXTRACTORS
 
-KINDS = ("timm", "timm-random", "torchscript", "onnx", "bundle")
 FEWEST = 50  # fewer images than that make no neighbourhoods and no error of a KID
 
 
@@ -35,9 +35,9 @@ class MetricsConfig(Config):
         """An extractor of a known kind; enough images; no choice of the best without a measure."""
         kind, _, what = self.extractor.partition(":")
         problems = []
-        if kind not in KINDS or not what:
-            nearest = difflib.get_close_matches(kind, KINDS, n=1)
-            allowed = "one of " + ", ".join(f"{known}:<what>" for known in KINDS)
+        if kind not in EXTRACTORS or not what:
+            nearest = difflib.get_close_matches(kind, EXTRACTORS, n=1)
+            allowed = "one of " + ", ".join(f"{known}:<what>" for known in EXTRACTORS)
             problems.append(
                 ConfigIssue("extractor", self.extractor, allowed, nearest[0] if nearest else None)
             )
