@@ -24,6 +24,7 @@ import gemix
 from gemix.classifier.bundle import Classifier
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run, reaching
+from gemix.tracking.registrable import check_registrable
 
 ALIAS = "latest-best"
 _PACKAGES = ("mlflow", "numpy", "pyarrow", "safetensors", "timm", "torch", "torchvision")
@@ -49,8 +50,10 @@ def register(
         The version.
 
     Raises:
+        NotRegistrableError: for a classifier that is not finite or no better than guessing.
         GemixError: if the registry cannot be reached.
     """
+    check_registrable(classifier)
     client = run.client
     with reaching(run.tracking_uri), tempfile.TemporaryDirectory() as folder:
         experiment = client.get_run(run.run_id).info.experiment_id

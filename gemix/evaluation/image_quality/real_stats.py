@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gemix.evaluation.image_quality.base import wrap_metric_errors
 from gemix.evaluation.image_quality.registry import METRICS
 from gemix.io.storage import Store
 
@@ -36,11 +37,16 @@ class RealStats:
 
     @classmethod
     def of(cls, features: Tensor, known: Mapping[str, Tensor] | None = None) -> Self:
-        """Compute the statistics of features [N, D], except those that are known."""
+        """Compute the statistics of features [N, D], except those that are known.
+
+        Raises:
+            ImageMetricError: naming the metric that fails.
+        """
         arrays = {"features": features, **(known or {})}
         for metric in METRICS:
             if not arrays.keys() >= set(metric.statistics):
-                arrays |= metric.real_statistics(features)
+                with wrap_metric_errors(metric):
+                    arrays |= metric.real_statistics(features)
         return cls(arrays=arrays)
 
     def save(self, store: Store, name: str) -> None:

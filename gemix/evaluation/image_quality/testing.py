@@ -1,7 +1,7 @@
 """The contract of an image metric, as a test class to subclass (pytest collects it)::
 
-    class TestMyMetric(ImageMetricContract):
-        metric = MyMetric()
+class TestMyMetric(ImageMetricContract):
+    metric = MyMetric()
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ class ImageMetricContract:
 
     def values(self, real: Tensor, fakes: Tensor) -> dict[str, float]:
         """Return the metric's values of `fakes` against `real`."""
-        return self.metric.compute(
-            {"features": real, **self.metric.real_statistics(real)}, fakes
-        )
+        return self.metric.compute({"features": real, **self.metric.real_statistics(real)}, fakes)
 
     def test_outputs_are_described(self) -> None:
         """Names are unique identifiers, and each output is shown with a label in a chart."""

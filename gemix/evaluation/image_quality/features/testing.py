@@ -1,8 +1,8 @@
 """The contract of a feature extractor, as a test class to subclass (pytest collects it)::
 
-    class TestMyExtractor(FeatureExtractorContract):
-        def open(self, device):
-            return open_extractor("mine:weights.bin", self.resolution, device)
+class TestMyExtractor(FeatureExtractorContract):
+    def open(self, device):
+        return open_extractor("mine:weights.bin", self.resolution, device)
 """
 
 from __future__ import annotations
