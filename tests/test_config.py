@@ -42,7 +42,7 @@ def test_all_bad_settings_at_once_with_the_nearest_name():
     assert "4 bad setting(s)" in text
     for words in (
         "did you mean 'kimg'",
-        "gan.batch: given 0, allowed: an integer, at least 1",
+        "gan.batch: given 0, allowed: an integer, from 1 to 1e9",
         "did you mean 'data'",
         "labels.temperature: given 0",
     ):
