@@ -315,7 +315,7 @@ def _coerce(hint: Any, value: Any) -> tuple[Any, list[ConfigIssue]]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     bad = [ConfigIssue("", value, describe(hint))]
     if origin is Annotated and args[0] not in (int, float):
-        return _coerce(args[0], value)
+        return _coerce(_bounded(hint), value)
     if origin is Annotated or hint in (int, float):
         coerced, found = _coerce_scalar(args[0] if args else hint, value, bad)
         if not found and not all(mark.accepts(coerced) for mark in _constraints(hint)):
@@ -359,6 +359,17 @@ def _constraints(hint: Any) -> list[Range | PowerOfTwo]:
     return [m for m in _metadata(hint) if isinstance(m, Range | PowerOfTwo)] or [Range()]
 
 
+def _bounded(hint: Any) -> Any:
+    """Return the type of an annotation; the bounds of ``Annotated[int | None, Range(...)]`` apply
+    to its number."""
+    kind, *marks = typing.get_args(hint)
+    bounds = tuple(mark for mark in marks if isinstance(mark, Range | PowerOfTwo))
+    if not bounds:
+        return kind
+    options = [Annotated[o, *bounds] if o in (int, float) else o for o in typing.get_args(kind)]
+    return Union[tuple(options)]  # noqa: UP007 - made of a list
+
+
 def describe(hint: Any) -> str:
     """Return what an annotation allows, in words."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -367,7 +378,7 @@ def describe(hint: Any) -> str:
         words = "an integer" if kind is int else "a number"
         return f"{words}, {' and '.join(map(str, _constraints(hint)))}"
     if origin is Annotated:
-        return describe(kind)
+        return describe(_bounded(hint))
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     if origin in (Union, types.UnionType):

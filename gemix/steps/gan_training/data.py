@@ -38,7 +38,7 @@ def open_training_data(
     """The train split of a shard set, for one worker of a training.
 
     Which reader it is makes no difference to the batches: both follow the same order. The images
-    are held in memory if they fit ``gan.data_memory_gb``, or as ``gan.data`` says.
+    are held in memory if they fit ``gan.data_memory_gb``, or as ``gan.data_loading`` says.
 
     Args:
         url: the shard set.
@@ -59,12 +59,14 @@ def open_training_data(
     allowed_gb = config.data_memory_gb
     if allowed_gb is None:
         allowed_gb = memory_gb(device, local_workers)
-    stream = config.data == "stream" or (config.data == "auto" and size_gb > allowed_gb)
+    stream = config.data_loading == "stream" or (
+        config.data_loading == "auto" and size_gb > allowed_gb
+    )
     # what one worker has to do all do, also those of machines with more memory: they read together
     stream = bool(Workers.from_process_group().total(torch.tensor(float(stream), device=device)))
     if say:
         how = f"streamed, {config.shuffle_gb:g} GB at a time" if stream else f"in memory ({device})"
-        why = f"gan.data={config.data}, gan.data_memory_gb={allowed_gb:.3g}"
+        why = f"gan.data_loading={config.data_loading}, gan.data_memory_gb={allowed_gb:.3g}"
         print(f"train-gan: {order.total} images, {size_gb:.3g} GB, {how}; {why}", flush=True)
     if not stream:
         real = read_images([url], "train")
