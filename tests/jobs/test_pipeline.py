@@ -103,6 +103,7 @@ def test_real_scans_with_a_broken_one_among_them_run_through(
     (scans / "Normal cases" / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     work = tmp_path / "work"
     overrides = [item for item in tiny_overrides if not item.startswith("data.phantom")]
+    overrides += ["compute.gpus_per_worker=0"]
     arguments = ["-c", "iqoth128", "-w", str(work), f"data.path={scans}", *overrides]
     assert cli.main(["pipeline", *arguments]) == 0
     summary = Store(work).read_json("summary.json")
