@@ -12,7 +12,7 @@ import torch
 from ray.data import TaskPoolStrategy
 
 from gemix.core.distributed import Workers
-from gemix.core.errors import DataError, StoreError
+from gemix.core.errors import DataError, GemixError
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.partial_reading import read_rows, read_soft_labels
 from gemix.data.shards.reading import read_images
@@ -101,10 +101,7 @@ def shard_reader(store: Store, manifest: Manifest, readers: int = 1) -> ShardRea
             (number,) = batch["shard"].to_pylist()
             try:
                 images, error = read_rows(store, manifest, shards[number], wanted[number]).data, ""
-            except (
-                DataError,
-                StoreError,
-            ) as reason:  # of an error that is raised Ray Data keeps the text alone
+            except GemixError as reason:  # Ray Data keeps only the text of an error that is raised
                 images, error = b"", str(reason)
             # as bytes: Ray's own columns of arrays take four times the room
             pixels = pa.array([images], pa.large_binary())

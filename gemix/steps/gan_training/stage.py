@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from gemix.core.distributed import Workers
-from gemix.core.errors import StoreError
+from gemix.core.errors import StoreAccessError, StoreError
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.training.loop import train
@@ -111,7 +111,7 @@ class Stage:
                 f"{self.store.url}",
                 flush=True,
             )
-        except StoreError as error:
+        except (StoreError, StoreAccessError) as error:
             print(
                 f"{self.log.name}: no checkpoint at step {state.step}: {error}. Training goes on "
                 "and tries again with the next one",
