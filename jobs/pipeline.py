@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import Any
 
@@ -12,12 +13,21 @@ from jobs._runtime.command import Command, Request
 from jobs._runtime.ray_executor import RayExecutor
 
 
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--redo",
+        action="store_true",
+        help="run the finished steps whose settings have changed again, and keep the others",
+    )
+
+
 def _run(request: Request) -> None:
     summary = run_pipeline(
         request.config,
         request.workspace,
         executor=RayExecutor(),
         overwrite=request.overwrite,
+        redo=request.options.redo,
     )
     print_summary(summary, request.workspace)
 
@@ -42,6 +52,7 @@ COMMAND = Command(
     writes="<workdir>: a directory a step, summary.json, report/report.html, mlflow.db",
     costs="as the preset says (its section `about`); a stopped run goes on where it was",
     run=_run,
+    add_options=_add_options,
 )
 
 if __name__ == "__main__":
