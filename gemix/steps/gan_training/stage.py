@@ -1,4 +1,4 @@
-"""One stage of a GAN training on one worker: the library's loop between checkpoints."""
+"""One stage of a GAN training on one worker: the training loop with its checkpoints."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from gemix.tracking.mlflow_run import Run
 
 
 class Stage:
-    """A training from its newest checkpoint, or its beginning, to its end.
+    """Trains from the newest checkpoint, or from the start, to the end.
 
     Args:
-        store: of its checkpoints and its log.
-        first_weights: what it starts from, if not from new weights.
-        run: where rank 0 logs to.
+        store: the directory of its checkpoints and its log.
+        run: the MLflow run that rank 0 logs to.
+        first_weights: the weights to start from; by default new ones.
 
     Attributes:
-        log: of rank 0, None elsewhere.
+        log: the training log on rank 0, None elsewhere.
     """
 
     def __init__(
         self,
         store: Store,
-        origin: TrainingSpec,
+        spec: TrainingSpec,
         data: TrainingDataset,
         workers: Workers,
         run: Run,
         first_weights: FirstWeights = None,
     ):
-        self.store, self.origin, self.data, self.workers = store, origin, data, workers
+        self.store, self.spec, self.data, self.workers = store, spec, data, workers
         self.first_weights = first_weights
-        self.log = TrainingLog(store, origin, run) if workers.rank == 0 else None
-        config = origin.config
-        self.due = False  # whether a snapshot is
+        self.log = TrainingLog(store, spec, run) if workers.rank == 0 else None
+        config = spec.config
+        self.due = False  # whether a snapshot is waiting to be taken
         self.snapshot_steps = max(1, round(config.snapshot_kimg * 1000 / config.batch))
 
     def run(
         self, at_snapshot: Callable[[TrainingState, int], None] = lambda state, number: None
     ) -> TrainingState:
-        """Trains to the end.
+        """Train to the end.
 
         Args:
             at_snapshot: called on every worker before a checkpoint is written, with the state and
@@ -59,7 +59,7 @@ class Stage:
             if self.log:
                 self.log.step(state, values)
             self.due |= state.step % self.snapshot_steps == 0
-            # in trouble it waits for a good step: training would go back to it
+            # a snapshot waits while steps fail: training would return to it
             if self.due and not state.failing_steps:
                 self.due = False
                 at_snapshot(state, state.step // self.snapshot_steps)
@@ -71,38 +71,38 @@ class Stage:
         return train(
             state,
             self.data,
-            self.origin.config,
+            self.spec.config,
             workers=self.workers,
             on_step=on_step,
             last_good=self.go_back,
         )
 
     def finish(self, state: TrainingState) -> None:
-        """Leaves the last checkpoint, log and samples."""
+        """Write the last checkpoint, log and samples."""
         if self.log:
             with wrap_disk_full(self.store):
                 self.log.finish(state)
-                save_checkpoint(self.store, state, self.origin)
+                save_checkpoint(self.store, state, self.spec)
 
     def newest(self) -> TrainingState:
-        """The state of the newest checkpoint, or the first one."""
-        return resume_or_start(self.store, self.origin, self.data.device, self.first_weights)
+        """Return the state of the newest checkpoint, or a new one."""
+        return resume_or_start(self.store, self.spec, self.data.device, self.first_weights)
 
     def go_back(self) -> TrainingState:
-        """The state to take up again after steps kept failing."""
+        """Return the state to resume from after steps kept failing."""
         state, self.due = self.newest(), False
         if self.log:
             self.log.back_to(state, "the gradients of too many steps were not finite")
         return state
 
     def save(self, state: TrainingState) -> None:
-        """Writes log, samples and a checkpoint; if it cannot, says so and lets training go on."""
+        """Write log, samples and a checkpoint; where that fails, warn and let training continue."""
         if not self.log:
             return
         try:
             # the log first: a resumed training drops what is newer than its checkpoint
             self.log.snapshot(state)
-            save_checkpoint(self.store, state, self.origin)
+            save_checkpoint(self.store, state, self.spec)
         except OSError as error:
             kept = checkpoints(self.store)
             self.log.logger.warning(
@@ -123,7 +123,7 @@ class Stage:
 
 @contextlib.contextmanager
 def wrap_disk_full(store: Store) -> Iterator[None]:
-    """Says what to do where the end of a training cannot be written; nothing would come after it.
+    """Name the remedy where the end of a training cannot be written.
 
     Raises:
         StoreError: naming the directory and the checkpoint that is left.
