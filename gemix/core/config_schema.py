@@ -67,10 +67,10 @@ class OnlyFor:
 
 
 class Operational:
-    """A setting that does not change results.
+    """A setting that does not change the results of finished steps.
 
-    It may differ between the attempts on one work directory: what earlier attempts finished stays
-    valid. On a field that is itself a section it holds for the whole section.
+    It may differ between the attempts on one work directory. On a field that is itself a section
+    it holds for the whole section.
     """
 
 
@@ -197,6 +197,8 @@ class FieldDoc:
     doc: str
     """One line of meaning with unit."""
     is_operational: bool
+    methods: tuple[str, ...]
+    """The methods that read it; empty for all."""
 
 
 def field_docs(cls: type[Config]) -> list[FieldDoc]:
@@ -208,6 +210,7 @@ def field_docs(cls: type[Config]) -> list[FieldDoc]:
             default=_plain(default),
             doc=doc_of(hint),
             is_operational=operational,
+            methods=next((m.methods for m in _metadata(hint) if isinstance(m, OnlyFor)), ()),
         )
         for path, hint, default, operational in _leaves(cls)
     ]
@@ -219,7 +222,7 @@ def doc_of(hint: Any) -> str:
 
 
 def operational_fields(cls: type[Config]) -> list[str]:
-    """Return the dotted paths of all settings that do not change results."""
+    """Return the dotted paths of all operational settings."""
     return [path for path, _, _, operational in _leaves(cls) if operational]
 
 

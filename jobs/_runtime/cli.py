@@ -19,6 +19,7 @@ COMMANDS = {
     "train-classifier": "classifiers on real, and on real + synthetic images",
     "evaluate": "the classifiers on the test set; registers the best",
     "report": "one HTML page of it all",
+    "config": "every setting with its meaning, allowed values and default",
 }
 
 

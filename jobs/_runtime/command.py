@@ -36,14 +36,24 @@ class Command:
     run: Callable[[Request], object]
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     preset: str = "demo"
+    sections: tuple[str, ...] = ()
+    """Sections of the configuration that the command reads."""
+    positional: str = "section.key=value"
+    """Name of the positional arguments in the help."""
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parse a command line, by default that of the process."""
+        return self.parser().parse_intermixed_args(argv)
 
     def parser(self) -> argparse.ArgumentParser:
         """The argument parser."""
+        names = " ".join(self.sections)
+        settings = f"\n\nsettings: {names} (explained by `gemix config {names}`)" if names else ""
         parser = argparse.ArgumentParser(
             prog=f"gemix {self.name}",
             description=(
                 f"{self.summary}\n\nreads:  {self.reads}\nwrites: {self.writes}\n"
-                f"costs:  {self.costs}"
+                f"costs:  {self.costs}{settings}"
             ),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -70,13 +80,13 @@ class Command:
         )
         self.add_options(parser)
         parser.add_argument(
-            "overrides", nargs="*", metavar="section.key=value", help="settings to change"
+            "overrides", nargs="*", metavar=self.positional, help="settings to change"
         )
         return parser
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Parse, run, and turn the errors of gemix into one message and an exit code."""
-        args = self.parser().parse_intermixed_args(argv)
+        args = self.parse(argv)
         quiet = logging.WARNING if args.quiet else logging.INFO
         configure_logging(logging.DEBUG if args.verbose else quiet)
         name = args.config.rsplit("/", 1)[-1].removesuffix(".yaml")

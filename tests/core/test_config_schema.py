@@ -159,6 +159,7 @@ def test_documentation_of_the_fields():
     assert count.allowed == "an integer, from 1 to 1e9"
     assert (limit.doc, limit.default, limit.is_operational) == ("Most things, or null.", None, True)
     assert docs["weights"].default == []
+    assert [entry.methods for entry in field_docs(Methods)] == [(), ("a",), ("a",), ("b", "c")]
     assert docs["mode"].doc == "" and docs["mode"].allowed == "one of fast, exact"
 
 
