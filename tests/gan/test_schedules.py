@@ -16,11 +16,11 @@ from gemix.gan.checkpoints.checkpoint import save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.layers import MinibatchStdLayer
-from gemix.gan.models.registry import METHODS
-from gemix.gan.training.latents import styles
+from gemix.gan.training.latents import mixed_styles
 from gemix.gan.training.loop import train
+from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import TrainingState, new_state
+from gemix.gan.training.state import TrainingState
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 from gemix.io.storage import Store
 
@@ -234,7 +234,7 @@ def test_the_mean_style_moves_by_its_beta():
     state = new_state(ARCHITECTURE, tiny_config(), CPU)
     trainer, expected = trainer_of(tiny_config(), state), torch.zeros(16)
     for state.step in range(2):
-        latents = trainer.passes.latents.draw(Stream.G_LATENT, trainer.step)
+        latents = trainer.loss.latents.draw(Stream.G_LATENT, trainer.step)
         with torch.no_grad():
             w = state.generator.mapping(latents.z[:, 0], latents.label)
         trainer.train_generator()
@@ -246,10 +246,10 @@ def crossovers(prob: float) -> torch.Tensor:
     """For 512 samples, how many of the 6 styles are those of the sample's first latent."""
     settings = tiny_config(batch=512, style_mixing_prob=prob)
     trainer = trainer_of(settings)
-    generator, latents = trainer.state.generator, trainer.passes.latents
+    generator, latents = trainer.state.generator, trainer.loss.latents
     drawn = latents.draw(Stream.G_LATENT, torch.tensor([0]))
     with torch.no_grad():
-        mixed = styles(generator, drawn)
+        mixed = mixed_styles(generator, drawn)
         first, second = (generator.map(drawn.z[:, i], drawn.label) for i in range(2))
     own = (mixed == first).all(dim=2)
     counts = own.sum(dim=1)

@@ -10,10 +10,10 @@ from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.architecture import Architecture
-from gemix.gan.training.divergence import MAX_FALLBACK_LEVEL, DivergedError, eased
+from gemix.gan.training.divergence import MAX_FALLBACK_LEVEL, DivergedError, describe_fallback
 from gemix.gan.training.loop import train
+from gemix.gan.training.registry import new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import new_state
 from gemix.io.storage import Store
 
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def test_without_a_checkpoint_repeated_failures_stop_with_a_remedy():
         train(state, Images(broken=range(2, 10)), settings)
 
 
-def test_repeated_failures_go_back_to_the_checkpoint_and_ease_a_setting(tmp_path):
+def test_repeated_failures_go_back_to_the_checkpoint_with_a_fallback(tmp_path):
     settings = config()
     origin = TrainingSpec(
         architecture=ARCHITECTURE, config=settings, classes=("a", "b", "c"), data_digest="d"
@@ -90,11 +90,11 @@ def test_repeated_failures_go_back_to_the_checkpoint_and_ease_a_setting(tmp_path
     state = new_state(ARCHITECTURE, settings, CPU)
     state = train(state, data, settings, on_step=on_step, last_good=last_good)
     assert (len(went_back), state.step, state.fallback_level) == (1, 10, 1)
-    assert eased(state, settings) == "gan.g_lr and gan.d_lr x 0.5"
+    assert describe_fallback(state, settings) == "gan.g_lr and gan.d_lr x 0.5"
     halved = state.g_optimizer.param_groups[0]
     assert halved["lr"] == pytest.approx(halved["initial_lr"] / 2)
     assert finite(state)
-    # what was eased is state: a resumed training goes on with it
+    # the fallback level is state: a resumed training goes on with it
     save_checkpoint(store, state, origin)
     again = resume_or_start(store, origin, CPU)
     assert (again.fallback_level, again.skipped_updates) == (1, state.skipped_updates)
@@ -103,10 +103,10 @@ def test_repeated_failures_go_back_to_the_checkpoint_and_ease_a_setting(tmp_path
 def test_bfloat16_is_the_first_to_go():
     state = new_state(ARCHITECTURE, config(precision="bfloat16"), CPU)
     state.fallback_level = 1
-    assert eased(state, config(precision="bfloat16")) == "gan.precision=float32"
+    assert describe_fallback(state, config(precision="bfloat16")) == "gan.precision=float32"
 
 
-def test_it_gives_up_when_everything_is_eased():
+def test_it_gives_up_when_no_fallback_is_left():
     settings = config()
 
     def last_good():
