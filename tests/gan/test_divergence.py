@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from gemix.core.distributed import Workers
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.training.divergence import MAX_FALLBACK_LEVEL, DivergedError, describe_fallback
 from gemix.gan.training.loop import train
-from gemix.gan.training.registry import new_state
+from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
 from gemix.io.storage import Store
 
@@ -98,6 +99,44 @@ def test_repeated_failures_go_back_to_the_checkpoint_with_a_fallback(tmp_path):
     save_checkpoint(store, state, origin)
     again = resume_or_start(store, origin, CPU)
     assert (again.fallback_level, again.skipped_updates) == (1, state.skipped_updates)
+
+
+@pytest.mark.parametrize(
+    ("phase", "method"),
+    [("R1", "regularize_discriminator"), ("path length", "regularize_generator")],
+)
+def test_a_lazy_phase_that_always_fails_is_noticed(monkeypatch, phase, method):
+    """It runs once in four steps, and every other phase succeeds in between."""
+    settings = config(kimg=1.0, d_reg_interval=4, g_reg_interval=4)
+    state = new_state(ARCHITECTURE, settings, CPU)
+    trainer = METHODS["stylegan2-ada"](state, Images(), settings, Workers())
+    losses = trainer.loss
+    if phase == "R1":
+        broken = losses.r1_penalties
+        monkeypatch.setattr(losses, "r1_penalties", lambda *a: broken(*a) * float("nan"))
+    else:
+        broken = losses.path_lengths
+        monkeypatch.setattr(losses, "path_lengths", lambda *a: broken(*a) * float("nan"))
+    with pytest.raises(DivergedError) as raised:
+        for _ in range(20):
+            trainer.run_step()
+    assert state.step == 9  # it failed at steps 0, 4 and 8
+    assert state.consecutive_failures == {phase: 3}
+    said = str(raised.value)
+    assert f"the gradients of the {phase} phase are not finite in 3 steps in a row that ran" in said
+
+
+def test_a_lazy_phase_that_fails_now_and_then_is_not_a_divergence(monkeypatch):
+    settings = config(kimg=1.0, d_reg_interval=2)
+    state = new_state(ARCHITECTURE, settings, CPU)
+    trainer = METHODS["stylegan2-ada"](state, Images(), settings, Workers())
+    intact, factors = trainer.loss.r1_penalties, [float("nan"), float("nan"), 1.0] * 2
+    monkeypatch.setattr(
+        trainer.loss, "r1_penalties", lambda *args: intact(*args) * factors[state.step // 2]
+    )
+    for _ in range(12):
+        trainer.run_step()
+    assert (state.skipped_updates, state.consecutive_failures, state.failing_steps) == (4, {}, 0)
 
 
 def test_bfloat16_is_the_first_to_go():

@@ -119,6 +119,39 @@ def test_path_lengths(case):
     assert_close(regularizers.path_lengths(images, ws, case["pl.noise"]), case.ref["pl.lengths"])
 
 
+def test_path_length_penalty_and_its_gradients(case):
+    """Equation 4, with a running mean that is updated by the batch and differentiated through.
+
+    The value follows from the reference lengths; of the gradient there is no reference, so it is
+    held against that of the same formula, written down without regard to workers.
+    """
+    start, decay = 0.1 * float(case["pl.lengths"].mean()), 0.01
+    generator = case.generator
+
+    def lengths() -> torch.Tensor:
+        ws = generator.map(case["in.z"], case.label)
+        images = generator.synthesis(ws, generator.synthesis.noise_const())
+        return regularizers.path_lengths(images, ws, case["pl.noise"])
+
+    def gradient(penalty: torch.Tensor) -> torch.Tensor:
+        found = torch.autograd.grad(penalty, list(generator.parameters()), allow_unused=True)
+        return torch.cat([g.flatten() for g in found if g is not None])
+
+    own = lengths()
+    penalty, mean = regularizers.path_length_penalty(own, own.mean(), torch.tensor(start), decay)
+    reference = case.ref["pl.lengths"].astype(np.float64)
+    expected_mean = start + decay * (reference.mean() - start)
+    assert mean.item() == pytest.approx(expected_mean, rel=RELATIVE)
+    assert penalty.item() == pytest.approx(np.square(reference - expected_mean).mean(), rel=1e-3)
+    ours = gradient(penalty)
+    own = lengths()
+    moving = start + decay * (own.mean() - start)
+    whole = gradient((own - moving).square().mean())
+    constant = gradient((lengths() - expected_mean).square().mean())
+    assert (ours - whole).norm() / whole.norm() < RELATIVE
+    assert (constant - whole).norm() / whole.norm() > 10 * RELATIVE  # the two do differ
+
+
 def test_upfirdn2d(shared):
     ref = np.load(parity_file(shared, "upfirdn2d.npz"), allow_pickle=False)
     cases = json.loads(str(ref["cases"]))

@@ -14,6 +14,7 @@ from gemix.core.distributed import Workers
 from gemix.core.rng import Stream
 from gemix.gan.checkpoints.checkpoint import save_checkpoint
 from gemix.gan.config import GanConfig
+from gemix.gan.losses.regularizers import path_length_penalty
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.layers import MinibatchStdLayer
 from gemix.gan.training.latents import mixed_styles
@@ -128,8 +129,10 @@ def test_the_optimizers_have_these_settings():
     assert g["eps"] == d["eps"] == 1e-8
 
 
-def test_a_generator_without_regularizer_keeps_its_rate():
+def test_a_network_without_regularizer_keeps_its_rate():
     adam, _ = METHODS["stylegan2-ada"].adam(GanConfig(pl_weight=0), 16)
+    assert (adam.lr, adam.betas) == (0.0025, (0, 0.99))
+    _, adam = METHODS["stylegan2-ada"].adam(GanConfig(r1_gamma=0), 16)
     assert (adam.lr, adam.betas) == (0.0025, (0, 0.99))
 
 
@@ -182,6 +185,45 @@ def test_path_length_has_the_weight_of_the_steps_between():
 def test_the_mean_path_length_moves_by_its_decay(decay):
     mean, _, state = path_length_step(pl_decay=decay)
     torch.testing.assert_close(state.pl_mean, 0.5 + decay * (mean - 0.5))
+
+
+@pytest.mark.parametrize("decay", [0.01, 0.25])
+def test_the_path_length_penalty_is_differentiated_through_the_running_mean(decay):
+    """As the public implementation does; the mean as a constant differs by about `decay`."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.rand(8, generator=generator, dtype=torch.float64, requires_grad=True)
+    running = torch.tensor(0.2, dtype=torch.float64)
+
+    def penalty(lengths: torch.Tensor) -> torch.Tensor:
+        return (lengths - (running + decay * (lengths.mean() - running))).square().mean()
+
+    found, mean = path_length_penalty(lengths, lengths.mean(), running, decay)
+    torch.testing.assert_close(found, penalty(lengths))
+    torch.testing.assert_close(mean, running + decay * (lengths.detach().mean() - running))
+    assert not mean.requires_grad
+    (gradient,) = torch.autograd.grad(found, lengths)
+    numeric = torch.stack(
+        [
+            (penalty(lengths + step) - penalty(lengths - step)) / 2e-6
+            for step in torch.eye(8, dtype=torch.float64) * 1e-6
+        ]
+    )
+    torch.testing.assert_close(gradient, numeric.detach(), rtol=1e-6, atol=1e-9)
+    constant = 2 * (lengths - mean).detach() / 8
+    assert ((gradient - constant).norm() / gradient.norm()).item() > decay / 10
+
+
+def test_workers_differentiate_through_the_running_mean_of_all():
+    lengths = torch.rand(8, generator=torch.Generator().manual_seed(0))
+
+    def gradient(part: slice) -> torch.Tensor:
+        own = lengths[part].clone().requires_grad_()
+        penalty, _ = path_length_penalty(own, lengths.mean(), torch.tensor(0.2), 0.25)
+        return torch.autograd.grad(penalty, own)[0]
+
+    whole = gradient(slice(None))
+    parts = [gradient(slice(None, 4)), gradient(slice(4, None))]
+    torch.testing.assert_close(torch.cat(parts) / 2, whole)
 
 
 # The generator's average, the mean style, style mixing.
