@@ -21,7 +21,7 @@ from gemix.gan.checkpoints.transfer import Weights
 from gemix.gan.data.batch_split import local_indices
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.architecture import Architecture, is_side
-from gemix.gan.training.stages import inherit_conv_clamp, pretraining, weights_of
+from gemix.gan.training.stages import inherit_conv_clamp, pretraining_spec
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor, WorkerContext
@@ -127,10 +127,10 @@ def _train_stages(
 
     def pretrained_weights() -> Weights:
         folder = store / PRETRAINING
-        stage = Stage(folder, pretraining(spec), data.unconditional(), workers, run, first)
+        stage = Stage(folder, pretraining_spec(spec), data.unconditional(), workers, run, first)
         state = stage.run()
         stage.finish(state)
-        return weights_of(state)
+        return Weights.from_state(state)
 
     first = initial_weights if config.gan.init_from else None
     second = pretrained_weights if config.gan.pretrain_kimg else first

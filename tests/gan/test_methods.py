@@ -18,13 +18,11 @@ from gemix.gan.checkpoints.checkpoint import save_checkpoint
 from gemix.gan.checkpoints.generator_io import load_generator, save_generator
 from gemix.gan.config import GanConfig, SamplingConfig
 from gemix.gan.data.dataset import InMemoryDataset
-from gemix.gan.models.registry import METHODS
 from gemix.gan.sampling import label_path, sample_images
 from gemix.gan.training.divergence import DivergedError
 from gemix.gan.training.loop import train
-from gemix.gan.training.registry import TRAINERS
+from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import new_state
 from gemix.io.storage import Store
 
 PHASES = ("train_generator", "train_discriminator")
@@ -82,7 +80,7 @@ class Apart(Workers):
 def phase(config: GanConfig, name: str, workers: Workers) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and flat gradient of one phase of the first step, from the same weights."""
     state = new_state(ARCHITECTURE, config, CPU)
-    trainer = TRAINERS[config.method](state, disks(), config, workers)
+    trainer = METHODS[config.method](state, disks(), config, workers)
     loss = getattr(trainer, name)()
     network = state.generator if name == "train_generator" else state.discriminator
     gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]

@@ -15,7 +15,7 @@ from gemix.core.png import encode_png, tile
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.config import SamplingConfig
 from gemix.gan.sampling import label_path, sample_images
-from gemix.gan.training.divergence import eased
+from gemix.gan.training.divergence import describe_fallback
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run
@@ -52,6 +52,14 @@ class TrainingLog:
             self.records = [line for line in old if json.loads(line)["step"] <= state.step]
             self.logger.info("resumes at %.2f kimg", self._kimg(state))
         self.logger.info("%s", self.spec.config.summary)
+        for change in state.setting_changes:
+            self.logger.warning(
+                "gan.%s was %s up to step %d, now %s",
+                change["setting"],
+                change["old"],
+                change["step"],
+                change["new"],
+            )
         self.run.set_tags({"objective": self.spec.config.objective})
         self.first_step, self.began = state.step, time.monotonic()
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
@@ -72,7 +80,7 @@ class TrainingLog:
                 state.skipped_updates,
             )
         if state.fallback_level > self.fallback_level:
-            self.logger.warning("fallback: %s", eased(state, self.spec.config))
+            self.logger.warning("fallback: %s", describe_fallback(state, self.spec.config))
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
 
     def step(self, state: TrainingState, values: dict[str, Tensor]) -> None:
