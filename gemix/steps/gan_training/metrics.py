@@ -8,7 +8,7 @@ from typing import Any
 
 from gemix.config import PipelineConfig
 from gemix.core.distributed import Workers
-from gemix.core.errors import DataError, StoreError
+from gemix.core.errors import DataError, StoreAccessError, StoreError
 from gemix.evaluation.image_quality.measure import ImageQuality
 from gemix.gan.checkpoints.best_snapshot import read_best, save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
@@ -142,7 +142,7 @@ class ImageMetrics:
         try:
             best = save_if_best(self.store, state, self.origin, figures.score, measured)
             note = "; the best so far" if best else ""
-        except (OSError, StoreError) as error:
+        except (OSError, StoreError, StoreAccessError) as error:
             note = (
                 f"; whether it is the best cannot be kept ({error}): make room in {self.store.url}"
             )

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from gemix.core.distributed import Workers
-from gemix.core.errors import StoreError
+from gemix.core.errors import StoreAccessError, StoreError
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.training.loop import train
@@ -113,7 +113,7 @@ class Stage:
                 kept[-1] if kept else "none",
                 self.store.url,
             )
-        except StoreError as error:
+        except (StoreError, StoreAccessError) as error:
             self.log.logger.warning(
                 "no checkpoint at step %d: %s. Training goes on and tries again with the next one",
                 state.step,
