@@ -112,7 +112,7 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
     def stage(
         store: Store, origin: TrainingSpec, data: TrainingDataset, first: FirstWeights
     ) -> Stage:
-        return Stage(store, origin, data, workers, settings["run"], first)
+        return Stage(store, origin, data, workers, settings["run"], first, context.polling)
 
     def given() -> Weights:
         return load_weights(Store(config.gan.init_from))

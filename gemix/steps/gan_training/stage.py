@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterator
 
 from gemix.core.distributed import Workers
 from gemix.core.errors import StoreAccessError, StoreError
+from gemix.core.stop import Stopped
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.training.loop import train
 from gemix.gan.training.stages import FirstWeights, resume_or_start
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
+from gemix.steps.executor import Polling, poll_signals
 from gemix.steps.gan_training.log import TrainingLog
 from gemix.tracking.mlflow_run import Run
+
+_STEPS_BETWEEN_POLLS = 8  # for a stop, where several workers have to agree on the step
 
 
 class Stage:
@@ -22,8 +26,9 @@ class Stage:
 
     Args:
         store: of its checkpoints and its log.
-        first_weights: what it starts from, if not from new weights.
         run: where rank 0 logs to.
+        first_weights: what it starts from, if not from new weights.
+        polling: tells whether to stop.
 
     Attributes:
         log: of rank 0, None elsewhere.
@@ -37,8 +42,10 @@ class Stage:
         workers: Workers,
         run: Run,
         first_weights: FirstWeights = None,
+        polling: Polling = poll_signals,
     ):
         self.store, self.origin, self.data, self.workers = store, origin, data, workers
+        self.polling = polling
         self.first_weights = first_weights
         self.log = TrainingLog(store, origin, run) if workers.rank == 0 else None
         config = origin.config
@@ -48,11 +55,14 @@ class Stage:
     def run(
         self, at_snapshot: Callable[[TrainingState, int], None] = lambda state, number: None
     ) -> TrainingState:
-        """Trains to the end.
+        """Train to the end, or until a stop is requested; then save a checkpoint.
 
         Args:
             at_snapshot: called on every worker before a checkpoint is written, with the state and
                 the number of the snapshot.
+
+        Raises:
+            Stopped: on every worker after the same step, if a stop is requested.
         """
 
         def on_step(state, values):
@@ -64,39 +74,52 @@ class Stage:
                 self.due = False
                 at_snapshot(state, state.step // self.snapshot_steps)
                 self.save(state)
+            if self._agree_to_stop(state, should_stop):
+                if not state.failing_steps:
+                    self.save(state)
+                if self.log:
+                    self.log.logger.info("stopped after step %d of %d", state.step, self.log.total)
+                raise Stopped()
 
         state = self.newest()
         if self.log:
             self.log.start(state)
-        return train(
-            state,
-            self.data,
-            self.origin.config,
-            workers=self.workers,
-            on_step=on_step,
-            last_good=self.go_back,
-        )
+        with self.polling() as should_stop:
+            return train(
+                state,
+                self.data,
+                self.origin.config,
+                workers=self.workers,
+                on_step=on_step,
+                last_good=self.go_back,
+            )
+
+    def _agree_to_stop(self, state: TrainingState, should_stop: Callable[[], bool]) -> bool:
+        """Return on all workers whether rank 0 is to stop; several are asked every few steps."""
+        if self.workers.size > 1 and state.step % _STEPS_BETWEEN_POLLS:
+            return False
+        return self.workers.broadcast_bool(should_stop(), self.data.device)
 
     def finish(self, state: TrainingState) -> None:
-        """Leaves the last checkpoint, log and samples."""
+        """Write the last checkpoint, log and samples."""
         if self.log:
             with wrap_disk_full(self.store):
                 self.log.finish(state)
                 save_checkpoint(self.store, state, self.origin)
 
     def newest(self) -> TrainingState:
-        """The state of the newest checkpoint, or the first one."""
+        """Return the state of the newest checkpoint, or the first one."""
         return resume_or_start(self.store, self.origin, self.data.device, self.first_weights)
 
     def go_back(self) -> TrainingState:
-        """The state to take up again after steps kept failing."""
+        """Return the state to take up again after steps kept failing."""
         state, self.due = self.newest(), False
         if self.log:
             self.log.back_to(state, "the gradients of too many steps were not finite")
         return state
 
     def save(self, state: TrainingState) -> None:
-        """Writes log, samples and a checkpoint; if it cannot, says so and lets training go on."""
+        """Write log, samples and a checkpoint; log a warning if that fails."""
         if not self.log:
             return
         try:
@@ -123,7 +146,7 @@ class Stage:
 
 @contextlib.contextmanager
 def wrap_disk_full(store: Store) -> Iterator[None]:
-    """Says what to do where the end of a training cannot be written; nothing would come after it.
+    """Say what to do where the end of a training cannot be written.
 
     Raises:
         StoreError: naming the directory and the checkpoint that is left.
