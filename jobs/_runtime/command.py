@@ -56,12 +56,14 @@ class Command:
 
     def parser(self) -> argparse.ArgumentParser:
         """Return the argument parser."""
-        about = f"{self.summary}\n\nreads:  {self.reads}\nwrites: {self.writes}\ncosts:  {self.costs}"
+        about = (
+            f"{self.summary}\n\nreads:  {self.reads}\nwrites: {self.writes}\ncosts:  {self.costs}"
+        )
         if self.sections:
             about += f"\n\nconfiguration sections: {', '.join(self.sections)}"
         parser = argparse.ArgumentParser(
             prog=f"gemix {self.name}",
-            description=about,
+            description="\n".join(lines),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -65,10 +66,8 @@ def fit(
     def run(settings: dict[str, Any]) -> None:
         if ray.train.get_context().get_world_rank() == 0:
             flags.set("started")
-        try:
+        with contextlib.suppress(Stopped):  # all workers stop after the same step
             worker(settings, _context(flags))
-        except Stopped:
-            pass  # on all workers after the same step
         # Ray Train's result is None unless something was reported
         ray.train.report({})
 

@@ -106,21 +106,21 @@ def test_weights_start_as_in_dcgan():
 
 
 def test_the_optimizers_are_those_of_dcgan():
-    state = new_state(ARCHITECTURE, tiny_config(method="cgan", g_lr=0.1, d_lr=0.1), CPU)
+    state = new_state(ARCHITECTURE, tiny_config(method="cgan"), CPU)
     for optimizer in state.optimizers.values():
         (group,) = optimizer.param_groups
         assert (group["lr"], group["betas"]) == (0.0002, (0.5, 0.999))
 
 
 def test_the_generator_that_is_sampled_is_the_one_that_is_trained():
-    config = tiny_config(method="cgan", ema_kimg=10)
+    config = tiny_config(method="cgan")
     state = train(new_state(ARCHITECTURE, config, CPU), disks(), config)
     average = state.generator_ema.state_dict()
     assert all(torch.equal(average[k], v) for k, v in state.generator.state_dict().items())
 
 
 def test_any_even_share_of_the_batch_will_do():
-    config = GanConfig(method="cgan", batch=6, mbstd_group_size=4)
+    config = GanConfig(method="cgan", batch=6)
     assert [local_indices(Workers(rank, 6), 6, config.sample_group) for rank in range(6)] == [
         [rank] for rank in range(6)
     ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gemix.core.config_schema import operational_fields
 from gemix.core.errors import CheckpointError
 from gemix.gan.checkpoints.safetensors_io import read_weights, wrap_checkpoint_errors, write_weights
 from gemix.gan.checkpoints.transfer import Weights
@@ -24,7 +25,7 @@ if TYPE_CHECKING:  # at run time any store of files will do
 
 # Settings that may differ between the two parts of a resumed training. `compile` is one, so that a
 # training whose compiler fails can go on without it; it changes results by rounding alone.
-RESUMABLE = ("kimg", "snapshot_kimg", "keep_checkpoints", "data", "data_memory_gb", "compile")
+RESUMABLE = ("kimg", *operational_fields(GanConfig))
 # Plain numbers of the state; its tensors are gathered by _tensors.
 _COUNTERS = (
     "step",

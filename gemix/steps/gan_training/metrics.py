@@ -26,13 +26,13 @@ METRICS, VIEW = "metrics.json", "memorization.png"
 
 
 class ImageMetrics:
-    """Kept by every worker; each method is called by all of them at the same steps.
+    """Evaluates the generator during a training; every worker calls each method at the same steps.
 
-    A later part of a resumed training has a time budget of its own.
+    The time budget starts anew when a training resumes.
 
     Args:
-        data: what is trained on.
-        log: of rank 0, None elsewhere.
+        data: the training images.
+        log: the training log on rank 0, None elsewhere.
 
     Raises:
         ConfigError: if the extractor cannot be had.
@@ -44,11 +44,11 @@ class ImageMetrics:
         config: PipelineConfig,
         workspace: Workspace,
         data: TrainingDataset,
-        origin: TrainingSpec,
+        spec: TrainingSpec,
         workers: Workers,
         log: TrainingLog | None,
     ):
-        self.config, self.origin, self.workers, self.log = config.metrics, origin, workers, log
+        self.config, self.spec, self.workers, self.log = config.metrics, spec, workers, log
         self.evaluator = Evaluator(
             config.metrics, Store(workspace.data), Store(workspace.metrics), data, workers
         )
@@ -60,9 +60,9 @@ class ImageMetrics:
             self._open(len(data))
 
     def at_snapshot(self, state: TrainingState, number: int) -> None:
-        """Evaluates the `number`-th snapshot if it is due and fits the budget."""
+        """Evaluate the `number`-th snapshot if it is due and fits the budget."""
         due = self.postponed or number % self.config.every == 0
-        if not self.config.images or not due or state.step >= self.origin.config.steps:
+        if not self.config.images or not due or state.step >= self.spec.config.steps:
             return  # the last snapshot is evaluated at the end
         started = time.monotonic()
         training = started - self.began - self.spent
@@ -75,7 +75,7 @@ class ImageMetrics:
             features = self.evaluator.sample_features(state.generator_ema)
             figures = self.evaluator.figures(features)
             self.takes = time.monotonic() - began
-            self._tell(state, figures)
+            self._log(state, figures)
         elif self.log:
             log.info(
                 "image metrics at %.2f kimg are postponed: %.1f s are spent, this evaluation and "
@@ -102,7 +102,7 @@ class ImageMetrics:
         training = started - self.began - self.spent
         features = self.evaluator.sample_features(state.generator_ema)
         figures = self.evaluator.figures(features)
-        self._tell(state, figures)
+        self._log(state, figures)
         view = self.evaluator.memorization(state.generator_ema, features)
         if figures is None or view is None:
             return
@@ -121,7 +121,7 @@ class ImageMetrics:
         log.info("image metrics took %.1f s beside %.0f s of training", self.spent, training)
 
     def _open(self, images: int) -> None:
-        """Finds out before the training, not at its first snapshot, what cannot be measured."""
+        """Fail before the training, not at its first snapshot, if nothing can be measured."""
         if images < FEWEST_REAL:
             raise DataError(
                 f"{images} training images: image metrics want {FEWEST_REAL} or more; set "
@@ -132,15 +132,15 @@ class ImageMetrics:
             log.info("image metrics by %s", extractor.identity)
         self.spent = time.monotonic() - self.began
 
-    def _tell(self, state: TrainingState, figures: ImageQuality | None) -> None:
-        """On rank 0: logs the figures, and keeps the generator if it is the best."""
+    def _log(self, state: TrainingState, figures: ImageQuality | None) -> None:
+        """Log the metrics on rank 0, and save the generator if it is the best."""
         if figures is None:
             return
         values = figures.to_json()
         measured = {key: values[key] for key in ("images", "real_images", "extractor")}
         measured["figure"] = figures.headline
         try:
-            best = save_if_best(self.store, state, self.origin, figures.score, measured)
+            best = save_if_best(self.store, state, self.spec, figures.score, measured)
             note = "; the best so far" if best else ""
         except (OSError, StoreError, StoreAccessError) as error:
             note = (
@@ -150,9 +150,9 @@ class ImageMetrics:
         log.info("%.2f kimg: %s%s", self._kimg(state), figures, note)
 
     def _kimg(self, state: TrainingState) -> float:
-        return self.origin.config.kimg_at(state.step)
+        return self.spec.config.kimg_at(state.step)
 
 
 def affordable(takes: float, spent: float, budget: float) -> bool:
-    """Whether an evaluation leaves enough of the budget for the one at the end; all in seconds."""
+    """Return whether an evaluation leaves enough time for the one at the end; all in seconds."""
     return spent + 2 * takes <= budget
