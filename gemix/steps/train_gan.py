@@ -24,7 +24,7 @@ from gemix.gan.models.architecture import Architecture, is_side
 from gemix.gan.training.stages import inherit_conv_clamp, pretraining_spec
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
-from gemix.steps.executor import Executor, LocalExecutor, WorkerContext
+from gemix.steps.executor import Executor, LocalExecutor, Polling, WorkerContext
 from gemix.steps.gan_training.data import open_training_data
 from gemix.steps.gan_training.metrics import ImageMetrics
 from gemix.steps.gan_training.stage import Stage, wrap_disk_full
@@ -108,33 +108,35 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
         verbose=workers.rank == 0,
     )
     with contextlib.closing(data):
-        _train_stages(config, workspace, settings["spec"], data, workers, settings["run"])
+        _train_stages(config, workspace, settings, data, workers, context.polling)
 
 
 def _train_stages(
     config: PipelineConfig,
     workspace: Workspace,
-    spec: TrainingSpec,
+    settings: dict[str, Any],
     data: TrainingDataset,
     workers: Workers,
-    run: tracking.Run,
+    polling: Polling,
 ) -> None:
     """Train the unconditional stage, where there is one, and then the conditional one."""
     store = Store(workspace.gan)
+    spec, run = settings["spec"], settings["run"]
 
     def initial_weights() -> Weights:
         return load_weights(Store(config.gan.init_from))
 
     def pretrained_weights() -> Weights:
         folder = store / PRETRAINING
-        stage = Stage(folder, pretraining_spec(spec), data.unconditional(), workers, run, first)
+        images = data.unconditional()
+        stage = Stage(folder, pretraining_spec(spec), images, workers, run, first, polling)
         state = stage.run()
         stage.finish(state)
         return Weights.from_state(state)
 
     first = initial_weights if config.gan.init_from else None
     second = pretrained_weights if config.gan.pretrain_kimg else first
-    stage = Stage(store, spec, data, workers, run, second)
+    stage = Stage(store, spec, data, workers, run, second, polling)
     metrics = ImageMetrics(config, workspace, data, spec, workers, stage.log)
     state = stage.run(metrics.at_snapshot)
     metrics.at_end(state)
