@@ -7,8 +7,8 @@ import difflib
 from typing import Annotated
 
 from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range
+from gemix.evaluation.image_quality.features.registry import EXTRACTORS
 
-KINDS = ("timm", "timm-random", "torchscript", "onnx", "bundle")
 FEWEST = 50  # fewer images than that make no neighbourhoods and no error of a KID
 
 
@@ -39,9 +39,9 @@ class MetricsConfig(Config):
         """Require a known kind of extractor, enough images, and a metric where the best is kept."""
         kind, _, what = self.extractor.partition(":")
         problems = []
-        if kind not in KINDS or not what:
-            nearest = difflib.get_close_matches(kind, KINDS, n=1)
-            allowed = "one of " + ", ".join(f"{known}:<what>" for known in KINDS)
+        if kind not in EXTRACTORS or not what:
+            nearest = difflib.get_close_matches(kind, EXTRACTORS, n=1)
+            allowed = "one of " + ", ".join(f"{known}:<what>" for known in EXTRACTORS)
             problems.append(
                 ConfigIssue("extractor", self.extractor, allowed, nearest[0] if nearest else None)
             )
