@@ -32,7 +32,6 @@ from gemix.data.image_set import ImageSet
 
 WARMUP = 0.05  # of all steps
 CRITERION = "macro_f2"
-AUGMENTATION = "ct"
 
 Scorer = Callable[[np.ndarray, np.ndarray], Mapping[str, float | None]]
 
@@ -142,7 +141,7 @@ class _Trainer:
     ):
         self.config, self.device, self.workers = config, device, workers
         self.batch_indices = local_indices(workers, config.batch)
-        self.augment = load_augmentation(AUGMENTATION)
+        self.augment = load_augmentation(config.augment)
         self.normalization = Normalization.of(training.images)
         self.images = torch.from_numpy(np.ascontiguousarray(training.images)).to(device)
         self.targets = torch.from_numpy(training.soft_labels).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -20,10 +21,10 @@ from gemix.gan.checkpoints.transfer import Weights
 from gemix.gan.data.batch_split import local_indices
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.architecture import Architecture, is_side
-from gemix.gan.training.stages import FirstWeights, inherit_conv_clamp, pretraining, weights_of
+from gemix.gan.training.stages import inherit_conv_clamp, pretraining_spec
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
-from gemix.steps.executor import Executor, LocalExecutor, WorkerContext
+from gemix.steps.executor import Executor, LocalExecutor, Polling, WorkerContext
 from gemix.steps.gan_training.data import open_training_data
 from gemix.steps.gan_training.metrics import ImageMetrics
 from gemix.steps.gan_training.stage import Stage, wrap_disk_full
@@ -61,12 +62,12 @@ def train_gan(
     local_indices(workers, gan.batch, gan.sample_group, gan.resolved_pl_batch_shrink)
     check_side(workspace.data, data)
     given = [Store(gan.init_from)] if gan.init_from else []
-    origin = inherit_conv_clamp(training_spec(config, data), given)
+    spec = inherit_conv_clamp(training_spec(config, data), given)
     if not overwrite:
         unfinished = open_output(workspace.gan, MARKER, overwrite=False)
         # what goes on no longer needs the network that it started from
-        origin = inherit_conv_clamp(origin, [unfinished, unfinished / PRETRAINING])
-        check_resumable(unfinished, origin)
+        spec = inherit_conv_clamp(spec, [unfinished, unfinished / PRETRAINING])
+        check_resumable(unfinished, spec)
     train, *held_out = real_splits(workspace, "train", "val", "test")
     before = [Provenance(store, "the network") for store in given]
     pairs = itertools.product([train, *before], held_out)
@@ -83,7 +84,7 @@ def train_gan(
         settings = {
             "config": config.to_mapping(),
             "workspace": workspace.workdir,
-            "origin": origin,
+            "spec": spec,
             "run": run,
         }
         executor.train("train-gan", _train_worker, settings, config.compute, workspace.ray)
@@ -96,9 +97,7 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
     """Run one worker of the training."""
     config = PipelineConfig.from_mapping(settings["config"])
     workspace = Workspace(settings["workspace"])
-    store = Store(workspace.gan)
     torch.set_num_threads(config.compute.cpus_per_worker)
-    origin = settings["origin"]
     workers = Workers.from_process_group()
     data = open_training_data(
         config.gan,
@@ -108,42 +107,53 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
         readers=config.compute.cpus_per_worker,
         verbose=workers.rank == 0,
     )
+    with contextlib.closing(data):
+        _train_stages(config, workspace, settings, data, workers, context.polling)
 
-    def stage(
-        store: Store, origin: TrainingSpec, data: TrainingDataset, first: FirstWeights
-    ) -> Stage:
-        return Stage(store, origin, data, workers, settings["run"], first)
 
-    def given() -> Weights:
+def _train_stages(
+    config: PipelineConfig,
+    workspace: Workspace,
+    settings: dict[str, Any],
+    data: TrainingDataset,
+    workers: Workers,
+    polling: Polling,
+) -> None:
+    """Train the unconditional stage, where there is one, and then the conditional one."""
+    store = Store(workspace.gan)
+    spec, run = settings["spec"], settings["run"]
+
+    def initial_weights() -> Weights:
         return load_weights(Store(config.gan.init_from))
 
-    def pretrained() -> Weights:
-        folder = Store(f"{workspace.gan}/{PRETRAINING}")
-        before = stage(folder, pretraining(origin), data.unconditional(), first)
-        state = before.run()
-        before.finish(state)
-        return weights_of(state)
+    def pretrained_weights() -> Weights:
+        folder = store / PRETRAINING
+        images = data.unconditional()
+        stage = Stage(folder, pretraining_spec(spec), images, workers, run, first, polling)
+        state = stage.run()
+        stage.finish(state)
+        return Weights.from_state(state)
 
-    first = given if config.gan.init_from else None
-    main = stage(store, origin, data, pretrained if config.gan.pretrain_kimg else first)
-    metrics = ImageMetrics(config, workspace, data, origin, workers, main.log)
-    state = main.run(metrics.at_snapshot)
+    first = initial_weights if config.gan.init_from else None
+    second = pretrained_weights if config.gan.pretrain_kimg else first
+    stage = Stage(store, spec, data, workers, run, second, polling)
+    metrics = ImageMetrics(config, workspace, data, spec, workers, stage.log)
+    state = stage.run(metrics.at_snapshot)
     metrics.at_end(state)
-    data.close()
-    main.finish(state)
+    stage.finish(state)
     if workers.rank == 0:
         with wrap_disk_full(store):
             if config.metrics.use_best:
                 save_best_generator(store)
             else:
-                save_generator(store, state, origin)
+                save_generator(store, state, spec)
 
 
 def check_side(url: str, data: Manifest) -> None:
-    """Makes sure that the images have a side that the networks can make.
+    """Check the side of the images.
 
     Raises:
-        DataError: if it is no power of two.
+        DataError: if it is no power of two, which the networks make alone.
     """
     side = data.resolution
     if not is_side(side):
@@ -154,7 +164,7 @@ def check_side(url: str, data: Manifest) -> None:
 
 
 def training_spec(config: PipelineConfig, data: Manifest) -> TrainingSpec:
-    """What a training on the train split of these data is made of, if it starts anew."""
+    """Return what a new training on the train split of these data is made of."""
     gan = config.gan
     return TrainingSpec(
         architecture=Architecture(

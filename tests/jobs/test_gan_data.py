@@ -54,8 +54,8 @@ def opened(config: PipelineConfig, workspace: Workspace, **changes):
 
 
 def test_ray_data_reads_what_memory_holds(sharded, tiny_config):
-    memory = opened(tiny_config, sharded, data="memory")
-    stream = opened(tiny_config, sharded, data="stream")
+    memory = opened(tiny_config, sharded, data_loading="memory")
+    stream = opened(tiny_config, sharded, data_loading="stream")
     for step in (0, 1, 2, 3, 4, 0):
         ours, theirs = (data.real_batch(step, 8, [0, 1, 4, 5]) for data in (memory, stream))
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
@@ -64,10 +64,10 @@ def test_ray_data_reads_what_memory_holds(sharded, tiny_config):
 
 def test_the_size_chooses_and_a_setting_overrules_it(sharded, tiny_config, caplog):
     assert isinstance(opened(tiny_config, sharded), InMemoryDataset)
-    assert "in memory (cpu); gan.data=auto" in caplog.text
+    assert "in memory (cpu); gan.data_loading=auto" in caplog.text
     assert isinstance(opened(tiny_config, sharded, data_memory_gb=1e-6), StreamingDataset)
-    assert "streamed, 2.56e-06 GB at a time; gan.data=auto" in caplog.text
-    forced = opened(tiny_config, sharded, data="memory", data_memory_gb=1e-6)
+    assert "streamed, 2.56e-06 GB at a time; gan.data_loading=auto" in caplog.text
+    forced = opened(tiny_config, sharded, data_loading="memory", data_memory_gb=1e-6)
     assert isinstance(forced, InMemoryDataset)
 
 
@@ -82,7 +82,7 @@ def damaged(sharded) -> Iterator[str]:
 
 
 def test_a_damaged_shard_is_named_through_ray_data(sharded, tiny_config, damaged):
-    stream = opened(tiny_config, sharded, data="stream")
+    stream = opened(tiny_config, sharded, data_loading="stream")
     with pytest.raises(DataError, match=rf"{damaged}.*gemix prepare --overwrite"):
         for step in range(10):
             stream.real_batch(step, 8, range(8))
@@ -91,7 +91,7 @@ def test_a_damaged_shard_is_named_through_ray_data(sharded, tiny_config, damaged
 
 @pytest.fixture
 def two_workers(tiny_config) -> PipelineConfig:
-    config = with_gan(tiny_config, data="stream", shuffle_gb=TEN_IMAGES_GB)
+    config = with_gan(tiny_config, data_loading="stream", shuffle_gb=TEN_IMAGES_GB)
     return dataclasses.replace(
         config,
         compute=dataclasses.replace(config.compute, workers=2),
@@ -116,5 +116,5 @@ def test_streaming_workers_end_as_if_they_had_gone_on_from_memory(sharded, two_w
     # as a kill after step 6 of 8 leaves it
     store.delete("generator.json")
     store.delete("checkpoint-00000008.json")
-    again = train_gan(with_gan(config, data="memory"), sharded, executor=RayExecutor())
+    again = train_gan(with_gan(config, data_loading="memory"), sharded, executor=RayExecutor())
     assert again["checksum"] == result["checksum"]

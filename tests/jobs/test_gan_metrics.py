@@ -104,7 +104,7 @@ def test_the_best_and_the_summary_are_kept(trained):
     best, summary = read_best(store), store.read_json("metrics.json")
     assert best["weights"] == f"best-{lowest:08d}"
     assert best["score"] == log[lowest]["kid"] == summary["best"]["score"]
-    assert summary["headline"] == best["measured"]["figure"] == "kid"
+    assert summary["primary_metric"] == best["measured"]["figure"] == "kid"
     assert summary["last"]["kid"] == log[8]["kid"]
     assert store.exists("memorization.png")
     assert len(Store(workspace.metrics).list()) == 1

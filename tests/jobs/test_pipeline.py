@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
+import yaml
 
 from gemix.config import load
 from gemix.core.errors import AlreadyFinishedError
@@ -77,7 +81,7 @@ def test_a_finished_pipeline_is_kept(finished):
         run_pipeline(config, workspace, executor=RayExecutor())
 
 
-def test_a_stopped_pipeline_goes_on_where_it_was(finished, caplog):
+def test_a_stopped_pipeline_resumes(finished, caplog):
     config, workspace, summary = finished
     store = Store(workspace.workdir)
     store.delete("summary.json")
@@ -85,11 +89,55 @@ def test_a_stopped_pipeline_goes_on_where_it_was(finished, caplog):
     again = run_pipeline(config, workspace, executor=RayExecutor())
     assert again["results"] == summary["results"]
     assert "evaluate: finished already" in caplog.text
-    store.delete("summary.json")
-    other = load(f"{workspace.workdir}/config.yaml", ["gan.kimg=1"])
-    with pytest.raises(AlreadyFinishedError, match="other settings"):
-        run_pipeline(other, workspace)
     store.write_bytes("summary.json", json.dumps(summary).encode())
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    _, workspace, _ = finished
+    shutil.copytree(workspace.workdir, tmp_path / "copy")
+    return Workspace.at(tmp_path / "copy")
+
+
+def test_settings_that_change_no_result_may_change(finished, copied):
+    config, _, summary = finished
+    store = Store(copied.workdir)
+    store.delete("summary.json")
+    Store(copied.report).delete("report.html")
+    # as a version without these settings has left it, and one that knows others
+    settings = yaml.safe_load(store.read_bytes("config.yaml"))
+    del settings["gan"]["r1_gamma"], settings["classifier"]["weight_decay"]
+    settings["gan"]["of_a_later_version"] = 1
+    store.write_bytes("config.yaml", yaml.safe_dump(settings).encode())
+    other = dataclasses.replace(
+        config,
+        compute=dataclasses.replace(config.compute, workers=0),
+        metrics=dataclasses.replace(config.metrics, extractor="timm-random:resnet10t"),
+        gan=dataclasses.replace(config.gan, compile=True, data_loading="memory"),
+    )
+    assert run_pipeline(other, copied)["results"] == summary["results"]
+
+
+def test_a_changed_setting_costs_the_steps_that_read_it_and_no_other(finished, copied, caplog):
+    config, _, _ = finished
+    other = dataclasses.replace(
+        config,
+        classifier=dataclasses.replace(config.classifier, lr=0.02),
+        compute=dataclasses.replace(config.compute, workers=0),
+    )
+    kept = [file for url in (copied.data, copied.gan) for file in Path(url).rglob("*")]
+    written = [file.stat().st_mtime_ns for file in kept]
+    with pytest.raises(
+        AlreadyFinishedError,
+        match=r"train-classifier, evaluate, report finished with other settings "
+        r"\(classifier\.lr changed.*--redo",
+    ):
+        run_pipeline(other, copied)
+    again = run_pipeline(other, copied, redo=True)
+    assert [file.stat().st_mtime_ns for file in kept] == written
+    assert [row["method"] for row in again["results"]] == ["real", "softmax", "onehot"]
+    assert "train-classifier: runs again, since classifier.lr changed" in caplog.text
+    assert load(f"{copied.workdir}/config.yaml").classifier.lr == 0.02
 
 
 def test_real_scans_with_a_broken_one_among_them_run_through(
@@ -103,6 +151,7 @@ def test_real_scans_with_a_broken_one_among_them_run_through(
     (scans / "Normal cases" / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     work = tmp_path / "work"
     overrides = [item for item in tiny_overrides if not item.startswith("data.phantom")]
+    overrides += ["compute.gpus_per_worker=0"]
     arguments = ["-c", "iqoth128", "-w", str(work), f"data.path={scans}", *overrides]
     assert cli.main(["pipeline", *arguments]) == 0
     summary = Store(work).read_json("summary.json")

@@ -37,7 +37,7 @@ def open_training_data(
     """Open the train split of a shard set for one worker of a training.
 
     Which reader it is makes no difference to the batches: both follow the same order. The images
-    are held in memory if they fit ``gan.data_memory_gb``, or as ``gan.data`` says.
+    are held in memory if they fit ``gan.data_memory_gb``, or as ``gan.data_loading`` says.
 
     Args:
         url: the shard set.
@@ -57,12 +57,16 @@ def open_training_data(
     allowed_gb = config.data_memory_gb
     if allowed_gb is None:
         allowed_gb = memory_gb(device, context)
-    stream = config.data == "stream" or (config.data == "auto" and size_gb > allowed_gb)
+    stream = config.data_loading == "stream" or (
+        config.data_loading == "auto" and size_gb > allowed_gb
+    )
     # what one worker has to do all do, also those of machines with more memory: they read together
-    stream = bool(Workers.from_process_group().total(torch.tensor(float(stream), device=device)))
+    stream = bool(
+        Workers.from_process_group().all_reduce_sum(torch.tensor(float(stream), device=device))
+    )
     if verbose:
         how = f"streamed, {config.shuffle_gb:g} GB at a time" if stream else f"in memory ({device})"
-        why = f"gan.data={config.data}, gan.data_memory_gb={allowed_gb:.3g}"
+        why = f"gan.data_loading={config.data_loading}, gan.data_memory_gb={allowed_gb:.3g}"
         log.info("%d images, %.3g GB, %s; %s", order.total, size_gb, how, why)
     if not stream:
         real = read_images([url], "train")

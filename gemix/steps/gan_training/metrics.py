@@ -8,7 +8,7 @@ from typing import Any
 
 from gemix.config import PipelineConfig
 from gemix.core.distributed import Workers
-from gemix.core.errors import DataError, StoreError
+from gemix.core.errors import DataError, StoreAccessError, StoreError
 from gemix.gan.checkpoints.best_snapshot import read_best, save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.data.dataset import TrainingDataset
@@ -25,13 +25,13 @@ METRICS, VIEW = "metrics.json", "memorization.png"
 
 
 class ImageMetrics:
-    """Kept by every worker; each method is called by all of them at the same steps.
+    """Evaluates the generator during a training; every worker calls each method at the same steps.
 
-    A later part of a resumed training has a time budget of its own.
+    The time budget starts anew when a training resumes.
 
     Args:
-        data: what is trained on.
-        log: of rank 0, None elsewhere.
+        data: the training images.
+        log: the training log on rank 0, None elsewhere.
 
     Raises:
         ConfigError: if the extractor cannot be had.
@@ -43,11 +43,11 @@ class ImageMetrics:
         config: PipelineConfig,
         workspace: Workspace,
         data: TrainingDataset,
-        origin: TrainingSpec,
+        spec: TrainingSpec,
         workers: Workers,
         log: TrainingLog | None,
     ):
-        self.config, self.origin, self.workers, self.log = config.metrics, origin, workers, log
+        self.config, self.spec, self.workers, self.log = config.metrics, spec, workers, log
         self.evaluator = Evaluator(
             config.metrics, Store(workspace.data), Store(workspace.metrics), data, workers
         )
@@ -59,9 +59,9 @@ class ImageMetrics:
             self._open(len(data))
 
     def at_snapshot(self, state: TrainingState, number: int) -> None:
-        """Evaluates the `number`-th snapshot if it is due and fits the budget."""
+        """Evaluate the `number`-th snapshot if it is due and fits the budget."""
         due = self.postponed or number % self.config.every == 0
-        if not self.config.images or not due or state.step >= self.origin.config.steps:
+        if not self.config.images or not due or state.step >= self.spec.config.steps:
             return  # the last snapshot is evaluated at the end
         started = time.monotonic()
         training = started - self.began - self.spent
@@ -73,7 +73,7 @@ class ImageMetrics:
             began = time.monotonic()
             evaluation = self.evaluator.evaluate(state.generator_ema)
             self.takes = time.monotonic() - began
-            self._tell(state, evaluation)
+            self._log(state, evaluation)
         elif self.log:
             log.info(
                 "image metrics at %.2f kimg are postponed: %.1f s are spent, this evaluation and "
@@ -99,7 +99,7 @@ class ImageMetrics:
         started = time.monotonic()
         training = started - self.began - self.spent
         evaluation = self.evaluator.evaluate(state.generator_ema)
-        self._tell(state, evaluation)
+        self._log(state, evaluation)
         view = self.evaluator.memorization(state.generator_ema, evaluation.features)
         quality = evaluation.quality
         if quality is None or view is None:
@@ -119,7 +119,7 @@ class ImageMetrics:
         log.info("image metrics took %.1f s beside %.0f s of training", self.spent, training)
 
     def _open(self, images: int) -> None:
-        """Finds out before the training, not at its first snapshot, what cannot be measured."""
+        """Fail before the training, not at its first snapshot, if nothing can be measured."""
         if images < FEWEST_REAL:
             raise DataError(
                 f"{images} training images: image metrics want {FEWEST_REAL} or more; set "
@@ -130,8 +130,8 @@ class ImageMetrics:
             log.info("image metrics by %s", extractor.identity)
         self.spent = time.monotonic() - self.began
 
-    def _tell(self, state: TrainingState, evaluation: Evaluation) -> None:
-        """Log the metrics on rank 0, and keep the generator if it is the best."""
+    def _log(self, state: TrainingState, evaluation: Evaluation) -> None:
+        """Log the metrics on rank 0, and save the generator if it is the best."""
         if evaluation.failure:
             log.warning(
                 "%.2f kimg: no image metrics (%s); training goes on",
@@ -145,9 +145,9 @@ class ImageMetrics:
         measured = {key: values[key] for key in ("images", "real_images", "extractor")}
         measured["figure"] = quality.primary_metric  # the key of best.json since its first version
         try:
-            best = save_if_best(self.store, state, self.origin, quality.score, measured)
+            best = save_if_best(self.store, state, self.spec, quality.score, measured)
             note = "; the best so far" if best else ""
-        except (OSError, StoreError) as error:
+        except (OSError, StoreError, StoreAccessError) as error:
             note = (
                 f"; whether it is the best cannot be kept ({error}): make room in {self.store.url}"
             )
@@ -155,9 +155,9 @@ class ImageMetrics:
         log.info("%.2f kimg: %s%s", self._kimg(state), quality, note)
 
     def _kimg(self, state: TrainingState) -> float:
-        return self.origin.config.kimg_at(state.step)
+        return self.spec.config.kimg_at(state.step)
 
 
 def affordable(takes: float, spent: float, budget: float) -> bool:
-    """Whether an evaluation leaves enough of the budget for the one at the end; all in seconds."""
+    """Return whether an evaluation leaves enough time for the one at the end; all in seconds."""
     return spent + 2 * takes <= budget
