@@ -139,11 +139,11 @@ def _train_stages(
     stage = Stage(store, spec, data, workers, run, second, polling)
     metrics = ImageMetrics(config, workspace, data, spec, workers, stage.log)
     state = stage.run(metrics.at_snapshot)
-    metrics.at_end(state)
-    stage.finish(state)
+    shipped = metrics.at_end(state)
+    stage.finish(state, shipped.network)
     if workers.rank == 0:
         with wrap_disk_full(store):
-            if config.metrics.use_best:
+            if shipped.is_best:
                 save_best_generator(store)
             else:
                 save_generator(store, state, spec)

@@ -16,6 +16,7 @@ from gemix.core.distributed import Workers
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
+from gemix.evaluation.image_quality.base import ImageMetricError
 from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.evaluation.image_quality.features.base import Extractor
 from gemix.gan.data.dataset import InMemoryDataset
@@ -207,3 +208,14 @@ def test_a_metric_that_fails_is_told_and_costs_nothing_else(shards, tmp_path, mo
     assert ours.memorization(network, found.features).summary["samples"] == 60
     monkeypatch.undo()
     assert ours.evaluate(network).quality["fid"] > 0
+
+
+def test_a_search_for_copies_that_fails_is_one_clear_error(shards, tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("out of memory\nmore lines")
+
+    ours, network = evaluator(shards, Store(tmp_path), Workers()), generator()
+    features = ours.evaluate(network).features
+    monkeypatch.setattr("gemix.steps.gan_training.evaluator.memorization_view", fail)
+    with pytest.raises(ImageMetricError, match=r"memorization view: out of memory$"):
+        ours.memorization(network, features)

@@ -14,7 +14,7 @@ from gemix.core.rng import Stream, uniform
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentContext:
-    """What an augmentation may depend on beside the batch itself.
+    """Inputs of an augmentation beside the batch.
 
     Attributes:
         seed: of the training.

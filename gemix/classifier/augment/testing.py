@@ -16,7 +16,7 @@ from gemix.classifier.augment.base import Augmentation, AugmentContext
 
 
 class AugmentationContract:
-    """What holds for every augmentation.
+    """Contract of an augmentation; subclass it and set `augmentation`.
 
     Attributes:
         augmentation: the augmentation under test.
@@ -51,7 +51,7 @@ class AugmentationContract:
             torch.testing.assert_close(soft.sum(dim=1), torch.ones(len(soft)))
 
     def test_inputs_are_left_alone(self) -> None:
-        """The training set lies in memory, so nothing is changed in place."""
+        """Images and targets are not changed in place: they may be the training set itself."""
         images, targets = self.batch()
         copies = images.clone(), targets.clone()
         self.augmentation(images, targets, self.context())

@@ -9,7 +9,7 @@ from typing import Annotated
 from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range
 from gemix.evaluation.image_quality.features.registry import EXTRACTORS
 
-FEWEST = 50  # fewer images than that make no neighbourhoods and no error of a KID
+FEWEST = 50  # images that neighbourhoods and the standard error of KID need
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

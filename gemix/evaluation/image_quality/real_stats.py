@@ -57,10 +57,10 @@ class RealStats:
 
     @classmethod
     def load(cls, store: Store, name: str, device: torch.device) -> Self | None:
-        """Read the file; None if there is none or it is damaged, since it can be made again."""
-        if not store.exists(name):
-            return None
+        """Read the file; None if that fails for any reason, since it can be made again."""
         try:
+            if not store.exists(name):
+                return None
             with np.load(io.BytesIO(store.read_bytes(name)), allow_pickle=False) as arrays:
                 read = {key: torch.from_numpy(arrays[key]).to(device) for key in arrays.files}
             return cls.of(read.pop("features"), read)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gemix.core.distributed import Workers
+from gemix.core.errors import GemixError, StoreAccessError, StoreError
 from gemix.core.rng import Stream
 from gemix.core.torch_rng import draw
 from gemix.evaluation.image_quality.base import ImageMetricError
@@ -97,6 +98,9 @@ class Evaluator:
         Args:
             generator: of the samples.
             features: of the samples, as :meth:`evaluate` returns them for this generator.
+
+        Raises:
+            ImageMetricError: on rank 0, after all communication, if the search fails.
         """
         real_features = self.real_features
         count = min(COMPARED, self.config.images)
@@ -111,10 +115,14 @@ class Evaluator:
         if real_features is None:
             return None
         fakes = flat.cpu().numpy().reshape(count, *self.data.shape)
-        held_out = RealImages(self.shards, "val", COMPARED)
-        return memorization_view(
-            self.extractor, self.real, real_features, held_out, fakes, features[:count]
-        )
+        try:
+            held_out = RealImages(self.shards, "val", COMPARED)
+            return memorization_view(
+                self.extractor, self.real, real_features, held_out, fakes, features[:count]
+            )
+        except (GemixError, OSError, RuntimeError, MemoryError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ImageMetricError(f"memorization view: {reason}") from error
 
     def expected_seconds(self, generator: ImageGenerator) -> float:
         """Estimate the seconds of a first evaluation on this worker, from a few images."""
@@ -162,7 +170,8 @@ class Evaluator:
         if self._cached_stats:
             return self._cached_stats
         stats = RealStats.of(features)
-        with contextlib.suppress(OSError):  # a full disk: they are computed again the next time
+        # a full disk, a store that is away: they are computed again the next time
+        with contextlib.suppress(OSError, StoreError, StoreAccessError):
             stats.save(self.cache, self._stats_name)
         return stats
 

@@ -9,6 +9,7 @@ from typing import Any
 from gemix.config import PipelineConfig
 from gemix.core.distributed import Workers
 from gemix.core.errors import DataError, StoreAccessError, StoreError
+from gemix.evaluation.image_quality.base import ImageMetricError
 from gemix.gan.checkpoints.best_snapshot import read_best, save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.data.dataset import TrainingDataset
@@ -17,6 +18,7 @@ from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.gan_training.evaluator import Evaluation, Evaluator
 from gemix.steps.gan_training.log import TrainingLog
+from gemix.steps.gan_training.shipped_generator import ShippedGenerator, shipped_generator
 
 log = logging.getLogger("gemix.train-gan")
 
@@ -86,30 +88,47 @@ class ImageMetrics:
             )
         self.spent += time.monotonic() - started
 
-    def at_end(self, state: TrainingState) -> None:
-        """Evaluates the last generator, whatever it takes, and looks for copies among samples.
+    def at_end(self, state: TrainingState) -> ShippedGenerator:
+        """Evaluate the last generator, whatever it takes, and return the one that ships.
 
-        Writes ``metrics.json``, what the report shows: `primary_metric`, its name; `last`, all
-        metrics and the kimg of the last generator; `best`, kimg and primary metric (`score`) of
-        the best; `used`, which of them was left as the generator; `memorization`, what
-        :class:`gemix.steps.gan_training.memorization_view.MemorizationView` has.
+        Writes ``metrics.json`` for the report: `primary_metric`, its name; `last`, all metrics and
+        the kimg of the last generator; `generator`, those of the one that ships; `best`, kimg and
+        primary metric (`score`) of the best; `used`, whether `best` or `last` ships;
+        `memorization`, the audit of the one that ships, as
+        :class:`gemix.steps.gan_training.memorization_view.MemorizationView` has it.
         """
-        if not self.config.images:
-            return
+        started, last = time.monotonic(), None
+        if self.config.images:
+            last = self.evaluator.evaluate(state.generator_ema)
+            self._log(state, last)
+            self.spent += time.monotonic() - started
+        shipped = shipped_generator(
+            self.store, state, self.spec, self.workers, use_best=self.config.use_best
+        )
+        if last:
+            self._summarize(state, last, shipped)
+        return shipped
+
+    def _summarize(self, state: TrainingState, last: Evaluation, shipped: ShippedGenerator) -> None:
+        """Write ``metrics.json`` and the memorization view of the generator that ships."""
         started = time.monotonic()
         training = started - self.began - self.spent
-        evaluation = self.evaluator.evaluate(state.generator_ema)
-        self._log(state, evaluation)
-        view = self.evaluator.memorization(state.generator_ema, evaluation.features)
-        quality = evaluation.quality
-        if quality is None or view is None:
+        is_last = shipped.network is state.generator_ema
+        final = last if is_last else self.evaluator.evaluate(shipped.network)
+        try:
+            view = self.evaluator.memorization(shipped.network, final.features)
+        except ImageMetricError as error:  # on rank 0 alone, after all communication
+            log.warning("no image metrics in the report: %s", error)
+            return
+        if last.quality is None or final.quality is None or view is None:
             return
         best = read_best(self.store)
         summary: dict[str, Any] = {
-            "primary_metric": quality.primary_metric,
-            "last": quality.to_json() | {"kimg": self._kimg(state)},
+            "primary_metric": last.quality.primary_metric,
+            "last": last.quality.to_json() | {"kimg": self._kimg(state)},
+            "generator": final.quality.to_json() | {"kimg": shipped.kimg},
             "best": best and {name: best[name] for name in ("kimg", "score")},
-            "used": "best" if self.config.use_best else "last",
+            "used": "best" if shipped.is_best else "last",
             "memorization": view.summary,
         }
         self.store.write_bytes(VIEW, view.png)

@@ -14,17 +14,17 @@ from gemix.gan.models.base import ImageGenerator
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 
-_HINT = "run the same command with metrics.use_best=false, which ships the last generator"
+_REMEDY = "run the same command with metrics.use_best=false, which ships the last generator"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class ShippedGenerator:
-    """A generator in evaluation mode on the training's device, and how long it was trained.
+    """A generator on the training's device, and how long it was trained.
 
     Attributes:
-        network: the averaged generator.
-        kimg: thousands of images that it was trained with.
-        is_best: whether it is the best evaluated snapshot instead of the last generator.
+        network: the averaged generator; the training's own object if it is the last one.
+        kimg: thousands of images that it was trained with; of rank 0.
+        is_best: whether it is the best evaluated snapshot.
     """
 
     network: ImageGenerator
@@ -37,32 +37,34 @@ def shipped_generator(
 ) -> ShippedGenerator:
     """Return the generator that ships; every worker calls this at the same time.
 
-    The best one is read by rank 0 and broadcast.
+    Rank 0 reads the best generator and broadcasts it. Where none was kept the last one ships.
 
     Args:
         store: where the best generator is kept.
         state: at the end of the training.
-        use_best: as ``metrics.use_best``; the last generator ships where no best one was kept.
+        use_best: as ``metrics.use_best``.
 
     Raises:
         CheckpointError: on every worker, if the best generator is damaged.
     """
-    device = state.pl_mean.device
-    last_kimg = spec.config.kimg_at(state.step)
-    last = ShippedGenerator(network=state.generator_ema, kimg=last_kimg, is_best=False)
+    device, kimg = state.pl_mean.device, spec.config.kimg_at(state.step)
+    last = ShippedGenerator(network=state.generator_ema, kimg=kimg, is_best=False)
     kept = use_best and workers.rank == 0 and store.exists(BEST)
     if not workers.broadcast_bool(kept, device):
         return last
-    network, kimg, failure = copy.deepcopy(state.generator_ema), last_kimg, None
+    network, failure = copy.deepcopy(state.generator_ema), None
     if workers.rank == 0:
         try:
-            with wrap_checkpoint_errors(f"{store.url}/{BEST}", _HINT):
+            with wrap_checkpoint_errors(f"{store.url}/{BEST}", _REMEDY):
                 best = read_best(store)
+                weights = read_weights(store, best["weights"], best["sha256"], _REMEDY)
+                network.load_state_dict(weights)
                 kimg = best["kimg"]
-                network.load_state_dict(read_weights(store, best["weights"], best["sha256"], _HINT))
         except CheckpointError as error:
             failure = error
     if not workers.broadcast_bool(failure is None, device):
         raise failure or CheckpointError("rank 0 cannot read the best generator; see its error")
+    if workers.broadcast_bool(kimg == last.kimg, device):
+        return dataclasses.replace(last, is_best=True)
     workers.broadcast_tensors(network.state_dict().values())
     return ShippedGenerator(network=network, kimg=kimg, is_best=True)

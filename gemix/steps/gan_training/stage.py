@@ -10,6 +10,7 @@ from gemix.core.errors import StoreAccessError, StoreError
 from gemix.core.stop import Stopped
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
 from gemix.gan.data.dataset import TrainingDataset
+from gemix.gan.models.base import ImageGenerator
 from gemix.gan.training.loop import train
 from gemix.gan.training.stages import FirstWeights, resume_or_start
 from gemix.gan.training.state import TrainingState
@@ -99,11 +100,15 @@ class Stage:
             return False
         return self.workers.broadcast_bool(should_stop(), self.data.device)
 
-    def finish(self, state: TrainingState) -> None:
-        """Write the last checkpoint, log and samples."""
+    def finish(self, state: TrainingState, generator: ImageGenerator | None = None) -> None:
+        """Write the last checkpoint, log and samples.
+
+        Args:
+            generator: that ships and the label path is of; None for the last one.
+        """
         if self.log:
             with wrap_disk_full(self.store):
-                self.log.finish(state)
+                self.log.finish(state, generator)
                 save_checkpoint(self.store, state, self.spec)
 
     def newest(self) -> TrainingState:
