@@ -164,7 +164,7 @@ def load(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineConfig:
             raise ConfigError(f"override {override!r}: write it as section.key=value")
         try:
             _set(changes, key.split("."), yaml.safe_load(text))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, say
             raise ConfigError(f"override {override!r}: the value is not YAML ({error})") from error
     changes = _renamed(changes)
     return PipelineConfig.from_mapping(_merged(_of_method(tree, changes), changes))
@@ -235,7 +235,7 @@ def _read(name_or_file: str) -> dict[str, Any]:
             raise ConfigError(f"-c {name_or_file}: neither a preset ({presets}) nor a file")
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name_or_file}: not valid YAML ({error})") from error
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{name_or_file}: no mapping of sections (data: {...}, gan: {...})")

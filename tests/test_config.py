@@ -114,6 +114,8 @@ def test_all_bad_settings_at_once_with_the_nearest_name():
         ("nowhere", [], "neither a preset"),
         ("demo", ["gan.kimg"], "section.key=value"),
         ("demo", ["gan.kimg=[1"], "not YAML"),
+        ("demo", ["tracking.experiment=2026-02-30"], "not YAML"),
+        ("demo", ["gan.seed=" + "9" * 5000], "not YAML"),
     ],
 )
 def test_what_cannot_be_read_is_said(name, overrides, word):
@@ -121,7 +123,7 @@ def test_what_cannot_be_read_is_said(name, overrides, word):
         load(name, overrides)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "just words"])
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "just words", "a: 2026-02-30"])
 def test_files_that_are_no_configuration(tmp_path, text):
     file = tmp_path / "bad.yaml"
     file.write_text(text)

@@ -74,8 +74,6 @@ class Operational:
     """
 
 
-Positive = Annotated[int, Range(low=1)]
-Count = Annotated[int, Range(low=0)]
 Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
 Fraction = Annotated[float, Range(low=0, high=1)]
 NonNegative = Annotated[float, Range(low=0)]

@@ -15,7 +15,6 @@ from gemix.core.config_schema import (
     InvalidConfig,
     OnlyFor,
     Operational,
-    Positive,
     PowerOfTwo,
     Range,
     changed_settings,
@@ -26,7 +25,7 @@ from gemix.core.config_schema import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inner(Config):
-    count: Annotated[Positive, "Number of things."] = 3
+    count: Annotated[int, Range(low=1), "Number of things."] = 3
     name: str | None = None
 
 
