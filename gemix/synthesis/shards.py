@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gemix.core.errors import CheckpointError
+from gemix.data.leakage.provenance import PROVENANCE_SHA256
 from gemix.data.shards.manifest import Manifest, ShardEntry
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.gan.checkpoints.generator_io import GeneratorBundle
@@ -73,7 +74,7 @@ def write_synthetic_shard(
         seeds=seeds,
         generator=generator.checksum,
     )
-    return write_shard(store, name, columns, "train")
+    return write_shard(store, name, columns, "train", generator.classes)
 
 
 def synthetic_manifest(
@@ -83,6 +84,7 @@ def synthetic_manifest(
     *,
     labels: LabelConfig,
     config: SynthesisConfig,
+    provenance_sha256: str,
 ) -> Manifest:
     """The manifest of a method's set: what was asked of which generator."""
     architecture = generator.network.architecture
@@ -98,5 +100,6 @@ def synthetic_manifest(
             "synthesis": config.to_mapping(),
             "generator": generator.checksum,
             "generator_kimg": generator.kimg,
+            PROVENANCE_SHA256: provenance_sha256,
         },
     )
