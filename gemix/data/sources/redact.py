@@ -1,4 +1,4 @@
-"""Reading files whose paths may name patients: what goes wrong is told without the path."""
+"""Keep the paths of files, which may name patients, out of error messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gemix.io.storage import Store
 
 @contextlib.contextmanager
 def redact_path(store: Store, name: str) -> Iterator[None]:
-    """Around a read of the file `name`: a StoreError names the store, not the file.
+    """Replace the path of the file `name` in a StoreError of the block by that of the store.
 
     Raises:
         StoreError: as the block does, with the same remedy.
@@ -20,9 +20,9 @@ def redact_path(store: Store, name: str) -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        # the answer of the store repeats the path in whatever spelling: its code alone is kept
+        # S3 repeats the path in any spelling: of its answer only the error code is kept
         answer = " ".join(str(error.__context__).split())
         code = re.search(r"AWS Error \w+", answer)
         text = str(error).replace(answer, code[0] if code else "no code")
-        path, instead = f"{store.url}/{name}", f"data.path {store.url}: a file below it"
-        raise StoreError(text.replace(path, instead)) from None
+        path, replacement = f"{store.url}/{name}", f"data.path {store.url}: a file below it"
+        raise StoreError(text.replace(path, replacement)) from None
