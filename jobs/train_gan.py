@@ -1,196 +1,38 @@
-"""Trains the class-conditional GAN with Ray Train; resumes by itself."""
+"""Train the class-conditional GAN with Ray Train; it resumes by itself."""
 
 from __future__ import annotations
 
-import itertools
 import sys
-from typing import Any
 
-import ray.train
-import torch
-
-from gemix.config import PipelineConfig
-from gemix.core.device import default_device
-from gemix.core.distributed import Workers
-from gemix.core.errors import DataError
-from gemix.data.leakage.provenance import SEEN, Provenance, write_provenance
-from gemix.data.shards.manifest import Manifest
-from gemix.gan.checkpoints.best_snapshot import save_best_generator
-from gemix.gan.checkpoints.checkpoint import TrainingSpec, check_resumable, checkpoints
-from gemix.gan.checkpoints.generator_io import MARKER, load_generator, load_weights, save_generator
-from gemix.gan.checkpoints.transfer import Weights
-from gemix.gan.data.batch_split import local_indices
-from gemix.gan.data.dataset import TrainingDataset
-from gemix.gan.models.architecture import Architecture, is_side
-from gemix.gan.training.stages import FirstWeights, inherit_conv_clamp, pretraining, weights_of
-from gemix.io.storage import Store, open_output
-from gemix.io.workspace import Layout
-from gemix.steps.gan_training.data import open_training_data
-from gemix.steps.gan_training.metrics import ImageMetrics
-from gemix.steps.gan_training.stage import Stage, wrap_disk_full
-from gemix.steps.outputs import open_step
-from gemix.steps.overlap import enforce_no_overlap, real_splits
-from gemix.tracking import mlflow_run as tracking
 from jobs._runtime.command import Command, Request
-from jobs._runtime.ray_cluster import connect, worker_resources
-from jobs._runtime.ray_train import fit
-
-PRETRAINING = "pretraining"  # directory of the unconditional stage, inside that of the GAN
-
-
-def train_gan(config: PipelineConfig, layout: Layout, *, overwrite: bool = False) -> dict[str, Any]:
-    """Trains on the train split of ``layout.data`` into ``layout.gan``.
-
-    An unfinished training of the same settings and data is continued from its newest checkpoint.
-
-    Returns:
-        ``kimg``, ``images_per_s`` and the generator's ``checksum``.
-
-    Raises:
-        CheckpointError: if an unfinished training there is another one, or damaged.
-        ConfigError: if the workers cannot share a batch.
-        DataError: for images of a side that is no power of two, or if it, or the network that it
-            starts from, learns from what is held out, unless ``data.allow_overlap`` is set.
-    """
-    data = Manifest.load(Store(layout.data))
-    # what can be told without starting workers is told here, once and without a traceback
-    gan, workers = config.gan, Workers(0, config.compute.ranks)
-    local_indices(workers, gan.batch, gan.sample_group, gan.resolved_pl_batch_shrink)
-    check_side(layout.data, data)
-    given = [Store(gan.init_from)] if gan.init_from else []
-    origin = inherit_conv_clamp(training_spec(config, data), given)
-    if not overwrite:
-        unfinished = open_output(layout.gan, MARKER, overwrite=False)
-        # what goes on no longer needs the network that it started from
-        origin = inherit_conv_clamp(origin, [unfinished, unfinished / PRETRAINING])
-        check_resumable(unfinished, origin)
-    train, *held_out = real_splits(layout, "train", "val", "test")
-    before = [Provenance(store, "the network") for store in given]
-    pairs = itertools.product([train, *before], held_out)
-    overlap = enforce_no_overlap("train-gan", config, pairs)
-    connect()
-    resources = worker_resources(config.compute)
-    store = open_step(layout.gan, MARKER, config, overwrite)
-    if not checkpoints(store) or not store.exists(SEEN):
-        write_provenance(store, [train], before)
-        if config.gan.pretrain_kimg:
-            write_provenance(store / PRETRAINING, [train], before)
-    with tracking.start_run(config, layout.workdir, "train-gan") as run:
-        run.set_tags(overlap.tags)
-        run.log_dataset(data.digest, "data", "training")
-        settings = {
-            "config": config.to_mapping(),
-            "layout": layout.workdir,
-            "origin": origin,
-            "run": run,
-        }
-        fit("train-gan", _train_worker, settings, config.compute, resources, layout.ray)
-        result = store.read_json("training.json")
-        run.log_metrics({"images_per_s": result["images_per_s"]})
-    return result | {"checksum": load_generator(store).checksum}
-
-
-def _train_worker(settings: dict[str, Any]) -> None:
-    """One worker: the library's loop between reading shards and writing checkpoints."""
-    config = PipelineConfig.from_mapping(settings["config"])
-    layout = Layout(settings["layout"])
-    store = Store(layout.gan)
-    torch.set_num_threads(config.compute.cpus_per_worker)
-    origin = settings["origin"]
-    workers = Workers.from_process_group()
-    data = open_training_data(
-        config.gan,
-        layout.data,
-        default_device(),
-        local_workers=ray.train.get_context().get_local_world_size(),
-        readers=config.compute.cpus_per_worker,
-        say=workers.rank == 0,
-    )
-
-    def stage(
-        store: Store, origin: TrainingSpec, data: TrainingDataset, first: FirstWeights
-    ) -> Stage:
-        return Stage(store, origin, data, workers, settings["run"], first)
-
-    def given() -> Weights:
-        return load_weights(Store(config.gan.init_from))
-
-    def pretrained() -> Weights:
-        folder = Store(f"{layout.gan}/{PRETRAINING}")
-        before = stage(folder, pretraining(origin), data.unconditional(), first)
-        state = before.run()
-        before.finish(state)
-        return weights_of(state)
-
-    first = given if config.gan.init_from else None
-    main = stage(store, origin, data, pretrained if config.gan.pretrain_kimg else first)
-    metrics = ImageMetrics(config, layout, data, origin, workers, main.log)
-    state = main.run(metrics.at_snapshot)
-    metrics.at_end(state)
-    data.close()
-    main.finish(state)
-    if workers.rank == 0:
-        with wrap_disk_full(store):
-            if config.metrics.use_best:
-                save_best_generator(store)
-            else:
-                save_generator(store, state, origin)
-    ray.train.report({"kimg": config.gan.kimg_at(state.step)})
-
-
-def check_side(url: str, data: Manifest) -> None:
-    """Makes sure that the images have a side that the networks can make.
-
-    Raises:
-        DataError: if it is no power of two.
-    """
-    side = data.resolution
-    if not is_side(side):
-        raise DataError(
-            f"{url}: images of {side} x {side} pixels; the networks make sides of a power of two "
-            "from 8 on, so run gemix prepare --overwrite with such a data.resolution"
-        )
-
-
-def training_spec(config: PipelineConfig, data: Manifest) -> TrainingSpec:
-    """What a training on the train split of these data is made of, if it starts anew."""
-    gan = config.gan
-    return TrainingSpec(
-        architecture=Architecture(
-            resolution=data.resolution,
-            img_channels=data.channels,
-            label_dim=len(data.classes),
-            z_dim=gan.z_dim,
-            w_dim=gan.w_dim,
-            mapping_layers=gan.mapping_layers,
-            d_mapping_layers=gan.mapping_layers,
-            channel_base=gan.resolved_channel_base(data.resolution),
-            channel_max=gan.channel_max,
-            mbstd_group_size=gan.mbstd_group_size,
-        ),
-        config=gan,
-        classes=data.classes,
-        data_digest=data.content_digest("train"),
-    )
+from jobs._runtime.ray_executor import RayExecutor
 
 
 def _run(request: Request) -> None:
-    result = train_gan(request.config, request.layout, overwrite=request.overwrite)
+    from gemix.steps.train_gan import train_gan
+
+    result = train_gan(
+        request.config,
+        request.workspace,
+        executor=RayExecutor(),
+        overwrite=request.overwrite,
+    )
     print(
-        f"train-gan: {result['kimg']:.2f} kimg at {result['images_per_s']:.1f} images/s, "
-        f"generator in {request.layout.gan}"
+        f"{result['kimg']:.2f} kimg at {result['images_per_s']:.1f} images/s, generator in "
+        f"{request.workspace.gan}"
     )
 
 
 COMMAND = Command(
     name="train-gan",
-    summary="Trains the class-conditional StyleGAN2-ADA, or the CGAN baseline (gan.method=cgan), "
+    summary="Train the class-conditional StyleGAN2-ADA, or the CGAN baseline (gan.method=cgan), "
     "on the train split.",
     reads="<workdir>/data",
     writes="<workdir>/gan: checkpoints, sample grids, log.jsonl, generator.safetensors, "
     "seen.parquet (what it learned from)",
     costs="nearly all of the pipeline: minutes for demo on 2 CPU cores, GPU hours at 128 x 128; "
-    "a killed run goes on from its newest checkpoint",
+    "a stopped or killed run resumes from its newest checkpoint",
+    sections=("gan", "metrics", "data", "tracking", "compute"),
     run=_run,
 )
 

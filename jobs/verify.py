@@ -1,24 +1,28 @@
-"""``gemix verify``: is a shard set whole, and if not, all that is damaged."""
+"""Verify a shard set: name all that is damaged."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from gemix.core.errors import DataError
-from gemix.data.shards.reading import damage_remedy
-from gemix.data.shards.verify import Finding, Verification, verify
-from gemix.io.storage import Store
-from jobs._runtime.command import Command
+from jobs._runtime.command import Command, Request
+
+if TYPE_CHECKING:
+    from gemix.data.shards.verify import Finding
 
 
-def verify_set(url: str) -> Verification:
-    """Prints what was found.
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", help="a shard set, a path or s3:// URL")
 
-    Raises:
-        DataError: if anything is damaged, after the table of it all.
-    """
-    store = Store(url)
+
+def _run(request: Request) -> None:
+    from gemix.data.shards.reading import damage_remedy
+    from gemix.data.shards.verify import verify
+    from gemix.io.storage import Store
+
+    store = Store(request.options.directory)
     verification = verify(store)
     manifest, findings = verification.manifest, verification.findings
     if findings:
@@ -28,30 +32,24 @@ def verify_set(url: str) -> Verification:
             f"for the rest {damage_remedy(manifest)}"
         )
     print(
-        f"verify: {manifest.images()} images in {len(manifest.shards)} shards, all whole; "
-        f"digest {manifest.digest}",
-        flush=True,
+        f"{manifest.images()} images in {len(manifest.shards)} shards, all whole; "
+        f"digest {manifest.digest}"
     )
-    return verification
 
 
 def _table(findings: tuple[Finding, ...]) -> str:
-    width = max(len("file"), *(len(finding.file) for finding in findings))
-    rows = [Finding("file", "problem"), *findings]
-    return "\n".join(f"{row.file:{width}}  {row.problem}" for row in rows)
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", help="a shard set, a path or s3:// URL")
+    rows = [("file", "problem"), *((finding.file, finding.problem) for finding in findings)]
+    width = max(len(file) for file, _ in rows)
+    return "\n".join(f"{file:{width}}  {problem}" for file, problem in rows)
 
 
 COMMAND = Command(
     name="verify",
-    summary="Reads a whole shard set and names all that is damaged; exits with 1 if anything is.",
-    reads="<directory>: what gemix prepare or gemix synthesize left",
+    summary="Read a whole shard set and name all that is damaged; exit with 1 if anything is.",
+    reads="<directory>: a shard set of gemix prepare or gemix synthesize",
     writes="nothing",
     costs="reading every byte once, one CPU core, the memory of one shard",
-    run=lambda request: verify_set(request.options.directory),
+    run=_run,
     add_options=_add_options,
 )
 

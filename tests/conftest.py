@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -21,6 +22,12 @@ import boto3
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def log_records(caplog) -> None:
+    """Let every test read the log of gemix from ``caplog``."""
+    caplog.set_level(logging.INFO, logger="gemix")
 
 
 @pytest.fixture(scope="session")

@@ -5,40 +5,42 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from gemix.core.config_schema import Config, ConfigIssue, Count, NonNegative, Positive, Range
+from gemix.core.config_schema import Config, ConfigIssue, Range, Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(Config):
-    """A timm model and how it is trained.
+    """A timm model and how it is trained."""
 
-    `model` is any timm name. `pretrained` loads timm's ImageNet weights (downloaded by timm, or
-    read from `weights`, a safetensors file). `seeds` repeats every training with the seeds `seed`,
-    `seed` + 1, and so on, so that the report can tell an effect from luck.
-
-    `epoch_images` is the number of images that an epoch shows. Null means the number of *real*
-    training images, for the real + synthetic sets too: every training then takes the same number
-    of steps, and none is better for having been trained longer. A larger set is simply gone
-    through in more epochs.
-
-    `horizontal_flip` mirrors half of the training images. It is off because the side of the heart
-    carries meaning.
-    """
-
-    model: str = "resnet50"
-    pretrained: bool = False
-    weights: str | None = None
-    epochs: Positive = 30
-    epoch_images: Positive | None = None
-    batch: Annotated[int, Range(low=2)] = 32
-    lr: Annotated[float, Range(low=1e-8, high=1.0)] = 3e-4
-    weight_decay: NonNegative = 0.05
-    horizontal_flip: bool = False
-    seeds: Positive = 1
-    seed: Count = 0
+    model: Annotated[str, "Name of a timm model."] = "resnet50"
+    pretrained: Annotated[
+        bool,
+        "Whether to start from ImageNet weights; timm downloads them unless `weights` is set.",
+    ] = False
+    weights: Annotated[str | None, "Safetensors file of pretrained weights."] = None
+    epochs: Annotated[int, Range(1, 100_000), "Length of the training, in epochs."] = 30
+    epoch_images: Annotated[
+        int | None,
+        Range(1, 10**9),
+        "Images of an epoch; null: as many as real ones, so that all methods take as many steps.",
+    ] = None
+    batch: Annotated[int, Range(2, 65536), "Images in one step, over all workers."] = 32
+    lr: Annotated[float, Range(1e-8, 1.0), "Highest learning rate (AdamW, warm-up, cosine)."] = 3e-4
+    weight_decay: Annotated[float, Range(0, 1000), "Weight decay of AdamW."] = 0.05
+    horizontal_flip: Annotated[
+        bool, "Whether to mirror half of the training images; the heart's side carries meaning."
+    ] = False
+    seeds: Annotated[
+        int, Range(1, 1000), "Repetitions of every training, with seed, seed + 1, and so on."
+    ] = 1
+    seed: Annotated[Seed, "First seed of weights, image order and augmentation."] = 0
 
     def validate(self) -> list[ConfigIssue]:
-        """Weights come as safetensors: the other formats can run code when they are read."""
-        if self.weights is None or self.weights.endswith(".safetensors"):
-            return []
-        return [ConfigIssue("weights", self.weights, "a .safetensors file, or null")]
+        """Require safetensors weights (other formats can run code) and seeds below 2^32."""
+        issues = []
+        if self.weights is not None and not self.weights.endswith(".safetensors"):
+            issues.append(ConfigIssue("weights", self.weights, "a .safetensors file, or null"))
+        if self.seed + self.seeds > 2**32:
+            allowed = f"at most {2**32 - self.seeds}: seeds={self.seeds} follow one another"
+            issues.append(ConfigIssue("seed", self.seed, allowed))
+        return issues

@@ -1,9 +1,12 @@
 """Typed, keyword-only configuration that is validated when it is built.
 
-A component's settings are a frozen dataclass that derives from :class:`Config`; types and
-ranges stand in the annotations. Built from Python or from a mapping (a YAML file, overrides),
-a config reports *all* its problems at once. Standard library only, so that ``gemix.gan`` runs
-where nothing but torch and NumPy is installed.
+A component's settings are a frozen dataclass that derives from :class:`Config`. The annotation of
+a field says everything about it: its type, its range, markers, and one line of documentation::
+
+    batch: Annotated[int, Range(1, 65536), "Images in one step, over all workers."] = 32
+
+Built from Python or from a mapping (a YAML file, overrides), a config reports *all* issues at
+once. Standard library only, so that ``gemix.gan`` runs with torch, NumPy and safetensors alone.
 """
 
 from __future__ import annotations
@@ -11,32 +14,30 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Union
 
 from gemix.core.errors import ConfigError
 
+LIMIT = 10**9
+"""Bound of every number whose field names no other one; no number is infinite or NaN."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """A closed interval; either end may be open-ended (None)."""
+    """A closed interval, by default all numbers up to :data:`LIMIT` in size."""
 
-    low: float | None = None
-    high: float | None = None
+    low: float = -LIMIT
+    high: float = LIMIT
 
     def accepts(self, value: float) -> bool:
-        """Whether `value` lies in the interval (NaN never does)."""
-        low = -math.inf if self.low is None else self.low
-        high = math.inf if self.high is None else self.high
-        return low <= value <= high
+        """Return whether `value` lies in the interval (NaN never does)."""
+        return self.low <= value <= self.high
 
     def __str__(self) -> str:
-        if self.low is not None and self.high is not None:
-            return f"from {self.low} to {self.high}"
-        return f"at least {self.low}" if self.high is None else f"at most {self.high}"
+        return f"from {_short(self.low)} to {_short(self.high)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +48,35 @@ class PowerOfTwo:
     high: int
 
     def accepts(self, value: int) -> bool:
-        """Whether `value` is a power of two in the interval."""
+        """Return whether `value` is a power of two in the interval."""
         return self.low <= value <= self.high and value & (value - 1) == 0
 
     def __str__(self) -> str:
         return f"a power of two from {self.low} to {self.high}"
 
 
+class OnlyFor:
+    """A setting that some methods do not read; they refuse it unless it has its default.
+
+    Args:
+        methods: values of the field `method` of the same config under which the setting is read.
+    """
+
+    def __init__(self, *methods: str):
+        self.methods = methods
+
+
+class Operational:
+    """A setting that does not change the results of finished steps.
+
+    It may differ between the attempts on one work directory. On a field that is itself a section
+    it holds for the whole section.
+    """
+
+
 Positive = Annotated[int, Range(low=1)]
 Count = Annotated[int, Range(low=0)]
+Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
 Fraction = Annotated[float, Range(low=0, high=1)]
 NonNegative = Annotated[float, Range(low=0)]
 
@@ -74,19 +95,19 @@ class ConfigIssue:
         return text + (f" (did you mean {self.nearest!r}?)" if self.nearest else "")
 
     def prefixed(self, parent: str) -> ConfigIssue:
-        """The same problem seen from the section `parent`."""
+        """Return the same issue as seen from the section `parent`."""
         return dataclasses.replace(self, path=f"{parent}.{self.path}")
 
 
 class InvalidConfig(ConfigError):
-    """A config that could not be built; `problems` holds every reason."""
+    """A config that could not be built; `problems` holds every issue."""
 
     def __init__(self, problems: list[ConfigIssue]):
         self.problems = problems
         lines = "\n".join(f"  {problem}" for problem in problems)
         super().__init__(f"{len(problems)} bad setting(s):\n{lines}")
 
-    def __reduce__(self):  # by default it would be made of its text where it arrives
+    def __reduce__(self):  # by default unpickling would pass the message for `problems`
         return type(self), (self.problems,)
 
 
@@ -104,26 +125,30 @@ class Config:
             value, found = _coerce(field_types(type(self))[field.name], getattr(self, field.name))
             problems += [_at(field.name, problem) for problem in found]
             object.__setattr__(self, field.name, value)
-        problems = problems or self.validate()
+        problems = problems or [*self._issues_of_other_methods(), *self.validate()]
         if problems:
             raise InvalidConfig(problems)
 
     def validate(self) -> list[ConfigIssue]:
-        """Problems between fields that are each valid alone; subclasses override."""
+        """Return issues between fields that are each valid alone; subclasses override."""
         return []
 
+    def _issues_of_other_methods(self) -> list[ConfigIssue]:
+        method, defaults = getattr(self, "method", None), default_values(type(self))
+        return [
+            ConfigIssue(name, value, f"the default, {default}: method {method} does not read it")
+            for name in settings_of_other_methods(type(self), method)
+            for value, default in [(getattr(self, name), defaults[name])]
+            if value != default
+        ]
+
     def to_mapping(self) -> dict[str, Any]:
-        """Plain dicts, lists and scalars, as YAML and JSON write them."""
-        plain = lambda v: [plain(x) for x in v] if isinstance(v, tuple) else v  # noqa: E731
-        return {
-            field.name: value.to_mapping() if isinstance(value, Config) else plain(value)
-            for field in dataclasses.fields(self)
-            for value in [getattr(self, field.name)]
-        }
+        """Return plain dicts, lists and scalars, as YAML and JSON write them."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> typing.Self:
-        """Builds the config from nested plain values; fields left out take their defaults.
+        """Build the config from nested plain values; fields left out take their defaults.
 
         Raises:
             InvalidConfig: with every unknown key and every bad value of the whole tree.
@@ -136,12 +161,132 @@ class Config:
 
 @functools.cache
 def field_types(cls: type[Config]) -> dict[str, Any]:
-    """Resolved annotations of a config class, `Annotated` kept."""
+    """Return the resolved annotations of a config class, `Annotated` kept."""
     return typing.get_type_hints(cls, include_extras=True)
 
 
+def default_values(cls: type[Config]) -> dict[str, Any]:
+    """Return the default of every field that has one."""
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(cls)
+        if field.default is not dataclasses.MISSING
+    }
+
+
+def settings_of_other_methods(cls: type[Config], method: Any) -> list[str]:
+    """Return the names of the fields that only methods other than `method` read."""
+    return [
+        name
+        for name, hint in field_types(cls).items()
+        for mark in _metadata(hint)
+        if isinstance(mark, OnlyFor) and method not in mark.methods
+    ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FieldDoc:
+    """What is to be told of one setting."""
+
+    name: str
+    """Dotted path below the class that was asked for."""
+    allowed: str
+    """Type and range in words."""
+    default: Any
+    """As YAML writes it."""
+    doc: str
+    """One line of meaning with unit."""
+    is_operational: bool
+    methods: tuple[str, ...]
+    """The methods that read it; empty for all."""
+
+
+def field_docs(cls: type[Config]) -> list[FieldDoc]:
+    """Return the documentation of every setting of a config class, nested sections included."""
+    return [
+        FieldDoc(
+            name=path,
+            allowed=describe(hint),
+            default=_plain(default),
+            doc=doc_of(hint),
+            is_operational=operational,
+            methods=next((m.methods for m in _metadata(hint) if isinstance(m, OnlyFor)), ()),
+        )
+        for path, hint, default, operational in _leaves(cls)
+    ]
+
+
+def doc_of(hint: Any) -> str:
+    """Return the line of documentation in an annotation, empty if there is none."""
+    return next((mark for mark in _metadata(hint) if isinstance(mark, str)), "")
+
+
+def operational_fields(cls: type[Config]) -> list[str]:
+    """Return the dotted paths of all operational settings."""
+    return [path for path, _, _, operational in _leaves(cls) if operational]
+
+
+def changed_settings(old: Mapping[str, Any], new: Config) -> list[str]:
+    """Return the dotted paths of settings that differ and may change results.
+
+    Operational settings and those that the method of `new` does not read are left out.
+
+    Args:
+        old: a mapping as another version may have written it: what it lacks has the default of
+            today, what `new` does not know is ignored.
+    """
+    changed, hints = [], field_types(type(new))
+    other = settings_of_other_methods(type(new), getattr(new, "method", None))
+    defaults = default_values(type(new))
+    for name, hint in hints.items():
+        if name in other or _is_operational(hint):
+            continue
+        value, given = getattr(new, name), old.get(name, defaults.get(name))
+        if isinstance(value, Config):
+            if isinstance(given, Config):
+                given = given.to_mapping()
+            inner = changed_settings(given if isinstance(given, Mapping) else {}, value)
+            changed += [f"{name}.{path}" for path in inner]
+        elif _coerce(hint, given)[0] != value:
+            changed.append(name)
+    return changed
+
+
+def _leaves(cls: type[Config]) -> Iterator[tuple[str, Any, Any, bool]]:
+    """Yield path, annotation, default and whether it is operational of every setting."""
+    defaults = default_values(cls)
+    for name, hint in field_types(cls).items():
+        inner = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+        if isinstance(inner, type) and issubclass(inner, Config):
+            for path, *rest, operational in _leaves(inner):
+                yield f"{name}.{path}", *rest, operational or _is_operational(hint)
+        else:
+            yield name, hint, defaults.get(name), _is_operational(hint)
+
+
+def _metadata(hint: Any) -> tuple[Any, ...]:
+    return hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
+
+
+def _is_operational(hint: Any) -> bool:
+    return any(isinstance(mark, Operational) for mark in _metadata(hint))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.to_mapping()
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _short(number: float) -> str:
+    """Return a number as a person writes it: 65536, 0.001, 1e9."""
+    if number >= 10**6 and number == float(f"{number:.0e}"):
+        return f"{number:.0e}".replace("e+0", "e")
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
 def unknown_key(key: str, given: Any, known: list[str]) -> ConfigIssue:
-    """The problem of a key that is none of `known`."""
+    """Return the issue of a key that is none of `known`."""
     nearest = difflib.get_close_matches(key, known, n=1)
     return ConfigIssue(key, given, "one of " + ", ".join(known), nearest[0] if nearest else None)
 
@@ -169,12 +314,14 @@ def _from_mapping(cls: type[Config], mapping: Any) -> tuple[Any, list[ConfigIssu
 
 
 def _coerce(hint: Any, value: Any) -> tuple[Any, list[ConfigIssue]]:
-    """The value as the annotation wants it, or the problems that it has."""
+    """Return the value converted to the annotation's type, and the issues with it."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     bad = [ConfigIssue("", value, describe(hint))]
-    if origin is Annotated:
-        coerced, found = _coerce(args[0], value)
-        if not found and coerced is not None and not all(m.accepts(coerced) for m in args[1:]):
+    if origin is Annotated and args[0] not in (int, float):
+        return _coerce(_bounded(hint), value)
+    if origin is Annotated or hint in (int, float):
+        coerced, found = _coerce_scalar(args[0] if args else hint, value, bad)
+        if not found and not all(mark.accepts(coerced) for mark in _constraints(hint)):
             found = bad
         return coerced, found
     if origin in (Union, types.UnionType):
@@ -202,26 +349,44 @@ def _coerce(hint: Any, value: Any) -> tuple[Any, list[ConfigIssue]]:
 def _coerce_scalar(hint: Any, value: Any, bad: list[ConfigIssue]) -> tuple[Any, list[ConfigIssue]]:
     if hint is float and not isinstance(value, bool):
         try:  # YAML 1.1 reads 1e-3 as text, and 1 as an integer
-            number = float(value)
-        except (TypeError, ValueError):
+            return float(value), []
+        except (TypeError, ValueError, OverflowError):
             return value, bad
-        return number, bad if math.isnan(number) else []
     if hint is int and isinstance(value, bool):
         return value, bad
     return value, [] if isinstance(value, hint) else bad
 
 
+def _constraints(hint: Any) -> list[Range | PowerOfTwo]:
+    """Return the bounds of a number's annotation; every number has some."""
+    return [m for m in _metadata(hint) if isinstance(m, Range | PowerOfTwo)] or [Range()]
+
+
+def _bounded(hint: Any) -> Any:
+    """Return the type of an annotation; the bounds of ``Annotated[int | None, Range(...)]`` apply
+    to its number."""
+    kind, *marks = typing.get_args(hint)
+    bounds = tuple(mark for mark in marks if isinstance(mark, Range | PowerOfTwo))
+    if not bounds:
+        return kind
+    options = [Annotated[o, *bounds] if o in (int, float) else o for o in typing.get_args(kind)]
+    return Union[tuple(options)]  # noqa: UP007 - made of a list
+
+
 def describe(hint: Any) -> str:
-    """What an annotation allows, in words."""
+    """Return what an annotation allows, in words."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    kind = args[0] if origin is Annotated else hint
+    if kind in (int, float):
+        words = "an integer" if kind is int else "a number"
+        return f"{words}, {' and '.join(map(str, _constraints(hint)))}"
     if origin is Annotated:
-        marks = " and ".join(str(mark) for mark in args[1:])
-        return f"{describe(args[0])}, {marks}"
+        return describe(_bounded(hint))
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     if origin in (Union, types.UnionType):
         return " or ".join(describe(option) for option in args)
     if origin is tuple:
         return f"a list, each {describe(args[0])}"
-    names = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    return names.get(hint, "null" if hint is type(None) else getattr(hint, "__name__", str(hint)))
+    names = {str: "text", bool: "true or false", type(None): "null"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))

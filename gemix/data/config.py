@@ -9,76 +9,84 @@ from typing import Annotated, Literal
 from gemix.core.config_schema import (
     Config,
     ConfigIssue,
-    Count,
     Fraction,
-    Positive,
+    Operational,
     PowerOfTwo,
     Range,
+    Seed,
 )
 from gemix.data.preprocessing.windows import WINDOWS, parse_window
 
 GREY_SOURCES = ("folder", "covidx", "medmnist", "parquet")
-"""Those of 8-bit images, which no window applies to."""
+"""Sources of 8-bit images, which no window applies to."""
 
 NAMELESS_SOURCES = ("folder", "nifti")
-"""Those that know patients by the names of files alone."""
+"""Sources that know patients by the names of files alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhantomConfig(Config):
-    """The digital chest phantom.
+    """The digital chest phantom."""
 
-    `conspicuity` scales the lesions' contrast: 0 hides them, 1 is plain to see.
-    """
-
-    patients_per_class: Positive = 40
-    slices_per_patient: Positive = 6
-    conspicuity: Annotated[float, Range(low=0, high=1)] = 0.5
-    seed: Annotated[int, Range(low=0)] = 0
+    patients_per_class: Annotated[int, Range(1, 1_000_000), "Patients in each class."] = 40
+    slices_per_patient: Annotated[int, Range(1, 10_000), "Slices of each patient."] = 6
+    conspicuity: Annotated[
+        Fraction, "Contrast of the lesions: 0 hides them, 1 makes them plain to see."
+    ] = 0.5
+    seed: Annotated[Seed, "Seed of anatomy, lesions and noise."] = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(Config):
-    """Where the scans are, how they become images, how they are split.
+    """Where the scans are, how they become images, how they are split."""
 
-    `labels` is the CSV file that gives DICOM patients or series their class. `patient_pattern` is a
-    regular expression whose first group, found in a file's path, names the patient; for sources of
-    files without names of patients. Of each patient's slices every `slice_step`-th is used, and of
-    those the ones whose lungs fill at least `min_lung_fraction` of the body. With `folds` above 1
-    the test set is one fold of so many, number `fold`, instead of `test_fraction`. `splits_from` is
-    the directory of an earlier set of the archive, whose scans stay on their sides. `shard_mb` are
-    megabytes of pixels in a shard, whose file is a third to two thirds of that. `allow_overlap`
-    lets training and test share patients or images, which is refused otherwise. `windows` turn
-    Hounsfield units into grey: names (:data:`gemix.data.preprocessing.windows.WINDOWS`) or
-    ``level/width`` in HU; one makes grey images, three make the three channels of an image. Images
-    of 8 bits are windowed already. `normal_class` names the class of the healthy, for the
-    missed-disease rate; null means the class called "normal" in any spelling, if there is one.
-    """
-
-    source: Literal["folder", "covidx", "dicom", "nifti", "medmnist", "parquet", "phantom"] = (
-        "phantom"
+    source: Annotated[
+        Literal["folder", "covidx", "dicom", "nifti", "medmnist", "parquet", "phantom"],
+        "Format of the scans, or the built-in phantom.",
+    ] = "phantom"
+    path: Annotated[str, "Folder, file or s3:// URL of the scans."] = ""
+    labels: Annotated[str, "dicom: CSV file that gives patients or series their class."] = ""
+    patient_pattern: Annotated[
+        str, "folder, nifti: regular expression whose first group, found in a path, is the patient."
+    ] = ""
+    slice_step: Annotated[int, Range(1, 10_000), "Use every n-th slice of each patient."] = 1
+    min_lung_fraction: Annotated[
+        Fraction, "Leave out slices whose lungs fill a smaller share of the body."
+    ] = 0.0
+    resolution: Annotated[int, PowerOfTwo(16, 1024), "Side of the square images, in pixels."] = 128
+    val_fraction: Annotated[Fraction, "Share of the patients in the validation set."] = 0.15
+    test_fraction: Annotated[Fraction, "Share of the patients in the test set."] = 0.2
+    split_seed: Annotated[Seed, "Seed of the splits."] = 0
+    folds: Annotated[
+        int, Range(0, 1000), "Number of cross-validation folds, instead of test_fraction; 0: none."
+    ] = 0
+    fold: Annotated[int, Range(0, 999), "The fold to test on, from 0."] = 0
+    splits_from: Annotated[
+        str, "Directory of an earlier set of the same archive, whose splits its scans keep."
+    ] = ""
+    allow_overlap: Annotated[
+        bool, Operational(), "Whether training and test may share patients or images."
+    ] = False
+    windows: Annotated[
+        tuple[str, ...],
+        "One window (grey) or three (channels): names, or level/width in HU as in -600/1500.",
+    ] = ("lung",)
+    normal_class: Annotated[
+        str | None,
+        'Class of the healthy, for the missed-disease rate; null: the class called "normal".',
+    ] = None
+    max_bad_fraction: Annotated[
+        Fraction, Operational(), "Largest share of unreadable files; with more prepare stops."
+    ] = 0.05
+    shard_mb: Annotated[
+        float, Range(0.001, 1e6), "Pixels in a shard, in MB; its file is a third to two thirds."
+    ] = 512
+    phantom: Annotated[PhantomConfig, "The digital chest phantom, for source phantom."] = (
+        PhantomConfig()
     )
-    path: str = ""
-    labels: str = ""
-    patient_pattern: str = ""
-    slice_step: Positive = 1
-    min_lung_fraction: Fraction = 0.0
-    resolution: Annotated[int, PowerOfTwo(16, 1024)] = 128
-    val_fraction: Fraction = 0.15
-    test_fraction: Fraction = 0.2
-    split_seed: Annotated[int, Range(low=0)] = 0
-    folds: Count = 0
-    fold: Count = 0
-    splits_from: str = ""
-    allow_overlap: bool = False
-    windows: tuple[str, ...] = ("lung",)
-    normal_class: str | None = None
-    max_bad_fraction: Fraction = 0.05
-    shard_mb: Annotated[float, Range(low=0.001)] = 512
-    phantom: PhantomConfig = PhantomConfig()
 
     def validate(self) -> list[ConfigIssue]:
-        """A path where one is needed; windows that exist; a training share that is left over."""
+        """Require a path, windows that exist and a training share above 0."""
         problems = self._window_problems() + self._split_problems()
         if self.source != "phantom" and not self.path:
             problems.append(
@@ -91,12 +99,12 @@ class DataConfig(Config):
 
     @property
     def levels_and_widths(self) -> list[tuple[float, float]]:
-        """Level and width of each window, in HU."""
+        """Return level and width of each window, in HU."""
         return [window for window in map(parse_window, self.windows) if window]
 
     @property
     def test_share(self) -> float:
-        """What part of the groups is tested on: ``test_fraction``, or one fold."""
+        """Return the share of the groups that is tested on: ``test_fraction``, or one fold."""
         return 1 / self.folds if self.folds else self.test_fraction
 
     def _split_problems(self) -> list[ConfigIssue]:

@@ -12,7 +12,7 @@ from gemix.core.errors import ConfigError
 from gemix.core.rng import Stream, normal
 from gemix.gan.config import SamplingConfig
 from gemix.gan.models.base import ImageGenerator
-from gemix.gan.training.latents import noise_size, shaped_noise
+from gemix.gan.training.latents import noise_numel, split_noise
 
 
 def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
@@ -76,9 +76,9 @@ def draw_noise_of_seeds(
 ) -> list[torch.Tensor]:
     """Noise of every shape that the generator takes, a function of each image's own seed."""
     shapes = generator.noise_shapes
-    size = noise_size(shapes)
+    size = noise_numel(shapes)
     rows = [normal(seed, Stream.SYNTHESIS_NOISE, [0], (size,)) for seed in seeds]
-    return shaped_noise(torch.from_numpy(np.concatenate(rows)).to(device), shapes)
+    return split_noise(torch.from_numpy(np.concatenate(rows)).to(device), shapes)
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

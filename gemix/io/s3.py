@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pyarrow.fs as pafs
 
-from gemix.core.errors import DataError, StoreError
+from gemix.core.errors import DataError, StoreAccessError, StoreError
 
 T = TypeVar("T")
 
@@ -98,7 +98,8 @@ def persist(operation: Callable[[], T], what: str) -> T:
         what: for the message, as in "s3://bucket/x cannot be read".
 
     Raises:
-        StoreError: if S3 refuses it, or has failed each time.
+        StoreAccessError: if S3 refuses it.
+        StoreError: if S3 has failed each time.
         OSError: of `operation` as it is, if S3 is not to blame: no such file, say, or damage.
     """
     # a body that ends too early is such an error too: the SDK holds it against Content-Length
@@ -113,7 +114,7 @@ def persist(operation: Callable[[], T], what: str) -> T:
                 raise
             for sign, remedy in _REFUSALS.items():
                 if sign in text:
-                    raise StoreError(f"{what}: {remedy} ({text})") from None
+                    raise StoreAccessError(f"{what}: {remedy} ({text})") from None
             if wait is None:
                 raise StoreError(
                     f"{what}: S3 failed {len(RETRY_DELAYS) + 1} times in "

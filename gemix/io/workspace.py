@@ -9,7 +9,7 @@ from gemix.io.storage import Store
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class Workspace:
     """Directories and files below a work directory, local or ``s3://``.
 
     Each directory is finished when its marker (named here) is there.
@@ -18,8 +18,8 @@ class Layout:
     workdir: str
 
     @classmethod
-    def at(cls, workdir: str | os.PathLike[str]) -> Layout:
-        """The layout below `workdir`, made absolute so that every process sees the same."""
+    def at(cls, workdir: str | os.PathLike[str]) -> Workspace:
+        """The workspace below `workdir`, made absolute so that every process sees the same."""
         return cls(Store(workdir).url)
 
     @property

@@ -1,4 +1,4 @@
-"""The output directory of a step: claimed, and labelled with the settings that fill it."""
+"""The output directory of a step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CONFIG = "config.yaml"
 
 
 def open_step(url: str, marker: str, config: PipelineConfig, overwrite: bool) -> Store:
-    """Opens the directory that a step writes into, with the resolved configuration in it.
+    """Open the directory that a step writes into and write the resolved configuration there.
 
     Without `overwrite` an unfinished result is left in it, for the step to go on with.
 
@@ -24,7 +24,7 @@ def open_step(url: str, marker: str, config: PipelineConfig, overwrite: bool) ->
 
 
 def clear_step(url: str, marker: str) -> None:
-    """Empties the directory if a step wrote it, finished or not; anything else is left alone."""
+    """Empty the directory if a step wrote it, finished or not; leave any other alone."""
     store = Store(url)
     if store.exists(marker) or store.exists(CONFIG):
         store.clear(marker)

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-from gemix.core.config_schema import ConfigIssue, Count, NonNegative, Positive
+from gemix.core.config_schema import ConfigIssue, Range, Seed
 from gemix.gan.config import SamplingConfig
+from gemix.labels.registry import SAMPLERS
+
+Method = Literal[tuple(SAMPLERS)]  # a label sampler's name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SynthesisConfig(SamplingConfig):
-    """How many images are made, of which soft labels, sampled how.
+    """How many images are made, of which soft labels, sampled how."""
 
-    One set of images is made for each of `methods` and added to the real training set. `count`
-    is the number N of images; where it is null N is `ratio` times the real training images.
-    """
-
-    methods: tuple[Literal["softmax", "dirichlet", "dirichlet_pair", "onehot"], ...] = (
-        "softmax",
-        "dirichlet",
-        "onehot",
-    )
-    count: Positive | None = None
-    ratio: NonNegative = 1.0
-    shard_rows: Positive = 8192
-    seed: Count = 0
+    methods: Annotated[
+        tuple[Method, ...],
+        "Label samplers; each makes one set, which is added to the real training set.",
+    ] = ("softmax", "dirichlet", "onehot")
+    count: Annotated[
+        int | None, Range(1, 10**9), "Images of each set; null: ratio times the real ones."
+    ] = None
+    ratio: Annotated[
+        float, Range(0, 1000), "Images of each set, as a multiple of the real training images."
+    ] = 1.0
+    shard_rows: Annotated[int, Range(1, 1_000_000), "Images in a shard."] = 8192
+    seed: Annotated[Seed, "Seed of labels, latents and noise."] = 0
 
     def validate(self) -> list[ConfigIssue]:
-        """Methods are given, and each once."""
+        """Require one or more methods, each once."""
         if self.methods and len(set(self.methods)) == len(self.methods):
             return []
         return [
@@ -36,5 +38,5 @@ class SynthesisConfig(SamplingConfig):
         ]
 
     def images(self, real_images: int) -> int:
-        """The number N for a training set of `real_images` real images, at least 1."""
+        """Return the images of a set for `real_images` real training images, at least 1."""
         return self.count or max(1, round(self.ratio * real_images))

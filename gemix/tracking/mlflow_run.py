@@ -1,13 +1,17 @@
-"""MLflow: one run a job, written through a client that any process can hold.
+"""One MLflow run a job, written by any of its processes, through outages of the server.
 
 Only :class:`mlflow.MlflowClient` is used, never MLflow's global active run, so that the processes
 of a distributed training write to one run and several runs can be open in one process. The store
 is ``MLFLOW_TRACKING_URI``, else an SQLite file in the work directory. SQLite wants all writers on
 one machine: a cluster of several needs a tracking server.
+
+Starting a run needs the store. After that nothing waits for it or fails with it
+(:mod:`gemix.tracking.spool`).
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import io
@@ -16,114 +20,206 @@ import logging
 import math
 import os
 import subprocess
+import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import gemix
 from gemix.config import PipelineConfig
-from gemix.core.errors import GemixError
+from gemix.core.errors import TrackingConfigError
 from gemix.io.storage import Store
+from gemix.tracking.client import (
+    check_health,
+    database_path,
+    load_mlflow,
+    open_client,
+    tracking_uri,
+)
+from gemix.tracking.database import ARTIFACTS, prepare_database, relocate_artifacts
+from gemix.tracking.mlflow_errors import (
+    is_refusal,
+    redact_credentials,
+    tracking_error,
+    translate_mlflow_errors,
+)
+from gemix.tracking.spool import SPOOL, Operation, Sender
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+logger = logging.getLogger(__name__)
+
 _PARAM_CHARACTERS = 500  # the smallest limit among MLflow servers in use
 _BATCH = 100  # params or tags in one request
+_METRICS = 1000  # metrics in one request
 _DIGEST_CHARACTERS = 36  # of a dataset; longer digests are cut, the tag has all of it
-_SERVER_SECONDS = 10
+_CLOSE_SECONDS = 15.0  # to wait at the end of a run for what is unsent
+_INTERRUPTED_SECONDS = 3.0  # the same after Ctrl-C
 
-
-def _mlflow() -> ModuleType:
-    """MLflow, which takes two seconds to import: processes that log nothing do without."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
-    # a new database is no news to the reader of a job's output
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    import mlflow.entities
-    import mlflow.exceptions
-    import mlflow.utils.mlflow_tags
-
-    return mlflow
+_senders: dict[tuple[int, str, str], Sender] = {}
+_senders_lock = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One MLflow run. Picklable: send it to a worker process and log from there.
 
-    Every method raises :class:`GemixError` where the store cannot be reached or refuses.
+    The methods return at once and never raise for the store's sake: a thread sends what they log,
+    what cannot be sent stays in the work directory.
+
+    Attributes:
+        tracking_uri: the store, with its credentials.
+        workdir: the work directory.
     """
 
-    tracking_uri: str
+    tracking_uri: str = dataclasses.field(repr=False)
     run_id: str
     experiment: str
+    workdir: str
 
     @property
     def client(self) -> MlflowClient:
         """A client of the run's store."""
-        return _mlflow().MlflowClient(self.tracking_uri)
+        return open_client(self.tracking_uri)
 
     def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
-        """Logs numbers at a step; None and NaN are left out."""
+        """Log numbers at a step; None and NaN are left out."""
         now = int(time.time() * 1000)
-        entities = [
-            _mlflow().entities.Metric(name, float(value), now, step)
+        found = [
+            (name, float(value), now, step)
             for name, value in metrics.items()
             if value is not None and not math.isnan(value)
         ]
-        with reaching(self.tracking_uri):
-            self.client.log_batch(self.run_id, metrics=entities)
+        if found:
+            self._log({"op": "metrics", "metrics": found})
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Logs settings, nested mappings as dotted names; long values are cut."""
-        param = _mlflow().entities.Param
-        entities = [param(name, value) for name, value in _flatten(params).items()]
-        with reaching(self.tracking_uri):
-            for start in range(0, len(entities), _BATCH):
-                self.client.log_batch(self.run_id, params=entities[start : start + _BATCH])
+        """Log settings, nested mappings as dotted names; long values are cut."""
+        self._log({"op": "params", "params": _flatten(params)})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Sets tags, replacing those of the same name."""
-        with reaching(self.tracking_uri):
-            entities = [_mlflow().entities.RunTag(name, str(value)) for name, value in tags.items()]
-            self.client.log_batch(self.run_id, tags=entities)
+        """Set tags, replacing those of the same name."""
+        if tags:
+            self._log({"op": "tags", "tags": {name: str(value) for name, value in tags.items()}})
 
     def log_text(self, text: str, name: str) -> None:
-        """Writes a text artifact; `name` may have folders."""
+        """Write a text artifact; `name` may have folders."""
         self.log_bytes(text.encode(), name)
 
     def log_bytes(self, data: bytes, name: str) -> None:
-        """Writes an artifact; `name` may have folders: ``samples/000012.png``."""
-        with reaching(self.tracking_uri):
-            self.client.log_stream(self.run_id, io.BytesIO(data), name)
+        """Write an artifact; `name` may have folders: ``samples/000012.png``."""
+        self._log({"op": "artifact", "name": name, "data": base64.b64encode(data).decode()})
 
     def log_dataset(self, digest: str, name: str, context: str) -> None:
-        """Notes the content that the run read.
+        """Record the content that the run read.
 
         Args:
             digest: of the content, as the manifest has it.
             name: what the set is called, such as ``real``.
             context: what it was read for, such as ``training``.
         """
-        mlflow = _mlflow()
-        of, tags = mlflow.entities, mlflow.utils.mlflow_tags
-        source = json.dumps({"digest": digest})
-        dataset = of.Dataset(name, digest[:_DIGEST_CHARACTERS], "gemix", source)
-        inputs = [of.DatasetInput(dataset, [of.InputTag(tags.MLFLOW_DATASET_CONTEXT, context)])]
-        with reaching(self.tracking_uri):
-            self.client.log_inputs(self.run_id, inputs)
+        self._log({"op": "dataset", "digest": digest, "name": name, "context": context})
         self.set_tags({f"digest.{name}.{context}": digest})
+
+    def flush(self, seconds: float = _CLOSE_SECONDS) -> int:
+        """Send what this process has logged, for some seconds at most.
+
+        A worker process need not call it where the work directory is local: the process that
+        started the run sends what a worker leaves.
+
+        Returns:
+            The number of entries that stay in the work directory.
+        """
+        with _senders_lock:
+            sender = _senders.pop(self._key, None)
+        return sender.close(seconds) if sender else 0
+
+    @property
+    def _key(self) -> tuple[int, str, str]:
+        return os.getpid(), self.workdir, self.run_id
+
+    def _log(self, operation: Operation) -> None:
+        self._sender().append(operation)
+
+    def _sender(self) -> Sender:
+        with _senders_lock:
+            sender = _senders.get(self._key)
+            if sender is None:
+                target = redact_credentials(self.tracking_uri)
+                folder = Store(self.workdir) / SPOOL
+                sender = Sender(folder, target, self.run_id, _Transport(self.tracking_uri).send)
+                _senders[self._key] = sender
+            return sender
+
+
+class _Transport:
+    """The requests to MLflow; used by one thread."""
+
+    def __init__(self, uri: str):
+        self.uri = uri
+        self._client: MlflowClient | None = None
+
+    def send(self, run_id: str, operations: Sequence[Operation]) -> list[tuple[Operation, str]]:
+        """Send operations in their order, and return those that the store refused with the reason.
+
+        Raises:
+            GemixError: if the store is away.
+        """
+        refused = []
+        for group in _batches(operations):
+            try:
+                self._send(run_id, group)
+            except Exception as error:
+                if not is_refusal(error, self.uri):
+                    raise tracking_error(self.uri, error) from None
+                if len(group) > 1:  # one may be to blame
+                    for operation in group:
+                        refused += self.send(run_id, [operation])
+                else:
+                    refused.append((group[0], str(tracking_error(self.uri, error)).split("; ")[0]))
+        return refused
+
+    def _send(self, run_id: str, group: Sequence[Operation]) -> None:
+        mlflow = load_mlflow()
+        if self._client is None:
+            self._client = open_client(self.uri)
+        client, of = self._client, mlflow.entities
+        first = group[0]
+        match first["op"]:
+            case "metrics":
+                points = [of.Metric(*point) for one in group for point in one["metrics"]]
+                for start in range(0, len(points), _METRICS):
+                    client.log_batch(run_id, metrics=points[start : start + _METRICS])
+            case "params":
+                params = [of.Param(name, value) for name, value in first["params"].items()]
+                for start in range(0, len(params), _BATCH):
+                    client.log_batch(run_id, params=params[start : start + _BATCH])
+            case "tags":
+                tags = [of.RunTag(name, value) for name, value in first["tags"].items()]
+                client.log_batch(run_id, tags=tags)
+            case "artifact":
+                data = io.BytesIO(base64.b64decode(first["data"]))
+                client.log_stream(run_id, data, first["name"])
+            case "dataset":
+                digest, context = first["digest"], mlflow.utils.mlflow_tags.MLFLOW_DATASET_CONTEXT
+                source = json.dumps({"digest": digest})
+                cut = digest[:_DIGEST_CHARACTERS]
+                dataset = of.Dataset(first["name"], cut, "gemix", source)
+                tag = of.InputTag(context, first["context"])
+                client.log_inputs(run_id, [of.DatasetInput(dataset, [tag])])
+            case "end":
+                client.set_terminated(run_id, first["status"], first["time"])
 
 
 @contextlib.contextmanager
 def start_run(config: PipelineConfig, workdir: str, job: str) -> Iterator[Run]:
-    """Opens the run of one job, and closes it: FINISHED, FAILED or (on Ctrl-C) KILLED.
+    """Open the run of one job, and close it: FINISHED, FAILED or (on Ctrl-C) KILLED.
 
     The run begins with the configuration as parameters and as the artifact ``config.yaml``, the
-    version of gemix and the git commit of its checkout, if it is one.
+    version of gemix and the git commit of its checkout, if it is one. What earlier runs in the
+    work directory could not send is sent in the background.
 
     Args:
         config: the resolved configuration; `config.tracking.experiment` names the experiment.
@@ -131,18 +227,26 @@ def start_run(config: PipelineConfig, workdir: str, job: str) -> Iterator[Run]:
         job: name of the run.
 
     Raises:
-        GemixError: if the store cannot be reached, or there is no place for one.
+        TrackingError: if the store cannot be reached now.
+        TrackingConfigError: if it cannot be used as it is configured.
+        DiskFullError, StoreAccessError: if its database cannot be written.
     """
     uri = tracking_uri(workdir)
-    _knock(uri)
-    mlflow = _mlflow()
+    check_health(uri)
+    path = database_path(uri)
+    if path is not None:
+        prepare_database(path)
+        if str(path.parent) == Store(workdir).url:
+            relocate_artifacts(path)
+    mlflow = load_mlflow()
     status, names = mlflow.entities.RunStatus, mlflow.utils.mlflow_tags
-    with reaching(uri):
-        # also brings a new database to its schema, before several processes open it at once
-        client = mlflow.MlflowClient(uri)
+    with translate_mlflow_errors(uri):
+        client = open_client(uri)
         experiment = _experiment(client, config.tracking.experiment, workdir)
         created = client.create_run(experiment, run_name=job, tags={names.MLFLOW_RUN_NAME: job})
-    run = Run(uri, created.info.run_id, config.tracking.experiment)
+    run = Run(uri, created.info.run_id, config.tracking.experiment, workdir)
+    run._sender().adopt_others()
+    end = status.FAILED
     try:
         tags = {"job": job, "workdir": workdir, "gemix.version": gemix.__version__}
         commit = git_commit()
@@ -152,40 +256,24 @@ def start_run(config: PipelineConfig, workdir: str, job: str) -> Iterator[Run]:
         run.log_params(settings)
         run.log_text(config.to_yaml(), "config.yaml")
         yield run
-    except BaseException as error:
-        end = status.KILLED if isinstance(error, KeyboardInterrupt) else status.FAILED
-        # the first error is the one to tell
-        with contextlib.suppress(mlflow.exceptions.MlflowException):
-            client.set_terminated(run.run_id, status.to_string(end))
+        end = status.FINISHED
+    except (KeyboardInterrupt, SystemExit):
+        end = status.KILLED
         raise
-    with reaching(uri):
-        client.set_terminated(run.run_id, status.to_string(status.FINISHED))
-
-
-def tracking_uri(workdir: str) -> str:
-    """``MLFLOW_TRACKING_URI``, else an SQLite file in the local work directory.
-
-    Raises:
-        GemixError: if neither is possible.
-    """
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        return uri
-    if workdir.startswith("s3://"):
-        raise GemixError(
-            f"{workdir}: an MLflow database cannot lie in S3; set MLFLOW_TRACKING_URI to a "
-            "tracking server (http://...) or to a local database (sqlite:////...)"
-        )
-    folder = Path(workdir).absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        text = f"{folder}: cannot be made ({error.strerror}); choose another --workdir"
-        raise GemixError(text) from error
-    return f"sqlite:///{folder}/mlflow.db"
+    finally:
+        now = int(time.time() * 1000)
+        run._log({"op": "end", "status": status.to_string(end), "time": now})
+        left = run.flush(_INTERRUPTED_SECONDS if end == status.KILLED else _CLOSE_SECONDS)
+        if left:
+            logger.warning(
+                "MLflow store %s: %d entries of this run are kept in %s/%s; the next command on "
+                "this work directory sends them",
+                *(redact_credentials(uri), left, workdir, SPOOL),
+            )
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that gemix is imported from; None outside of one."""
+    """Return the commit of the checkout that gemix is imported from; None outside of one."""
     command = ["git", "-C", str(Path(gemix.__file__).parent), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
@@ -195,29 +283,41 @@ def git_commit() -> str | None:
 
 
 def _experiment(client: MlflowClient, name: str, workdir: str) -> str:
-    """The id of the experiment, created where it is new."""
-    if found := client.get_experiment_by_name(name):
-        return found.experiment_id
-    # a server knows where its artifacts go; beside a database MLflow would take the current
-    # directory, which differs between processes
-    server = client.tracking_uri.startswith("http")
-    artifacts = None if server else _artifacts(workdir)
-    try:
-        return client.create_experiment(name, artifact_location=artifacts)
-    except _mlflow().exceptions.MlflowException:
-        # another job may have created it in between
-        if found := client.get_experiment_by_name(name):
-            return found.experiment_id
-        raise
+    """Return the id of the experiment, created where it is new.
+
+    Raises:
+        TrackingConfigError: if it is deleted.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # a server knows where its artifacts go; beside a database MLflow would take the current
+        # directory, which differs between processes
+        server = client.tracking_uri.startswith("http")
+        artifacts = None if server else _artifacts(workdir)
+        try:
+            return client.create_experiment(name, artifact_location=artifacts)
+        except load_mlflow().exceptions.MlflowException:
+            # another job may have created it in between
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        uri = redact_credentials(client.tracking_uri)
+        raise TrackingConfigError(
+            f"MLflow store {uri}: the experiment {name!r} is deleted; set tracking.experiment to "
+            f"another name, or run MLFLOW_TRACKING_URI='{uri}' mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}"
+        )
+    return found.experiment_id
 
 
 def _artifacts(workdir: str) -> str:
-    store = Store(workdir) / "mlartifacts"
+    store = Store(workdir) / ARTIFACTS
     return Path(store.url).as_uri() if store.is_local else store.url
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted names and text, the empty ones as ``null`` and ``[]``."""
+    """Return nested settings as dotted names and text, the empty ones as ``null`` and ``[]``."""
     flat: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -228,30 +328,13 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _knock(uri: str) -> None:
-    """Asks a server once: MLflow itself would ask for minutes before it gives up."""
-    if not uri.startswith("http"):
-        return
-    try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SERVER_SECONDS).close()
-    except urllib.error.HTTPError:
-        return  # somebody answers
-    except (OSError, ValueError) as error:
-        raise _unreachable(uri, error) from error
-
-
-@contextlib.contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """Turns MLflow's errors into one that says what to do."""
-    try:
-        yield
-    except _mlflow().exceptions.MlflowException as error:
-        raise _unreachable(uri, error) from error
-
-
-def _unreachable(uri: str, error: Exception) -> GemixError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return GemixError(
-        f"MLflow store {uri}: {reason}; check MLFLOW_TRACKING_URI, the server and its "
-        "--allowed-hosts, or unset it to use an SQLite file in the work directory"
-    )
+def _batches(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
+    """Group neighbouring metrics, which can be sent together."""
+    group: list[Operation] = []
+    for operation in operations:
+        if group and not (operation["op"] == group[0]["op"] == "metrics"):
+            yield group
+            group = []
+        group.append(operation)
+    if group:
+        yield group

@@ -23,7 +23,8 @@ from mlflow.types import Schema, TensorSpec
 import gemix
 from gemix.classifier.bundle import Classifier
 from gemix.io.storage import Store
-from gemix.tracking.mlflow_run import Run, reaching
+from gemix.tracking.mlflow_errors import translate_mlflow_errors
+from gemix.tracking.mlflow_run import Run
 
 ALIAS = "latest-best"
 _PACKAGES = ("mlflow", "numpy", "pyarrow", "safetensors", "timm", "torch", "torchvision")
@@ -32,7 +33,7 @@ _PACKAGES = ("mlflow", "numpy", "pyarrow", "safetensors", "timm", "torch", "torc
 def register(
     classifier: Classifier, example: np.ndarray, run: Run, name: str, tags: Mapping[str, str]
 ) -> str:
-    """Makes the classifier the newest version of a registered model.
+    """Make the classifier the newest version of a registered model.
 
     ``mlflow.pyfunc.load_model(f"models:/{name}/{version}")`` gives a model from uint8 images
     [N, C, H, W] to the probabilities that `classifier.predict` gives; the alias `latest-best`
@@ -52,7 +53,7 @@ def register(
         GemixError: if the registry cannot be reached.
     """
     client = run.client
-    with reaching(run.tracking_uri), tempfile.TemporaryDirectory() as folder:
+    with translate_mlflow_errors(run.tracking_uri), tempfile.TemporaryDirectory() as folder:
         experiment = client.get_run(run.run_id).info.experiment_id
         logged = client.create_logged_model(
             experiment, name="classifier", source_run_id=run.run_id, model_type="classifier"

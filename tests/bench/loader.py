@@ -23,7 +23,7 @@ from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.training.loop import train
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
 from gemix.steps.gan_training.data import open_training_data
 from jobs._runtime.ray_cluster import connect
@@ -67,7 +67,7 @@ def measure(url: str, given: argparse.Namespace) -> dict:
     step = given.step_images_per_s or 0.0
     for _ in range(REPEATS):
         for name in speeds:
-            config = GanConfig(batch=given.batch, data=name, shuffle_gb=shuffle_gb)
+            config = GanConfig(batch=given.batch, data_loading=name, shuffle_gb=shuffle_gb)
             data = open_training_data(config, url, device, readers=given.readers)
             speeds[name] = max(speeds[name], reading_speed(data, given.batch, device))
             data.close()
@@ -100,7 +100,7 @@ def reading_speed(data: TrainingDataset, batch: int, device: torch.device) -> fl
 def step_speed(url: str, batch: int, device: torch.device) -> float:
     """Images/s of the fastest of a few training steps of the paper's network."""
     manifest = Manifest.load(Store(url))
-    config = GanConfig(batch=batch, mapping_layers=2, kimg=4 * batch / 1000, data="memory")
+    config = GanConfig(batch=batch, mapping_layers=2, kimg=4 * batch / 1000, data_loading="memory")
     architecture = Architecture(
         resolution=manifest.resolution,
         img_channels=manifest.channels,

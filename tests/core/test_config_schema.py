@@ -8,12 +8,25 @@ from typing import Annotated, Literal
 
 import pytest
 
-from gemix.core.config_schema import Config, ConfigIssue, InvalidConfig, Positive, PowerOfTwo, Range
+from gemix.core.config_schema import (
+    Config,
+    ConfigIssue,
+    Fraction,
+    InvalidConfig,
+    OnlyFor,
+    Operational,
+    Positive,
+    PowerOfTwo,
+    Range,
+    changed_settings,
+    field_docs,
+    operational_fields,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inner(Config):
-    count: Positive = 3
+    count: Annotated[Positive, "Number of things."] = 3
     name: str | None = None
 
 
@@ -23,12 +36,28 @@ class Outer(Config):
     rate: Annotated[float, Range(low=0, high=1)] = 0.5
     size: Annotated[int, PowerOfTwo(16, 1024)] = 64
     weights: tuple[Annotated[float, Range(low=0)], ...] = ()
+    offset: float = 0.0
+    limit: Annotated[int | None, Range(2, 65536), Operational(), "Most things, or null."] = None
     inner: Inner = Inner()
 
     def validate(self) -> list[ConfigIssue]:
         if self.mode == "exact" and self.rate > 0.9:
             return [ConfigIssue("rate", self.rate, "at most 0.9 where mode is exact")]
         return []
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Methods(Config):
+    method: Literal["a", "b", "c"] = "a"
+    of_a: Annotated[Fraction, OnlyFor("a"), "Read by a."] = 0.5
+    of_a_too: Annotated[int | None, OnlyFor("a"), "Read by a."] = None
+    of_both: Annotated[int, OnlyFor("b", "c"), "Read by b and c."] = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tree(Config):
+    outer: Outer = Outer()
+    inner: Annotated[Inner, Operational(), "An operational section."] = Inner()
 
 
 def problems(**values) -> dict[str, ConfigIssue]:
@@ -64,6 +93,13 @@ def test_every_problem_is_reported_with_its_path():
         ("size", 64.0),
         ("size", True),
         ("weights", 3),
+        ("rate", 10**400),
+        ("offset", float("inf")),
+        ("offset", -2e9),
+        ("offset", "nan"),
+        ("limit", 1),
+        ("limit", 65537),
+        ("limit", 2.0),
         ("inner", [1]),
     ],
 )
@@ -93,3 +129,69 @@ def test_numbers_are_read_as_yaml_writes_them():
 
 def test_conflicts_between_valid_fields():
     assert problems(mode="exact", rate=0.95)["rate"].allowed == "at most 0.9 where mode is exact"
+
+
+def test_each_number_of_a_list_is_bounded():
+    assert set(problems(weights=[1, float("inf"), 1e308])) == {"weights.1", "weights.2"}
+
+
+def test_bounds_of_a_setting_that_may_be_null():
+    assert Outer(limit=2).limit == 2
+    assert problems(limit=1)["limit"].allowed == "an integer, from 2 to 65536 or null"
+
+
+def test_settings_of_other_methods_are_refused_all_at_once():
+    with pytest.raises(InvalidConfig) as caught:
+        Methods(method="b", of_a=0.7, of_a_too=3, of_both=2)
+    assert [issue.path for issue in caught.value.problems] == ["of_a", "of_a_too"]
+    assert "allowed: the default, 0.5: method b does not read it" in str(caught.value)
+    assert Methods(method="c", of_a=0.5, of_both=2).of_both == 2
+    assert Methods(of_a=0.7, of_a_too=3).of_a == 0.7
+
+
+def test_documentation_of_the_fields():
+    docs = {entry.name: entry for entry in field_docs(Outer)}
+    assert list(docs) == [
+        *("mode", "rate", "size", "weights", "offset", "limit", "inner.count", "inner.name")
+    ]
+    count, limit = docs["inner.count"], docs["limit"]
+    assert (count.doc, count.default, count.is_operational) == ("Number of things.", 3, False)
+    assert count.allowed == "an integer, from 1 to 1e9"
+    assert (limit.doc, limit.default, limit.is_operational) == ("Most things, or null.", None, True)
+    assert docs["weights"].default == []
+    assert [entry.methods for entry in field_docs(Methods)] == [(), ("a",), ("a",), ("b", "c")]
+    assert docs["mode"].doc == "" and docs["mode"].allowed == "one of fast, exact"
+
+
+def test_operational_settings():
+    assert operational_fields(Tree) == ["outer.limit", "inner.count", "inner.name"]
+    old = Tree(inner=Inner(count=9), outer=Outer(limit=5)).to_mapping()
+    assert changed_settings(old, Tree()) == []
+    assert changed_settings(old, Tree(outer=Outer(rate=0.1, inner=Inner(count=4)))) == [
+        "outer.rate",
+        "outer.inner.count",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "changed"),
+    [
+        ({}, []),  # written before the settings were there
+        ({"rate": "5e-1", "weights": (), "size": 64}, []),
+        ({"offset": 0}, []),
+        ({"of_a_later_version": 7, "inner": {"also": 1}}, []),
+        ({"limit": 99}, []),
+        ({"rate": 0.25}, ["rate"]),
+        ({"offset": float("inf")}, ["offset"]),  # no longer allowed
+        ({"inner": {"count": 4, "name": None}, "mode": "exact"}, ["mode", "inner.count"]),
+        ({"inner": None}, []),
+    ],
+)
+def test_changes_since_another_version(old, changed):
+    assert changed_settings(old, Outer()) == changed
+
+
+def test_changes_of_settings_that_the_method_does_not_read_do_not_count():
+    old = {"method": "b", "of_a": 0.9, "of_both": 3}
+    assert changed_settings(old, Methods(method="b")) == ["of_both"]
+    assert changed_settings(old, Methods()) == ["method", "of_a"]

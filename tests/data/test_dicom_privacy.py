@@ -37,7 +37,7 @@ from pydicom.uid import (
 from pydicom.valuerep import STR_VR
 from s3_proxy import FaultyProxy
 
-from gemix.core.errors import DataError, StoreError
+from gemix.core.errors import DataError, StoreAccessError, StoreError
 from gemix.data.config import DataConfig
 from gemix.data.prepare import prepare_here
 from gemix.data.scan import InvalidImageError
@@ -182,6 +182,7 @@ def test_a_store_that_refuses_or_fails_is_told_without_the_path(
     url = f"{bucket}/archive"
     Store(url).write_bytes(name, b"x")
     remedy = {"forbidden": "credentials .*must be valid and allow", "down": "run again"}[state]
+    kind = {"forbidden": StoreAccessError, "down": StoreError}[state]
     monkeypatch.setattr(s3, "RETRY_DELAYS", ())
     with FaultyProxy(s3_server, faults=()).running() as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -198,7 +199,7 @@ def test_a_store_that_refuses_or_fails_is_told_without_the_path(
             lambda: read_headers(Store(url), "patient", [name]),
         ):
             wanted = rf"data\.path {url}: a file below it cannot be read.*{remedy}"
-            with pytest.raises(StoreError, match=wanted) as caught:
+            with pytest.raises(kind, match=wanted) as caught:
                 read()
             assert "AWS Error" in str(caught.value)
             assert_no_canary("".join(traceback.format_exception(caught.value)))

@@ -15,7 +15,7 @@ from public_pickle import EasyDict, PublicModule, dump, public_networks
 
 from gemix.core.errors import CheckpointError
 from gemix.gan.importers.network_pickle import read_network_pickle
-from gemix.gan.importers.pickle_machine import MAX_COMMANDS
+from gemix.gan.importers.restricted_unpickler import MAX_OPCODES
 from gemix.gan.importers.stylegan2 import import_networks
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.discriminator import Discriminator
@@ -135,6 +135,10 @@ EASY = b"cdnnlib.util\nEasyDict\n"
         EASY + b"(N}S'__new__'\nI1\nstb.",
         EASY + b"}S'__new__'\nI1\nsb.",
         EASY + b")R(N}S'pop'\nI1\nstb.",
+        EASY + b")R}S'pop'\nI1\nsb.",
+        MODULE + b"(N}S'__init__'\nI1\nstb.",
+        b"ccollections\nOrderedDict\n}S'__init__'\nI1\nsb.",
+        b"cbuiltins\nset\n(N}S'__setstate__'\nI1\nstb.",
         EASY + b"}\x85R.",  # a copy of another dictionary
         EASY + b"}\x85\x81.",
         b"ccollections\nOrderedDict\n(]tR.",
@@ -183,8 +187,9 @@ def test_tensors_stay_within_their_storage(content, tensor):
 
 def test_tensors_do_not_multiply_a_storage(content):
     storage = Storage(saved(torch.zeros(50_000)._typed_storage()))
-    content["many"] = [RawTensor(size=(50_000,), storage=storage) for _ in range(100)]
-    with pytest.raises(CheckpointError, match="does not hold its numbers"):
+    many = {f"x{number}": RawTensor(size=(50_000,), storage=storage) for number in range(100)}
+    content["G_ema"].state["_buffers"] = many
+    with pytest.raises(CheckpointError, match="more tensors than it holds numbers"):
         imported(dump(content))
 
 
@@ -215,11 +220,11 @@ def test_only_storages_are_taken_for_storages(content, stored):
 
 @pytest.mark.parametrize(
     "data",
-    [b"Nr" + struct.pack("<I", 2**31) + b".", b"Np1000000000\n.", b"N" * (MAX_COMMANDS + 2) + b"."],
+    [b"Nr" + struct.pack("<I", 2**31) + b".", b"Np1000000000\n.", b"N" * (MAX_OPCODES + 2) + b"."],
     ids=["memo", "memo in text", "stack"],
 )
 def test_a_memo_or_a_stack_without_bounds_is_refused(data):
-    with pytest.raises(CheckpointError, match="pickle commands"):
+    with pytest.raises(CheckpointError, match="pickle opcodes"):
         imported(data)
 
 

@@ -78,6 +78,29 @@ def test_a_generator_alone_can_be_imported(grey):
     assert torch.equal(weights.generator["mapping.w_avg"], grey[0].mapping.w_avg)
 
 
+def test_networks_may_be_one_object(grey):
+    content = public_networks(*grey)
+    content["G"] = content["G_ema"]
+    _, weights = imported(dump(content))
+    assert weights.generator.keys() == weights.generator_ema.keys() == grey[0].state_dict().keys()
+    for state in (weights.generator, weights.generator_ema):
+        for key, value in grey[0].state_dict().items():
+            assert torch.equal(state[key], value)
+
+
+def test_networks_may_share_modules_and_layers_may_share_tensors(grey):
+    content = public_networks(*grey)
+    raw, ema = (content[name].state["_modules"] for name in ("G", "G_ema"))
+    raw["mapping"] = ema["mapping"]
+    layers = ema["synthesis"].state["_modules"]["b8"].state["_modules"]
+    filters = [layers[name].state["_buffers"] for name in ("conv0", "conv1")]
+    filters[1]["resample_filter"] = filters[0]["resample_filter"]
+    _, weights = imported(dump(content))
+    for key, value in grey[0].state_dict().items():
+        assert torch.equal(weights.generator_ema[key], value)
+    assert torch.equal(weights.generator["mapping.w_avg"], grey[0].mapping.w_avg)
+
+
 def test_conv_clamp_bounds_every_convolution_layer():
     bound = 0.5
     free = Architecture(resolution=16, img_channels=3, label_dim=0, channel_base=160, **SIZES)

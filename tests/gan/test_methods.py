@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -12,20 +12,17 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from test_training import ARCHITECTURE, CPU, assert_same, disks, origin, tiny_config, weights
 
-from gemix.core.config_schema import field_types
 from gemix.core.distributed import Workers
 from gemix.core.errors import CheckpointError
 from gemix.gan.checkpoints.checkpoint import save_checkpoint
 from gemix.gan.checkpoints.generator_io import load_generator, save_generator
 from gemix.gan.config import GanConfig, SamplingConfig
 from gemix.gan.data.dataset import InMemoryDataset
-from gemix.gan.models.registry import METHODS
 from gemix.gan.sampling import label_path, sample_images
 from gemix.gan.training.divergence import DivergedError
 from gemix.gan.training.loop import train
-from gemix.gan.training.registry import TRAINERS
+from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import new_state
 from gemix.io.storage import Store
 
 PHASES = ("train_generator", "train_discriminator")
@@ -46,7 +43,7 @@ def soft_labels(count: int) -> np.ndarray:
 
 
 def test_the_setting_knows_every_method():
-    assert set(get_args(field_types(GanConfig)["method"])) == set(METHODS)
+    assert set(get_args(get_type_hints(GanConfig)["method"])) == set(METHODS)
 
 
 def test_one_step_moves_every_network(config, state):
@@ -83,7 +80,7 @@ class Apart(Workers):
 def phase(config: GanConfig, name: str, workers: Workers) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and flat gradient of one phase of the first step, from the same weights."""
     state = new_state(ARCHITECTURE, config, CPU)
-    trainer = TRAINERS[config.method](state, disks(), config, workers)
+    trainer = METHODS[config.method](state, disks(), config, workers)
     loss = getattr(trainer, name)()
     network = state.generator if name == "train_generator" else state.discriminator
     gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
@@ -142,7 +139,7 @@ def test_a_checkpoint_of_another_method_is_refused(config, state, tmp_path):
     store = Store(tmp_path)
     save_checkpoint(store, state, origin(config))
     (other,) = set(METHODS) - {config.method}
-    changed = dataclasses.replace(config, method=other)
+    changed = tiny_config(method=other)
     with pytest.raises(CheckpointError, match=f"method was '{config.method}', now '{other}'"):
         resume_or_start(store, origin(changed), CPU)
 

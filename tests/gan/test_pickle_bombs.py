@@ -36,10 +36,6 @@ def content() -> dict[str, object]:
     return public_networks(Generator(ARCHITECTURE), Discriminator(ARCHITECTURE))
 
 
-def long_number(size: int) -> bytes:
-    return b"\x8b" + struct.pack("<i", size) + (size - 1) * b"\x01" + b"\x00"
-
-
 @pytest.mark.parametrize(
     "commands",
     [
@@ -56,12 +52,6 @@ def long_number(size: int) -> bytes:
 def test_tuples_that_nest_are_never_hashed(commands):
     with pytest.raises(CheckpointError):
         imported(commands)
-
-
-def test_keys_of_other_types_are_named(content):
-    content["training_set_kwargs"] = {("a", "b"): 1}
-    with pytest.raises(CheckpointError, match="key of type tuple"):
-        imported(dump(content))
 
 
 @pytest.mark.parametrize(
@@ -107,32 +97,38 @@ def test_numbers_are_read_once(content):
         imported(dump(content))
 
 
-def test_a_tensor_is_in_one_place_only(content):
-    state = content["G_ema"].state["_modules"]["mapping"].state["_modules"]["fc0"].state
-    state["_parameters"] = dict.fromkeys(("weight", "bias"), RawTensor())
-    with pytest.raises(CheckpointError, match="not trees"):
-        imported(dump(content))
+def test_a_tuple_nested_too_deep_to_hash_is_refused():
+    for deep in (b"}" + b")" + 2000 * b"\x85" + b"Ns.", b"}(" + 2000 * b"N" + b"tNs."):
+        with pytest.raises(CheckpointError, match="more than 1000 elements"):
+            imported(deep)
+
+
+def test_lengths_beyond_the_end_of_the_file_are_refused():
+    for code in (b"\x8e", b"\x8d"):  # BINBYTES8 and BINUNICODE8
+        with pytest.raises(CheckpointError):
+            imported(code + struct.pack("<Q", 2**40) + b"x.")
+
+
+def test_a_file_above_the_limit_is_refused_unread(content, monkeypatch):
+    data = dump(content)
+    monkeypatch.setattr("gemix.gan.importers.network_pickle.MAX_BYTES", len(data) - 1)
+    with pytest.raises(CheckpointError, match=r"GiB; network pickles above .* are refused"):
+        imported(data)
 
 
 @pytest.mark.parametrize("dimensions", [9, 100_000])
 def test_tensors_have_few_dimensions(content, dimensions):
     ones = (1,) * dimensions
     content["G_ema"].state["extra"] = RawTensor(size=ones, stride=ones)
-    with pytest.raises(CheckpointError, match="cannot be"):
+    with pytest.raises(CheckpointError, match=r"cannot be|more than 1000 elements"):
         imported(dump(content))
 
 
-@pytest.mark.parametrize("place", ["value", "key", "bound"])
-def test_numbers_are_short(content, place):
-    if place == "value":
-        data = long_number(1_000_000) + b"."
-    elif place == "key":
-        data = b"}" + pickle.dumps(2**61 - 1, 2)[2:-1] + b"Ns."
-    else:
-        content["G_ema"].state["conv_clamp"] = 10**5000
-        data = dump(content)
-    with pytest.raises(CheckpointError, match=r"whole number of .* bits|key of type int"):
-        imported(data)
+@pytest.mark.parametrize("number", [2**100, 10**5000], ids=["LONG1", "LONG4"])
+def test_integers_are_short(content, number):
+    content["G_ema"].state["conv_clamp"] = number
+    with pytest.raises(CheckpointError, match=r"conv_clamp of 101 bits|opcode LONG4"):
+        imported(dump(content))
 
 
 @pytest.mark.parametrize("name", ["a" * 100, "a.b", "", "\x1b[2J", "b\n"])
@@ -146,7 +142,7 @@ def test_modules_are_not_endless(content):
     module = content["G_ema"]
     for _ in range(40):
         module = PublicModule({"_parameters": {}, "_buffers": {}, "_modules": {"a": module}})
-    with pytest.raises(CheckpointError, match="21 deep"):
+    with pytest.raises(CheckpointError, match="20 deep"):
         imported(dump({"G_ema": module}))
 
 
@@ -180,5 +176,5 @@ def test_a_bound_without_bounds_is_refused(content):
 
 
 def test_other_commands_are_named():
-    with pytest.raises(CheckpointError, match="command DUP"):
+    with pytest.raises(CheckpointError, match="opcode DUP"):
         imported(b"}2.")

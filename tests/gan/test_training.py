@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gemix.core.config_schema import settings_of_other_methods
 from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError, DataError
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
@@ -16,8 +17,8 @@ from gemix.gan.data.batch_split import local_indices
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.training.loop import train
+from gemix.gan.training.registry import new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import new_state
 from gemix.io.storage import Store
 
 CPU = torch.device("cpu")
@@ -47,7 +48,10 @@ def tiny_config(**changes) -> GanConfig:
         "ada_kimg": 0.1,
         "precision": "float32",
     }
-    return GanConfig(**(settings | changes))
+    settings |= changes
+    for name in settings_of_other_methods(GanConfig, settings.get("method", "stylegan2-ada")):
+        settings.pop(name, None)
+    return GanConfig(**settings)
 
 
 def disks(count: int = 60, size: int = 16) -> InMemoryDataset:

@@ -10,7 +10,7 @@ from test_training import ARCHITECTURE, CPU, disks, tiny_config
 
 from gemix.core.distributed import Workers
 from gemix.gan.training.loop import train
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 
 

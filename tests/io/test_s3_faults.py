@@ -14,7 +14,7 @@ import pytest
 import s3_proxy
 from s3_proxy import FaultyProxy
 
-from gemix.core.errors import DataError, StoreError
+from gemix.core.errors import DataError, StoreAccessError, StoreError
 from gemix.core.png import encode_png
 from gemix.data.config import DataConfig
 from gemix.data.prepare import prepare_here
@@ -117,7 +117,7 @@ def test_a_request_that_hangs_is_given_up_and_sent_again(behind, bucket, monkeyp
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_no_permission_is_told_at_once_with_what_to_grant(behind, bucket, operation):
     behind.forbidden.add(bucket.removeprefix("s3://"))
-    with pytest.raises(StoreError, match=rf"{bucket}.*s3:ListBucket, GetObject, PutObject"):
+    with pytest.raises(StoreAccessError, match=rf"{bucket}.*s3:ListBucket, GetObject, PutObject"):
         OPERATIONS[operation](Store(bucket))
     assert behind.requests == 1
 
@@ -131,7 +131,7 @@ def test_no_server_is_told_with_the_variable_to_mend(bucket, monkeypatch):
 
 
 def test_writing_to_no_bucket_says_so_at_once(behind, bucket):
-    with pytest.raises(StoreError, match="no such bucket: create it"):
+    with pytest.raises(StoreAccessError, match="no such bucket: create it"):
         Store(f"{bucket}-not").write_bytes("x", b"1")
     assert behind.requests == 1
 

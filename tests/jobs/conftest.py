@@ -8,7 +8,7 @@ from gemix.config import PipelineConfig, load
 from gemix.data.prepare import prepare_here
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
+from gemix.io.workspace import Workspace
 
 TINY = (
     "data.resolution=16",
@@ -46,7 +46,7 @@ def tiny_config() -> PipelineConfig:
 
 
 @pytest.fixture(scope="module")
-def prepared(tiny_config, tmp_path_factory) -> Layout:
-    layout = Layout.at(tmp_path_factory.mktemp("work"))
-    prepare_here(open_source(tiny_config.data), tiny_config.data, Store(layout.data))
-    return layout
+def prepared(tiny_config, tmp_path_factory) -> Workspace:
+    workspace = Workspace.at(tmp_path_factory.mktemp("work"))
+    prepare_here(open_source(tiny_config.data), tiny_config.data, Store(workspace.data))
+    return workspace

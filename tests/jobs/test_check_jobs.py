@@ -47,7 +47,7 @@ def test_verify_of_a_whole_set_is_one_line(tmp_path, capsys):
     url = write_set(tmp_path, train=part(1), test=part(2))
     assert verify.COMMAND.main([url]) == 0
     digest = Manifest.load(Store(url)).digest
-    expected = f"verify: 12 images in 2 shards, all whole; digest {digest}\n"
+    expected = f"12 images in 2 shards, all whole; digest {digest}\n"
     assert capsys.readouterr().out == expected
 
 

@@ -19,9 +19,10 @@ from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.evaluation.classification.rates import score
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
-from jobs.evaluate import EVALUATION, evaluate
-from jobs.train_classifier import CLASSIFIERS, train_classifiers
+from gemix.io.workspace import Workspace
+from gemix.steps.evaluate import EVALUATION, evaluate
+from gemix.steps.train_classifier import CLASSIFIERS, train_classifiers
+from jobs._runtime.ray_executor import RayExecutor
 
 CLASSES = ("benign", "normal")
 
@@ -45,9 +46,9 @@ def write_set(url: str, splits: dict[str, int], kind: str) -> None:
     Manifest.of(entries, kind=kind, classes=CLASSES, resolution=16, channels=1).save(store)
 
 
-def written(layout: Layout) -> dict[str, int]:
+def written(workspace: Workspace) -> dict[str, int]:
     """When each finished classifier was written, in nanoseconds."""
-    store = Store(layout.classifiers)
+    store = Store(workspace.classifiers)
     return {
         name.split("/")[0]: store.filesystem.get_file_info(store.path(name)).mtime_ns
         for name in store.list(recursive=True)
@@ -67,68 +68,68 @@ def config() -> PipelineConfig:
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory) -> Layout:
-    layout = Layout.at(tmp_path_factory.mktemp("work"))
-    write_set(layout.data, {"train": 24, "val": 12, "test": 20}, "real")
-    write_set(layout.synthetic("softmax"), {"train": 30}, "synthetic")
-    return layout
+def workspace(tmp_path_factory) -> Workspace:
+    workspace = Workspace.at(tmp_path_factory.mktemp("work"))
+    write_set(workspace.data, {"train": 24, "val": 12, "test": 20}, "real")
+    write_set(workspace.synthetic("softmax"), {"train": 30}, "synthetic")
+    return workspace
 
 
 @pytest.fixture(scope="module")
-def stopped(config, layout) -> dict[str, int]:
+def stopped(config, workspace) -> dict[str, int]:
     """A run that met a damaged shard half way, which is then mended; when each file was written."""
-    store, name = Store(layout.synthetic("softmax")), "train-00000.parquet"
+    store, name = Store(workspace.synthetic("softmax")), "train-00000.parquet"
     whole = store.read_bytes(name)
     store.write_bytes(name, whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
     here = dataclasses.replace(config, compute=dataclasses.replace(config.compute, workers=0))
     with pytest.raises(DataError, match=f"{name}: damaged"):
-        train_classifiers(here, layout)
+        train_classifiers(here, workspace)
     store.write_bytes(name, whole)
-    return written(layout)
+    return written(workspace)
 
 
 @pytest.fixture(scope="module")
-def trained(config, layout, stopped) -> list[dict]:
-    return train_classifiers(config, layout)
+def trained(config, workspace, stopped) -> list[dict]:
+    return train_classifiers(config, workspace, executor=RayExecutor())
 
 
 @pytest.fixture(scope="module")
-def evaluation(config, layout, trained) -> dict:
-    return evaluate(config, layout)
+def evaluation(config, workspace, trained) -> dict:
+    return evaluate(config, workspace, executor=RayExecutor())
 
 
 @pytest.mark.slow
-def test_every_finished_set_is_trained_on_once_a_seed(trained, layout):
+def test_every_finished_set_is_trained_on_once_a_seed(trained, workspace):
     names = ["real-seed0", "real-seed1", "softmax-seed0", "softmax-seed1"]  # no onehot images
     assert [row["name"] for row in trained] == names
-    assert Store(layout.classifiers).read_json(CLASSIFIERS) == trained
+    assert Store(workspace.classifiers).read_json(CLASSIFIERS) == trained
     digests = {}
     for row in trained:
-        found = Classifier.load(Store(layout.classifiers) / row["name"])
+        found = Classifier.load(Store(workspace.classifiers) / row["name"])
         assert (found.method, found.config.seed) == (row["method"], row["seed"])
         assert found.config.epoch_images == 24  # as many steps with more images
         digests.setdefault(found.method, set()).add(found.training_digest)
-    assert digests["real"] == {read_images([layout.data], "train").digest}
+    assert digests["real"] == {read_images([workspace.data], "train").digest}
     assert digests["softmax"].isdisjoint(digests["real"])
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_with_what_is_missing(stopped, trained, config, layout):
+def test_a_stopped_run_goes_on_with_what_is_missing(stopped, trained, config, workspace):
     assert sorted(stopped) == ["real-seed0", "real-seed1"]
-    assert stopped.items() < written(layout).items()
+    assert stopped.items() < written(workspace).items()
     with pytest.raises(AlreadyFinishedError, match="--overwrite"):
-        train_classifiers(config, layout)
+        train_classifiers(config, workspace)
 
 
 @pytest.mark.slow
-def test_evaluation_agrees_with_its_predictions(evaluation, layout):
-    assert Store(layout.evaluation).read_json(EVALUATION) == evaluation
-    labels = read_images([layout.data], "test").labels
+def test_evaluation_agrees_with_its_predictions(evaluation, workspace):
+    assert Store(workspace.evaluation).read_json(EVALUATION) == evaluation
+    labels = read_images([workspace.data], "test").labels
     for result in evaluation["results"]:
         scores = []
         for seed in range(2):
             name = f"predictions/{result['method']}-seed{seed}.parquet"
-            table = pq.read_table((Store(layout.evaluation)).path(name)).to_pydict()
+            table = pq.read_table((Store(workspace.evaluation)).path(name)).to_pydict()
             assert table["label"] == labels.tolist()
             predicted = np.argmax(table["probabilities"], axis=1)
             scores.append(score(labels, predicted, 2, normal=1))
@@ -146,21 +147,21 @@ def test_evaluation_agrees_with_its_predictions(evaluation, layout):
 
 @pytest.mark.slow
 def test_the_best_on_validation_is_registered_and_loads_back(
-    evaluation, trained, layout, monkeypatch
+    evaluation, trained, workspace, monkeypatch
 ):
     best = max(trained, key=lambda row: (row["val_macro_f2"], -row["val_loss"]))
     assert (evaluation["best"], evaluation["best_classifier"]) == (best["method"], best)
-    images = read_images([layout.data], "test").images
+    images = read_images([workspace.data], "test").images
     model = evaluation["registered_model"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{layout.workdir}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace.workdir}/mlflow.db")
     loaded = mlflow.pyfunc.load_model(f"models:/{model['name']}/{model['version']}")
-    bundle = Classifier.load(Store(layout.classifiers) / best["name"])
+    bundle = Classifier.load(Store(workspace.classifiers) / best["name"])
     np.testing.assert_array_equal(loaded.predict(images), bundle.predict(images))
 
 
 @pytest.mark.slow
-def test_mlflow_has_metrics_of_every_epoch_and_the_confusion_matrices(evaluation, layout):
-    client = MlflowClient(f"sqlite:///{layout.workdir}/mlflow.db")
+def test_mlflow_has_metrics_of_every_epoch_and_the_confusion_matrices(evaluation, workspace):
+    client = MlflowClient(f"sqlite:///{workspace.workdir}/mlflow.db")
     experiment = client.get_experiment_by_name("gemix").experiment_id
     testing, training, failed = client.search_runs([experiment])  # newest first
     assert [run.info.run_name for run in (training, testing)] == ["train-classifier", "evaluate"]
@@ -178,17 +179,17 @@ def test_mlflow_has_metrics_of_every_epoch_and_the_confusion_matrices(evaluation
 
 
 def test_bad_requests_are_refused_before_anything_starts(config, tmp_path):
-    layout = Layout.at(tmp_path)
+    workspace = Workspace.at(tmp_path)
     with pytest.raises(DataError, match="gemix prepare"):
-        train_classifiers(config, layout)
+        train_classifiers(config, workspace)
     with pytest.raises(DataError, match="run gemix train-classifier"):
-        evaluate(config, layout)
-    write_set(layout.data, {"train": 8, "val": 4, "test": 4}, "real")
+        evaluate(config, workspace)
+    write_set(workspace.data, {"train": 8, "val": 4, "test": 4}, "real")
     with pytest.raises(DataError, match="run gemix synthesize first"):
-        train_classifiers(config, layout, methods=["onehot"])
+        train_classifiers(config, workspace, methods=["onehot"])
     wrong = dataclasses.replace(config.classifier, model="resnt50")
     with pytest.raises(ConfigError, match="resnet50"):
-        train_classifiers(dataclasses.replace(config, classifier=wrong), layout)
-    assert not Store(layout.classifiers).list(recursive=True)
-    assert not Store(layout.data).exists("mlflow.db")
-    assert json.loads(Store(layout.data).read_bytes(MANIFEST))["kind"] == "real"
+        train_classifiers(dataclasses.replace(config, classifier=wrong), workspace)
+    assert not Store(workspace.classifiers).list(recursive=True)
+    assert not Store(workspace.data).exists("mlflow.db")
+    assert json.loads(Store(workspace.data).read_bytes(MANIFEST))["kind"] == "real"

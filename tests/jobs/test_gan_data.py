@@ -17,10 +17,13 @@ from gemix.data.sources import open_source
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.data.streaming import StreamingDataset
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
+from gemix.io.workspace import Workspace
+from gemix.steps.executor import WorkerContext
 from gemix.steps.gan_training.data import open_training_data
+from gemix.steps.train_gan import train_gan
 from jobs._runtime.ray_cluster import connect
-from jobs.train_gan import train_gan
+from jobs._runtime.ray_data import map_unordered
+from jobs._runtime.ray_executor import RayExecutor
 
 pytestmark = pytest.mark.slow
 
@@ -29,41 +32,42 @@ TEN_IMAGES_GB = 10 * 16 * 16 / 1e9
 
 
 @pytest.fixture(scope="module")
-def sharded(tiny_config, tmp_path_factory) -> Layout:
+def sharded(tiny_config, tmp_path_factory) -> Workspace:
     """Tiny data in shards of four images."""
     connect()
-    layout = Layout.at(tmp_path_factory.mktemp("work"))
+    workspace = Workspace.at(tmp_path_factory.mktemp("work"))
     four = 4 * tiny_config.data.resolution**2 * len(tiny_config.data.windows) / 1e6
     data = dataclasses.replace(tiny_config.data, shard_mb=four)
-    prepare_here(open_source(data), data, Store(layout.data))
-    assert len(Manifest.load(Store(layout.data)).shards) > 6
-    return layout
+    prepare_here(open_source(data), data, Store(workspace.data))
+    assert len(Manifest.load(Store(workspace.data)).shards) > 6
+    return workspace
 
 
 def with_gan(config: PipelineConfig, **changes) -> PipelineConfig:
     return dataclasses.replace(config, gan=dataclasses.replace(config.gan, **changes))
 
 
-def opened(config: PipelineConfig, layout: Layout, **changes):
+def opened(config: PipelineConfig, workspace: Workspace, **changes):
     gan = with_gan(config, shuffle_gb=TEN_IMAGES_GB, **changes).gan
-    return open_training_data(gan, layout.data, CPU, readers=2, say=True)
+    context = WorkerContext(local_workers=1, memory_bytes=2**32, map_unordered=map_unordered)
+    return open_training_data(gan, workspace.data, CPU, context, readers=2, verbose=True)
 
 
 def test_ray_data_reads_what_memory_holds(sharded, tiny_config):
-    memory = opened(tiny_config, sharded, data="memory")
-    stream = opened(tiny_config, sharded, data="stream")
+    memory = opened(tiny_config, sharded, data_loading="memory")
+    stream = opened(tiny_config, sharded, data_loading="stream")
     for step in (0, 1, 2, 3, 4, 0):
         ours, theirs = (data.real_batch(step, 8, [0, 1, 4, 5]) for data in (memory, stream))
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
     stream.close()
 
 
-def test_the_size_chooses_and_a_setting_overrules_it(sharded, tiny_config, capsys):
+def test_the_size_chooses_and_a_setting_overrules_it(sharded, tiny_config, caplog):
     assert isinstance(opened(tiny_config, sharded), InMemoryDataset)
-    assert "in memory (cpu); gan.data=auto" in capsys.readouterr().out
+    assert "in memory (cpu); gan.data_loading=auto" in caplog.text
     assert isinstance(opened(tiny_config, sharded, data_memory_gb=1e-6), StreamingDataset)
-    assert "streamed, 2.56e-06 GB at a time; gan.data=auto" in capsys.readouterr().out
-    forced = opened(tiny_config, sharded, data="memory", data_memory_gb=1e-6)
+    assert "streamed, 2.56e-06 GB at a time; gan.data_loading=auto" in caplog.text
+    forced = opened(tiny_config, sharded, data_loading="memory", data_memory_gb=1e-6)
     assert isinstance(forced, InMemoryDataset)
 
 
@@ -78,7 +82,7 @@ def damaged(sharded) -> Iterator[str]:
 
 
 def test_a_damaged_shard_is_named_through_ray_data(sharded, tiny_config, damaged):
-    stream = opened(tiny_config, sharded, data="stream")
+    stream = opened(tiny_config, sharded, data_loading="stream")
     with pytest.raises(DataError, match=rf"{damaged}.*gemix prepare --overwrite"):
         for step in range(10):
             stream.real_batch(step, 8, range(8))
@@ -87,7 +91,7 @@ def test_a_damaged_shard_is_named_through_ray_data(sharded, tiny_config, damaged
 
 @pytest.fixture
 def two_workers(tiny_config) -> PipelineConfig:
-    config = with_gan(tiny_config, data="stream", shuffle_gb=TEN_IMAGES_GB)
+    config = with_gan(tiny_config, data_loading="stream", shuffle_gb=TEN_IMAGES_GB)
     return dataclasses.replace(
         config,
         compute=dataclasses.replace(config.compute, workers=2),
@@ -99,15 +103,18 @@ def test_a_damaged_shard_ends_a_training_whose_other_worker_waits_for_it(
     sharded, two_workers, damaged
 ):
     with pytest.raises(DataError, match=rf"{damaged}.*gemix prepare --overwrite"):
-        train_gan(two_workers, sharded, overwrite=True)
+        train_gan(two_workers, sharded, executor=RayExecutor(), overwrite=True)
 
 
 def test_streaming_workers_end_as_if_they_had_gone_on_from_memory(sharded, two_workers):
     """The workers take every processor that Ray has, and still their reading gets through."""
     config = two_workers
-    result, store = train_gan(config, sharded, overwrite=True), Store(sharded.gan)
+    result, store = (
+        train_gan(config, sharded, executor=RayExecutor(), overwrite=True),
+        Store(sharded.gan),
+    )
     # as a kill after step 6 of 8 leaves it
     store.delete("generator.json")
     store.delete("checkpoint-00000008.json")
-    again = train_gan(with_gan(config, data="memory"), sharded)
+    again = train_gan(with_gan(config, data_loading="memory"), sharded, executor=RayExecutor())
     assert again["checksum"] == result["checksum"]

@@ -17,10 +17,10 @@ from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.gan.sampling import sample_images
 from gemix.io.storage import Store
 from gemix.steps.outputs import open_step
+from gemix.steps.synthesize import synthesize
+from gemix.steps.train_gan import train_gan
 from gemix.synthesis.shards import shard_ranges
 from jobs import sample as sample_job
-from jobs.synthesize import synthesize
-from jobs.train_gan import train_gan
 
 pytestmark = pytest.mark.slow
 
@@ -32,13 +32,13 @@ def trained(tiny_config, prepared):
 
 @pytest.fixture(scope="module")
 def synthesized(tiny_config, trained):
-    layout, _ = trained
-    return layout, synthesize(tiny_config, layout)
+    workspace, _ = trained
+    return workspace, synthesize(tiny_config, workspace)
 
 
 def test_training_leaves_a_generator_a_log_and_pictures(trained, tiny_config):
-    layout, result = trained
-    store = Store(layout.gan)
+    workspace, result = trained
+    store = Store(workspace.gan)
     assert load_generator(store).checksum == result["checksum"]
     assert result["kimg"] == 0.064 and result["images_per_s"] > 0
     log = [json.loads(line) for line in store.read_bytes("log.jsonl").decode().splitlines()]
@@ -49,8 +49,8 @@ def test_training_leaves_a_generator_a_log_and_pictures(trained, tiny_config):
 
 
 def test_training_is_logged_to_mlflow(trained, tiny_config):
-    layout, _ = trained
-    client = MlflowClient(f"sqlite:///{layout.workdir}/mlflow.db")
+    workspace, _ = trained
+    client = MlflowClient(f"sqlite:///{workspace.workdir}/mlflow.db")
     experiment = client.get_experiment_by_name(tiny_config.tracking.experiment)
     (run,) = client.search_runs([experiment.experiment_id], "tags.job = 'train-gan'")
     assert run.info.status == "FINISHED"
@@ -60,13 +60,13 @@ def test_training_is_logged_to_mlflow(trained, tiny_config):
 
 
 def test_a_stopped_training_goes_on_and_ends_the_same(trained, tiny_config):
-    layout, result = trained
-    store = Store(layout.gan)
+    workspace, result = trained
+    store = Store(workspace.gan)
     log = store.read_bytes("log.jsonl")
     # as a kill after step 6 of 8 leaves it
     store.delete("generator.json")
     store.delete("checkpoint-00000008.json")
-    again = train_gan(tiny_config, layout)
+    again = train_gan(tiny_config, workspace)
     assert again["checksum"] == result["checksum"]
     steps = [
         [json.loads(line)["step"] for line in text.splitlines()]
@@ -76,13 +76,13 @@ def test_a_stopped_training_goes_on_and_ends_the_same(trained, tiny_config):
 
 
 def test_an_unfinished_training_of_other_settings_is_not_continued(trained, tiny_config):
-    layout, _ = trained
-    store = Store(layout.gan)
+    workspace, _ = trained
+    store = Store(workspace.gan)
     marker = store.read_bytes("generator.json")
     store.delete("generator.json")
     gan = dataclasses.replace(tiny_config.gan, g_lr=0.001)
     with pytest.raises(CheckpointError, match=r"g_lr was 0.004, now 0.001.*--overwrite"):
-        train_gan(dataclasses.replace(tiny_config, gan=gan), layout)
+        train_gan(dataclasses.replace(tiny_config, gan=gan), workspace)
     store.write_bytes("generator.json", marker)
 
 
@@ -97,10 +97,10 @@ def test_overwriting_starts_an_unfinished_step_over(tmp_path, tiny_config):
 
 
 def test_synthetic_rows_say_where_they_come_from(synthesized, trained, tiny_config):
-    layout, manifests = synthesized
-    generator = load_generator(Store(layout.gan))
+    workspace, manifests = synthesized
+    generator = load_generator(Store(workspace.gan))
     assert {m.images() for m in manifests.values()} == {70}
-    url = layout.synthetic("softmax")
+    url = workspace.synthetic("softmax")
     rows = [
         row
         for shard in Manifest.load(Store(url)).shards
@@ -118,18 +118,18 @@ def test_synthetic_rows_say_where_they_come_from(synthesized, trained, tiny_conf
 
 
 def test_real_and_synthetic_sets_read_as_one(synthesized, tiny_config):
-    layout, _ = synthesized
-    real = read_images([layout.data], "train")
-    both = read_images([layout.data, layout.synthetic("onehot")], "train")
+    workspace, _ = synthesized
+    real = read_images([workspace.data], "train")
+    both = read_images([workspace.data, workspace.synthetic("onehot")], "train")
     assert len(both) == len(real) + 70
     assert not set(both.groups[len(real) :]) & set(real.groups)
     with pytest.raises(AlreadyFinishedError):
-        synthesize(tiny_config, layout)
+        synthesize(tiny_config, workspace)
 
 
 def test_a_generator_of_other_classes_is_refused(synthesized, tiny_config):
-    layout, _ = synthesized
-    data = Store(layout.data)
+    workspace, _ = synthesized
+    data = Store(workspace.data)
     manifest = Manifest.load(data)
     try:
         classes = ("a", *manifest.classes[1:])
@@ -138,14 +138,14 @@ def test_a_generator_of_other_classes_is_refused(synthesized, tiny_config):
         }
         dataclasses.replace(manifest, classes=classes, counts=counts).save(data)
         with pytest.raises(CheckpointError, match="train it on this data"):
-            synthesize(tiny_config, layout, overwrite=True)
+            synthesize(tiny_config, workspace, overwrite=True)
     finally:
         manifest.save(data)
 
 
 def test_sample_writes_pictures_and_refuses_what_is_no_label(trained, tmp_path, capsys):
-    layout, _ = trained
-    arguments = ["-w", layout.workdir, "--seeds", "0-2,9", "--out", str(tmp_path)]
+    workspace, _ = trained
+    arguments = ["-w", workspace.workdir, "--seeds", "0-2,9", "--out", str(tmp_path)]
     assert sample_job.COMMAND.main([*arguments, "--label", "0.7,0.2,0.1"]) == 0
     names = Store(tmp_path).list()
     assert {"grid.png", "images.npz", "seed0000000009.png"} <= set(names)

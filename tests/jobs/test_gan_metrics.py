@@ -18,12 +18,12 @@ from gemix.gan.checkpoints.best_snapshot import read_best
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
+from gemix.io.workspace import Workspace
 from gemix.steps.gan_training import metrics as gan_metrics
 from gemix.steps.gan_training.metrics import ImageMetrics, affordable
 from gemix.steps.gan_training.stage import Stage
+from gemix.steps.train_gan import training_spec
 from gemix.tracking import mlflow_run as tracking
-from jobs.train_gan import training_spec
 
 FIGURES = {"kid", "kid_error", "fid", "precision", "recall", "density", "coverage"}
 
@@ -33,7 +33,7 @@ class Killed(BaseException):
 
 
 def train(
-    config: PipelineConfig, data: str, layout: Layout, *, kill_at: int | None = None
+    config: PipelineConfig, data: str, workspace: Workspace, *, kill_at: int | None = None
 ) -> tuple[TrainingState, str]:
     """A training as the job's worker does it, without Ray; returns its state and MLflow run.
 
@@ -44,12 +44,12 @@ def train(
     images = InMemoryDataset(real.images, real.soft_labels, config.gan.seed)
     origin = training_spec(config, Manifest.load(Store(data)))
     with (
-        tracking.start_run(config, layout.workdir, "train-gan") as run,
+        tracking.start_run(config, workspace.workdir, "train-gan") as run,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(gan_metrics, "affordable", lambda takes, spent, budget: budget > 0)
-        stage = Stage(Store(layout.gan), origin, images, Workers(), run)
-        metrics = ImageMetrics(config, layout, images, origin, Workers(), stage.log)
+        stage = Stage(Store(workspace.gan), origin, images, Workers(), run)
+        metrics = ImageMetrics(config, workspace, images, origin, Workers(), stage.log)
         metrics.evaluator.shards = Store(data)
 
         def at_snapshot(state, number):
@@ -63,8 +63,8 @@ def train(
     return state, run.run_id
 
 
-def log_of(layout: Layout) -> dict[int, dict]:
-    lines = Store(layout.gan).read_bytes("log.jsonl").decode().splitlines()
+def log_of(workspace: Workspace) -> dict[int, dict]:
+    lines = Store(workspace.gan).read_bytes("log.jsonl").decode().splitlines()
     rows = [json.loads(line) for line in lines]
     assert len({row["step"] for row in rows}) == len(rows)
     return {row["step"]: row for row in rows}
@@ -79,27 +79,27 @@ def config(tiny_config) -> PipelineConfig:
 
 @pytest.fixture(scope="module")
 def trained(config, prepared, tmp_path_factory):
-    layout = Layout.at(tmp_path_factory.mktemp("metrics"))
-    state, run = train(config, prepared.data, layout)
-    return layout, state, run
+    workspace = Workspace.at(tmp_path_factory.mktemp("metrics"))
+    state, run = train(config, prepared.data, workspace)
+    return workspace, state, run
 
 
 def test_figures_are_in_the_log_and_in_mlflow_with_the_extractor(trained):
-    layout, _, run = trained
-    log = log_of(layout)
+    workspace, _, run = trained
+    log = log_of(workspace)
     assert sorted(log) == list(range(1, 9))
     assert [step for step, row in log.items() if "kid" in row] == [3, 6, 8]
     for step in (3, 6, 8):
         assert log[step].keys() > FIGURES | {"loss_g", "images", "real_images"}
         assert log[step]["extractor"].startswith("timm-random:test_resnet of seed 0 at 64 x 64 (")
-    client = MlflowClient(f"sqlite:///{layout.workdir}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{workspace.workdir}/mlflow.db")
     assert [m.step for m in client.get_metric_history(run, "kid")] == [3, 6, 8]
     assert client.get_run(run).data.tags["extractor"] == log[8]["extractor"]
 
 
 def test_the_best_and_the_summary_are_kept(trained):
-    layout, _, _ = trained
-    store, log = Store(layout.gan), log_of(layout)
+    workspace, _, _ = trained
+    store, log = Store(workspace.gan), log_of(workspace)
     lowest = min((3, 6, 8), key=lambda step: log[step]["kid"])
     best, summary = read_best(store), store.read_json("metrics.json")
     assert best["weights"] == f"best-{lowest:08d}"
@@ -107,44 +107,44 @@ def test_the_best_and_the_summary_are_kept(trained):
     assert summary["headline"] == best["measured"]["figure"] == "kid"
     assert summary["last"]["kid"] == log[8]["kid"]
     assert store.exists("memorization.png")
-    assert len(Store(layout.metrics).list()) == 1
+    assert len(Store(workspace.metrics).list()) == 1
 
 
 def test_metrics_leave_no_trace_in_the_training(trained, config, prepared, tmp_path):
     _, state, _ = trained
     without = dataclasses.replace(config, metrics=MetricsConfig(images=0))
-    layout = Layout.at(tmp_path)
-    plain, _ = train(without, prepared.data, layout)
+    workspace = Workspace.at(tmp_path)
+    plain, _ = train(without, prepared.data, workspace)
     for name, value in state.generator.state_dict().items():
         assert torch.equal(value, plain.generator.state_dict()[name])
-    assert not Store(layout.gan).exists("metrics.json")
-    assert not Store(layout.metrics).list()
+    assert not Store(workspace.gan).exists("metrics.json")
+    assert not Store(workspace.metrics).list()
 
 
 def test_the_log_of_a_killed_training_is_that_of_one_that_was_not(
     trained, config, prepared, tmp_path
 ):
-    layout = Layout.at(tmp_path)
+    workspace = Workspace.at(tmp_path)
     with pytest.raises(Killed):  # after the evaluation of step 6, before its checkpoint
-        train(config, prepared.data, layout, kill_at=6)
-    train(config, prepared.data, layout)
-    ours, whole = log_of(layout), log_of(trained[0])
+        train(config, prepared.data, workspace, kill_at=6)
+    train(config, prepared.data, workspace)
+    ours, whole = log_of(workspace), log_of(trained[0])
     assert ours.keys() == whole.keys()
     for step, row in whole.items():
         figures = {name: row[name] for name in (*FIGURES, "extractor") if name in row}
         assert {name: ours[step][name] for name in figures} == figures
         assert ("kid" in ours[step]) == ("kid" in row)
-    assert read_best(Store(layout.gan)) == read_best(Store(trained[0].gan))
+    assert read_best(Store(workspace.gan)) == read_best(Store(trained[0].gan))
 
 
 def test_what_exceeds_the_budget_is_postponed_and_said_but_not_the_last(
-    config, prepared, tmp_path, capsys
+    config, prepared, tmp_path, caplog
 ):
     metrics = dataclasses.replace(config.metrics, budget=0.0)
-    layout = Layout.at(tmp_path)
-    train(dataclasses.replace(config, metrics=metrics), prepared.data, layout)
-    assert [step for step, row in log_of(layout).items() if "kid" in row] == [8]
-    said = capsys.readouterr().out
+    workspace = Workspace.at(tmp_path)
+    train(dataclasses.replace(config, metrics=metrics), prepared.data, workspace)
+    assert [step for step, row in log_of(workspace).items() if "kid" in row] == [8]
+    said = caplog.text
     assert said.count("are postponed") == 2
     assert "metrics.budget is 0% of" in said
 
@@ -161,13 +161,13 @@ def test_an_extractor_that_cannot_be_had_stops_a_training_before_it_begins(
     config, prepared, tmp_path
 ):
     metrics = dataclasses.replace(config.metrics, extractor="timm-random:nothing")
-    layout = Layout.at(tmp_path)
+    workspace = Workspace.at(tmp_path)
     with pytest.raises(ConfigError, match="timm-random:nothing"):
-        train(dataclasses.replace(config, metrics=metrics), prepared.data, layout)
-    assert not Store(layout.gan).list()
+        train(dataclasses.replace(config, metrics=metrics), prepared.data, workspace)
+    assert not Store(workspace.gan).list()
 
 
 def test_too_few_images_are_told(config, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(gan_metrics, "FEWEST_REAL", 1000)
     with pytest.raises(DataError, match=r"want 1000 or more; set metrics\.images=0"):
-        train(config, prepared.data, Layout.at(tmp_path))
+        train(config, prepared.data, Workspace.at(tmp_path))

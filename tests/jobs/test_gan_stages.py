@@ -19,12 +19,12 @@ from gemix.gan.checkpoints.generator_io import (
     save_imported,
     saved_architecture,
 )
+from gemix.gan.checkpoints.transfer import Weights
 from gemix.gan.data.dataset import InMemoryDataset
-from gemix.gan.training.stages import weights_of
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
 from gemix.steps.gan_training.stage import Stage
-from jobs.train_gan import PRETRAINING, train_gan, training_spec
+from gemix.steps.train_gan import PRETRAINING, train_gan, training_spec
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def public(tiny_config, prepared, tmp_path_factory):
     state = new_state(sizes, tiny_config.gan, torch.device("cpu"))
     names = tuple("abcde")
     origin = dataclasses.replace(origin, architecture=sizes, classes=names)
-    save_imported(store, weights_of(state), origin)
+    save_imported(store, Weights.from_state(state), origin)
     return store
 
 
@@ -153,13 +153,13 @@ def test_a_training_goes_on_from_checkpoints_in_s3(stage_in, tmp_path, bucket):
         assert all(torch.equal(ours[key], value) for key, value in network.state_dict().items())
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(stage_in, tmp_path, capsys):
+def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(stage_in, tmp_path, caplog):
     store = SmallDisk(tmp_path)
     stage = stage_in(store)
     state = stage.run()
     assert state.step == 8  # it went on without
     assert checkpoints(store) == ["checkpoint-00000003"]
-    said = capsys.readouterr().out
+    said = caplog.text
     assert "No space left" in said and "last good one is checkpoint-00000003" in said
     assert stage.newest().step == 3
     with pytest.raises(StoreError, match=r"No space left.*make room.*from checkpoint-00000003$"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,11 +18,11 @@ from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
-from jobs.evaluate import EVALUATION, evaluate
-from jobs.synthesize import synthesize
-from jobs.train_classifier import CLASSIFIERS, train_classifiers
-from jobs.train_gan import PRETRAINING, train_gan
+from gemix.io.workspace import Workspace
+from gemix.steps.evaluate import EVALUATION, evaluate
+from gemix.steps.synthesize import synthesize
+from gemix.steps.train_classifier import CLASSIFIERS, train_classifiers
+from gemix.steps.train_gan import PRETRAINING, train_gan
 
 CLASSES = ("benign", "normal")
 REMEDY = r"gemix check .*data\.allow_overlap=true"
@@ -67,11 +68,11 @@ def config() -> PipelineConfig:
 
 
 @pytest.fixture
-def clean(tmp_path) -> Layout:
-    layout = Layout.at(tmp_path)
+def clean(tmp_path) -> Workspace:
+    workspace = Workspace.at(tmp_path)
     splits = {"train": (images(1), "a"), "val": (images(2), "b"), "test": (images(3), "c")}
-    write_set(layout.data, **splits)
-    return layout
+    write_set(workspace.data, **splits)
+    return workspace
 
 
 def prepared_with(tmp_path, split, pixels, prefix) -> Split:
@@ -84,22 +85,22 @@ def prepared_with(tmp_path, split, pixels, prefix) -> Split:
 @pytest.mark.parametrize("job", [train_gan, train_classifiers])
 @pytest.mark.parametrize("held_out", ["val", "test"])
 def test_training_on_what_is_held_out_is_refused(config, tmp_path, job, held_out):
-    layout = Layout.at(tmp_path)
+    workspace = Workspace.at(tmp_path)
     splits = {"train": (images(1), "a"), "val": (images(2), "b"), "test": (images(3), "c")}
-    write_set(layout.data, **splits | {held_out: (images(4), "a")})
+    write_set(workspace.data, **splits | {held_out: (images(4), "a")})
     with pytest.raises(DataError, match=f"{held_out} split.*share 4 groups.*{REMEDY}"):
-        job(config, layout)
-    assert Store(layout.workdir).list() == []
+        job(config, workspace)
+    assert Store(workspace.workdir).list() == []
 
 
 def test_a_classifier_chosen_by_test_images_is_refused(config, tmp_path):
-    layout = Layout.at(tmp_path)
+    workspace = Workspace.at(tmp_path)
     splits = {"train": (images(1), "a"), "val": (images(2), "b"), "test": (images(2), "c")}
-    write_set(layout.data, **splits)
+    write_set(workspace.data, **splits)
     with pytest.raises(
         DataError, match=rf"the val split.*the test split.*share 8 images.*{REMEDY}"
     ):
-        train_classifiers(config, layout)
+        train_classifiers(config, workspace)
 
 
 def test_a_gan_that_starts_from_one_that_saw_the_test_set_is_refused(config, clean, tmp_path):
@@ -128,24 +129,24 @@ def test_a_test_set_that_the_classifiers_saw_is_refused(config, clean, tmp_path)
 
 
 @pytest.mark.slow
-def test_what_is_allowed_is_told_everywhere(config, tmp_path, capsys):
-    layout = Layout.at(tmp_path)
+def test_what_is_allowed_is_told_everywhere(config, tmp_path, caplog):
+    workspace = Workspace.at(tmp_path)
     test = images(3, 12)
     test[4] = images(1)[2]
-    write_set(layout.data, train=(images(1), "a"), val=(images(2), "a"), test=(test, "a"))
-    write_set(layout.synthetic("softmax"), kind="synthetic", train=(images(5), "synthetic"))
-    train_classifiers(allowing(config), layout)
+    write_set(workspace.data, train=(images(1), "a"), val=(images(2), "a"), test=(test, "a"))
+    write_set(workspace.synthetic("softmax"), kind="synthetic", train=(images(5), "synthetic"))
+    train_classifiers(allowing(config), workspace)
     with pytest.raises(DataError, match=r"share 4 groups .* and 1 images"):
-        evaluate(config, layout)
-    found = evaluate(allowing(config), layout)["overlap"]
-    assert "evaluate: warning: " in capsys.readouterr().out
-    assert Store(layout.evaluation).read_json(EVALUATION)["overlap"] == found
+        evaluate(config, workspace)
+    found = evaluate(allowing(config), workspace)["overlap"]
+    assert ("gemix.evaluate", logging.WARNING) in [r[:2] for r in caplog.record_tuples]
+    assert Store(workspace.evaluation).read_json(EVALUATION)["overlap"] == found
     (shared,) = found["shared"]
     assert (shared["groups"], shared["images"]) == (4, 1)
     assert shared["examples"]["images"] == ["test/4.png"]
     (unknown,) = found["unknown"]
     assert "the generator of the softmax images" in unknown  # nobody knows whose they are
-    client = MlflowClient(f"sqlite:///{layout.workdir}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{workspace.workdir}/mlflow.db")
     experiment = client.get_experiment_by_name("gemix").experiment_id
     tags = [run.data.tags for run in client.search_runs([experiment])]
     assert len(tags) == 2 and all(tag[TAG].startswith("allowed: ") for tag in tags)

@@ -18,7 +18,7 @@ from gemix.data.preprocessing.windows import apply_window
 from gemix.data.shards.manifest import Manifest
 from gemix.io import s3
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
+from gemix.io.workspace import Workspace
 from jobs._runtime import cli
 
 pytestmark = pytest.mark.slow
@@ -38,8 +38,8 @@ def put_scans(store: Store) -> None:
             store.write_bytes(name, file.getvalue())
 
 
-def weights(layout: Layout) -> bytes:
-    return Store(layout.gan).read_bytes("generator.safetensors")
+def weights(workspace: Workspace) -> bytes:
+    return Store(workspace.gan).read_bytes("generator.safetensors")
 
 
 def arguments(work: str, scans: str, overrides) -> list[str]:
@@ -59,7 +59,7 @@ def test_a_bucket_through_faults_gives_what_a_disk_gives(
 ):
     for scans in (tmp_path / "scans", f"{bucket}/scans"):
         put_scans(Store(scans))
-    work, calm = Layout(f"{bucket}/result"), Layout.at(tmp_path / "calm")
+    work, calm = Workspace(f"{bucket}/result"), Workspace.at(tmp_path / "calm")
     assert cli.main(arguments(calm.workdir, f"{tmp_path}/scans", tiny_overrides)) == 0
     with FaultyProxy(s3_server, seed=1).running() as proxy:
         # in a process of its own: Ray takes its environment when it starts

@@ -9,8 +9,9 @@ from gemix.data.prepare import prepare_here
 from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
-from jobs.prepare import COMMAND, prepare
+from gemix.io.workspace import Workspace
+from gemix.steps.prepare import prepare
+from jobs.prepare import COMMAND
 
 SMALL = (
     "data.resolution=32",
@@ -21,50 +22,50 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    config, layout = load("demo", SMALL), Layout.at(tmp_path_factory.mktemp("work"))
-    return config, layout, prepare(config, layout)
+    config, workspace = load("demo", SMALL), Workspace.at(tmp_path_factory.mktemp("work"))
+    return config, workspace, prepare(config, workspace)
 
 
-def files(layout):
-    store = Store(layout.data)
+def files(workspace):
+    store = Store(workspace.data)
     return {name: store.read_bytes(name) for name in store.list(recursive=True)}
 
 
 @pytest.mark.slow
 def test_ray_gives_what_one_process_gives(finished, tmp_path):
-    config, layout, manifest = finished
+    config, workspace, manifest = finished
     here = prepare_here(open_source(config.data), config.data, Store(tmp_path))
-    assert manifest == here == Manifest.load(Store(layout.data))
+    assert manifest == here == Manifest.load(Store(workspace.data))
 
 
 @pytest.mark.slow
 def test_a_finished_result_is_kept_without_overwrite(finished):
-    config, layout, _ = finished
-    before = files(layout)
+    config, workspace, _ = finished
+    before = files(workspace)
     with pytest.raises(AlreadyFinishedError, match=r"data.*--overwrite"):
-        prepare(config, layout)
-    assert files(layout) == before
+        prepare(config, workspace)
+    assert files(workspace) == before
 
 
 @pytest.mark.slow
 def test_a_wrong_path_does_not_cost_the_old_result(finished):
-    _, layout, _ = finished
-    before = files(layout)
+    _, workspace, _ = finished
+    before = files(workspace)
     wrong = load("demo", [*SMALL, "data.source=folder", "data.path=no/such/folder"])
     with pytest.raises(DataError, match="no such folder"):
-        prepare(wrong, layout, overwrite=True)
-    assert files(layout) == before
+        prepare(wrong, workspace, overwrite=True)
+    assert files(workspace) == before
 
 
 @pytest.mark.slow
 def test_overwrite_replaces_the_result_and_the_run_is_logged(finished):
-    _, layout, old = finished
+    _, workspace, old = finished
     other = load("demo", [*SMALL, "data.phantom.seed=9"])
-    new = prepare(other, layout, overwrite=True)
+    new = prepare(other, workspace, overwrite=True)
     assert new.digest != old.digest
-    assert Manifest.load(Store(layout.data)) == new
+    assert Manifest.load(Store(workspace.data)) == new
 
-    client = MlflowClient(f"sqlite:///{layout.workdir}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{workspace.workdir}/mlflow.db")
     experiment = client.get_experiment_by_name(other.tracking.experiment)
     runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
     assert runs[0].info.status == "FINISHED"

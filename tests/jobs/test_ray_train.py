@@ -16,8 +16,8 @@ from ray.train import TrainingFailedError
 
 from gemix.config import ComputeConfig
 from gemix.core.errors import DataError
-from jobs._runtime.ray_cluster import connect
-from jobs._runtime.ray_train import fit
+from gemix.steps.executor import WorkerContext
+from jobs._runtime.ray_executor import RayExecutor
 
 pytestmark = pytest.mark.slow
 
@@ -31,23 +31,22 @@ def run(folder: Path, fail: Callable[[int, int], None], workers: int, reports: i
         fail: called with the rank and how many starts of it came before.
         reports: to Ray before. The second waits until Ray has seen the first, so all have started.
     """
-    connect()
     starts = folder / "starts"
 
-    def worker(settings: dict) -> None:
+    def worker(settings: dict, context: WorkerContext) -> None:
         rank = dist.get_rank() if dist.is_initialized() else 0
         before = starts.read_text().split().count(str(rank)) if starts.exists() else 0
         with starts.open("a") as file:
             file.write(f"{rank}\n")
-        for _ in range(reports):
+        for _ in range(reports if dist.is_initialized() else 0):
             ray.train.report({})
         fail(rank, before)
         if dist.is_initialized():
             dist.all_reduce(torch.ones(1))
 
-    compute = ComputeConfig(workers=workers, cpus_per_worker=1, max_failures=2)
+    compute = ComputeConfig(workers=workers, cpus_per_worker=1, gpus_per_worker=0, max_failures=2)
     try:
-        fit("test", worker, {}, compute, {"CPU": 1.0}, str(folder / "ray"))
+        RayExecutor().train("test", worker, {}, compute, str(folder / "ray"))
     finally:
         (folder / "seen").write_text(" ".join(sorted(starts.read_text().split())))
 

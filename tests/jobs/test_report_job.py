@@ -11,14 +11,15 @@ from gemix.core.errors import AlreadyFinishedError, DataError
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
-from jobs.report import COMMAND, build_report
+from gemix.io.workspace import Workspace
+from gemix.steps.report import build_report
+from jobs.report import COMMAND
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> Layout:
+def prepared(tmp_path: Path) -> Workspace:
     """A work directory in which prepare alone has run."""
-    layout = Layout.at(tmp_path / "run")
+    workspace = Workspace.at(tmp_path / "run")
     rng = np.random.default_rng(0)
     labels = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
     columns = to_columns(
@@ -28,15 +29,15 @@ def prepared(tmp_path: Path) -> Layout:
         patients=["a", "b", "c", "d"],
         sources=["a.png", "b.png", "c.png", "d.png"],
     )
-    store = Store(layout.data)
+    store = Store(workspace.data)
     shard = write_shard(store, "train-00000.parquet", columns, "train")
     Manifest.of([shard], kind="real", classes=("normal", "cancer"), resolution=16, channels=1).save(
         store
     )
-    return layout
+    return workspace
 
 
-def test_the_page_is_written_logged_and_not_overwritten(prepared: Layout):
+def test_the_page_is_written_logged_and_not_overwritten(prepared: Workspace):
     config = PipelineConfig()
     url = build_report(config, prepared)
     page = Path(url).read_text(encoding="utf-8")

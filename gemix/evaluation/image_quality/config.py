@@ -4,40 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from typing import Annotated
 
-from gemix.core.config_schema import Config, ConfigIssue, Count, Fraction, Positive
+from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range
+from gemix.evaluation.image_quality.features.registry import EXTRACTORS
 
-KINDS = ("timm", "timm-random", "torchscript", "onnx", "bundle")
 FEWEST = 50  # fewer images than that make no neighbourhoods and no error of a KID
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricsConfig(Config):
-    """What a training's images are measured with, on how many, and how often.
+    """How the images of a GAN training are measured, on how many, and how often."""
 
-    `images` are generated for each evaluation and held against at most `real_images` of the
-    training set; 0 switches the metrics off. `extractor` is ``<kind>:<what>``: a pretrained timm
-    model (``timm:inception_v3``), the same with seeded untrained weights (``timm-random:``), a
-    TorchScript or ONNX file, or a directory with a classifier of gemix (``bundle:``). A training
-    evaluates at each `every`-th of its snapshots, unless that would take more than the share
-    `budget` of its time so far; the last evaluation always runs. With `use_best` the generator
-    that a training leaves is that of the best evaluated snapshot in place of the last.
-    """
-
-    images: Count = 5000
-    real_images: Positive = 50_000
-    extractor: str = "timm-random:resnet18d"
-    every: Positive = 1
-    budget: Fraction = 0.05
-    use_best: bool = False
+    images: Annotated[
+        int, Range(0, 10_000_000), "Images generated for each evaluation; 0: no metrics."
+    ] = 5000
+    real_images: Annotated[
+        int, Range(1, 10_000_000), "Most images of the training set to compare with."
+    ] = 50_000
+    extractor: Annotated[
+        str,
+        "Features: timm:<model>, timm-random:<model> (untrained), torchscript:<file>, onnx:<file>, "
+        "bundle:<folder>.",
+    ] = "timm-random:resnet18d"
+    every: Annotated[int, Range(1, 1_000_000), "Evaluate every n-th snapshot, and the last."] = 1
+    budget: Annotated[
+        Fraction, "Largest share of the training time for evaluations; the last always runs."
+    ] = 0.05
+    use_best: Annotated[
+        bool, "Whether to keep the generator of the best evaluated snapshot instead of the last."
+    ] = False
 
     def validate(self) -> list[ConfigIssue]:
-        """An extractor of a known kind; enough images; no choice of the best without a measure."""
+        """Require a known kind of extractor, enough images, and a metric where the best is kept."""
         kind, _, what = self.extractor.partition(":")
         problems = []
-        if kind not in KINDS or not what:
-            nearest = difflib.get_close_matches(kind, KINDS, n=1)
-            allowed = "one of " + ", ".join(f"{known}:<what>" for known in KINDS)
+        if kind not in EXTRACTORS or not what:
+            nearest = difflib.get_close_matches(kind, EXTRACTORS, n=1)
+            allowed = "one of " + ", ".join(f"{known}:<what>" for known in EXTRACTORS)
             problems.append(
                 ConfigIssue("extractor", self.extractor, allowed, nearest[0] if nearest else None)
             )

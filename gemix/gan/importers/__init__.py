@@ -1,1 +1,1 @@
-"""Public networks, read without running code from their files."""
+"""Read the networks of other projects without executing their files."""

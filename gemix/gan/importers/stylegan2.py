@@ -1,7 +1,7 @@
-"""Networks from state dictionaries and pickles of the public StyleGAN2-ADA.
+"""Convert state dictionaries and pickles of the public StyleGAN2-ADA to networks of gemix.
 
-Parameters have the names of the public networks. What leaves no trace in their shapes (activations,
-filters, bounds) is read off the layers' attributes; what these networks cannot do is refused.
+Parameters keep the names of the public networks. Activations, filters and clamps, which do not show
+in shapes, are read from the layers' attributes; networks that gemix cannot compute are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import MAPPING_LR_MULTIPLIER, Generator
 
 MAX_RESOLUTION = 2**13  # eight times what the public networks make
-WHOLE_BATCH = 2**16  # a minibatch-stddev group larger than any batch
+WHOLE_BATCH = 2**16  # group size of the minibatch standard deviation, larger than any batch
 LINEAR_LAYERS = ("affine", "embed", "out", "skip")
 
 
@@ -34,15 +34,15 @@ def architecture_of(
     mbstd_group_size: int = 4,
     conv_clamp: float | None = None,
 ) -> Architecture:
-    """Reads the architecture off the shapes of the weights.
+    """Infer the architecture from the shapes of the weights.
 
     Args:
         g_state: generator weights (``mapping.*``, ``synthesis.*``).
-        d_state: discriminator weights, where there are any.
-        mbstd_group_size, conv_clamp: leave no trace in the weights.
+        d_state: discriminator weights, or None.
+        mbstd_group_size, conv_clamp: settings that do not show in the weights.
 
     Raises:
-        CheckpointError: if these are no weights of a skip generator, or the channels do not follow
+        CheckpointError: for weights of anything but a skip generator, or channels other than
             ``min(channel_base / resolution, channel_max)``.
     """
     if "synthesis.b4.const" not in g_state:
@@ -90,10 +90,10 @@ def architecture_of(
 def load_networks(
     g_state: Mapping[str, Tensor], d_state: Mapping[str, Tensor], *, mbstd_group_size: int = 4
 ) -> tuple[Generator, Discriminator]:
-    """Networks that hold exactly these weights.
+    """Return networks with exactly these weights.
 
     Raises:
-        CheckpointError: naming the weights that are missing, left over or of another shape.
+        CheckpointError: naming the weights that are missing, unexpected or of another shape.
     """
     architecture = architecture_of(g_state, d_state, mbstd_group_size=mbstd_group_size)
     generator, discriminator = Generator(architecture), Discriminator(architecture)
@@ -108,7 +108,7 @@ def import_networks(modules: Mapping[str, PickledModule]) -> tuple[Architecture,
     """Return the architecture and weights of the networks that `read_network_pickle` found.
 
     Raises:
-        CheckpointError: without G_ema, or for networks that gemix has no equal of.
+        CheckpointError: without G_ema, or for networks that gemix cannot compute.
     """
     if "G_ema" not in modules:
         raise CheckpointError("no generator G_ema in the file")
@@ -132,7 +132,7 @@ def import_networks(modules: Mapping[str, PickledModule]) -> tuple[Architecture,
 
 
 def _check_layers(network: str, module: PickledModule) -> None:
-    """Refuses layers that compute something else than ours do."""
+    """Refuse layers that compute something else than those of gemix."""
     is_generator = network != "D"
     if is_generator and "input" in getattr(module.children.get("synthesis"), "children", {}):
         raise CheckpointError(f"{network} is a StyleGAN3 network; only StyleGAN2 can be imported")
@@ -160,8 +160,8 @@ def _check_layers(network: str, module: PickledModule) -> None:
 
 
 def _rescaled(module: PickledModule) -> dict[str, Tensor]:
-    """The weights, with those of a mapping that learns at another rate than ours scaled so that
-    ours computes the same.
+    """Return the weights; scale those of a mapping with another learning rate multiplier, so that
+    the mapping of gemix computes the same.
     """
     state = module.state_dict()
     for path, layer in module.walk():
@@ -175,19 +175,19 @@ def _rescaled(module: PickledModule) -> dict[str, Tensor]:
 
 
 def _conv_clamp(modules: Mapping[str, PickledModule]) -> float | None:
-    """The one bound of all convolution layers."""
-    bounds = {
+    """Return the one clamp of all convolution layers."""
+    clamps = {
         layer.settings["conv_clamp"]
         for module in modules.values()
         for path, layer in module.walk()
         if "conv_clamp" in layer.settings and not path.endswith("skip")
     }
-    bound = next(iter(bounds), None)
-    if len(bounds) > 1 or not (bound is None or _is_positive(bound)):
+    clamp = next(iter(clamps), None)
+    if len(clamps) > 1 or not (clamp is None or _is_positive(clamp)):
         raise CheckpointError(
-            f"layers with conv_clamp {reprlib.repr(bounds)}; gemix has one bound for all layers"
+            f"layers with conv_clamp {reprlib.repr(clamps)}; gemix has one clamp for all layers"
         )
-    return bound
+    return clamp
 
 
 def _is_positive(value: Scalar) -> bool:
@@ -195,7 +195,7 @@ def _is_positive(value: Scalar) -> bool:
 
 
 def _group_size(discriminator: PickledModule | None) -> int:
-    """That of the minibatch standard deviation."""
+    """Return the group size of the minibatch standard deviation."""
     layers = dict(discriminator.walk()) if discriminator else {}
     if "b4.mbstd" not in layers:
         return Architecture.mbstd_group_size

@@ -1,8 +1,9 @@
-"""What a GAN training tells while it runs: lines, log.jsonl, MLflow metrics, sample grids."""
+"""The log of a GAN training: terminal lines, log.jsonl, MLflow metrics, sample grids."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from gemix.core.png import encode_png, tile
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.config import SamplingConfig
 from gemix.gan.sampling import label_path, sample_images
-from gemix.gan.training.divergence import eased
+from gemix.gan.training.divergence import describe_fallback
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run
@@ -26,56 +27,66 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class TrainingLog:
-    """Kept by rank 0 for a stage of a training; the unconditional one has metrics of its own name.
+    """Logs one stage on rank 0; metrics of the unconditional stage begin with ``pretrain_``.
 
     Args:
-        store: where ``log.jsonl``, ``samples/*.png``, ``label_path.png`` and ``training.json`` go.
+        store: the directory for ``log.jsonl``, ``samples/*.png``, ``label_path.png`` and
+            ``training.json``.
     """
 
-    def __init__(self, store: Store, origin: TrainingSpec, run: Run):
-        self.store, self.origin, self.run = store, origin, run
-        self.total = origin.config.steps
+    def __init__(self, store: Store, spec: TrainingSpec, run: Run):
+        self.store, self.spec, self.run = store, spec, run
+        self.total = spec.config.steps
         self.every = max(1, self.total // LOG_POINTS)
         self.latest: dict[str, Tensor] = {}
         self.records: list[str] = []
-        self.said = self.began = time.monotonic()
+        self.last_line = self.began = time.monotonic()
         self.first_step = self.skipped = self.fallback_level = 0
-        self.name, self.prefix = ("train-gan", "") if origin.classes else ("pretrain", "pretrain_")
+        name, self.prefix = ("train-gan", "") if spec.classes else ("pretrain", "pretrain_")
+        self.logger = logging.getLogger(f"gemix.{name}")
 
     def start(self, state: TrainingState) -> None:
-        """Takes up the log of an earlier part of the training, if there is one."""
+        """Continue the log of an earlier part of the training, if there is one."""
         if state.step and self.store.exists("log.jsonl"):
             old = self.store.read_bytes("log.jsonl").decode().splitlines()
             self.records = [line for line in old if json.loads(line)["step"] <= state.step]
-            print(f"{self.name}: goes on at {self._kimg(state):.2f} kimg", flush=True)
-        print(f"{self.name}: {self.origin.config.summary}", flush=True)
-        self.run.set_tags({"objective": self.origin.config.objective})
+            self.logger.info("resumes at %.2f kimg", self._kimg(state))
+        self.logger.info("%s", self.spec.config.summary)
+        for change in state.setting_changes:
+            self.logger.warning(
+                "gan.%s was %s up to step %d, now %s",
+                change["setting"],
+                change["old"],
+                change["step"],
+                change["new"],
+            )
+        self.run.set_tags({"objective": self.spec.config.objective})
         self.first_step, self.began = state.step, time.monotonic()
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
 
     def back_to(self, state: TrainingState, reason: str) -> None:
-        """Takes up the log where training goes on after it went wrong."""
-        print(f"{self.name}: {reason}; back to {self._kimg(state):.2f} kimg", flush=True)
+        """Drop the records after the step that training returns to."""
+        self.logger.warning("%s; back to %.2f kimg", reason, self._kimg(state))
         self.records = [line for line in self.records if json.loads(line)["step"] <= state.step]
         self.first_step, self.began = state.step, time.monotonic()
         self.latest.clear()
 
-    def _tell_of_trouble(self, state: TrainingState) -> None:
+    def _warn_of_failures(self, state: TrainingState) -> None:
         if state.skipped_updates > self.skipped:
-            print(
-                f"{self.name}: by step {state.step}: gradients were not finite, so "
-                f"{state.skipped_updates - self.skipped} updates were skipped, "
-                f"{state.skipped_updates} in all",
-                flush=True,
+            self.logger.warning(
+                "by step %d: gradients were not finite, so %d updates were skipped, %d in all",
+                state.step,
+                state.skipped_updates - self.skipped,
+                state.skipped_updates,
             )
         if state.fallback_level > self.fallback_level:
-            print(f"{self.name}: eased: {eased(state, self.origin.config)}", flush=True)
+            self.logger.warning("fallback: %s", describe_fallback(state, self.spec.config))
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
 
     def step(self, state: TrainingState, values: dict[str, Tensor]) -> None:
-        """Takes a step's losses; every so many steps they are logged."""
+        """Record the losses of a step; log them at every n-th."""
         self.latest |= values
-        self._tell_of_trouble(state)
+        self._warn_of_failures(state)
         if state.step % self.every and state.step != self.total:
             return
         record = {
@@ -87,20 +98,22 @@ class TrainingLog:
         }
         values = {name: float(value) for name, value in self.latest.items()}
         record |= {name: value for name, value in values.items() if math.isfinite(value)}
-        self.records.append(json.dumps(record | {"objective": self.origin.config.objective}))
-        self._log({k: v for k, v in record.items() if k != "step"}, state)
-        if time.monotonic() - self.said >= SECONDS_BETWEEN_LINES or state.step == self.total:
-            self.said = time.monotonic()
-            left = (self.total - state.step) * self.origin.config.batch / record["images_per_s"]
-            print(
-                f"{self.name}: {record['kimg']:.2f} of {self.origin.config.kimg:g} kimg, "
-                f"{record['images_per_s']:.1f} images/s, p {state.augment_p:.3f}, "
-                f"{left:.0f} s left",
-                flush=True,
+        self.records.append(json.dumps(record | {"objective": self.spec.config.objective}))
+        self._log_metrics({k: v for k, v in record.items() if k != "step"}, state)
+        if time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES or state.step == self.total:
+            self.last_line = time.monotonic()
+            left = (self.total - state.step) * self.spec.config.batch / record["images_per_s"]
+            self.logger.info(
+                "%.2f of %g kimg, %.1f images/s, p %.3f, %.0f s left",
+                record["kimg"],
+                self.spec.config.kimg,
+                record["images_per_s"],
+                state.augment_p,
+                left,
             )
 
     def add(self, state: TrainingState, values: Mapping[str, float | str]) -> None:
-        """Adds figures to the line of this step, which may have one or not; text is a tag."""
+        """Add values to the record of this step; text becomes a tag of the MLflow run."""
         record = {"step": state.step, "kimg": self._kimg(state)}
         if self.records and json.loads(self.records[-1])["step"] == state.step:
             record = json.loads(self.records.pop())
@@ -108,31 +121,31 @@ class TrainingLog:
         texts = {name: value for name, value in values.items() if isinstance(value, str)}
         self.run.set_tags(texts)
         numbers = {name: value for name, value in values.items() if name not in texts}
-        self._log(numbers, state)
+        self._log_metrics(numbers, state)
 
-    def _log(self, numbers: Mapping[str, float], state: TrainingState) -> None:
+    def _log_metrics(self, numbers: Mapping[str, float], state: TrainingState) -> None:
         named = {f"{self.prefix}{name}": value for name, value in numbers.items()}
         self.run.log_metrics(named, step=state.step)
 
     def snapshot(self, state: TrainingState) -> None:
-        """Writes the log and a grid of samples, one row a class."""
+        """Write the log and a grid of samples, one row a class."""
         self.store.write_bytes("log.jsonl", ("\n".join(self.records) + "\n").encode())
-        classes = len(self.origin.classes)
+        classes = len(self.spec.classes)
         rows = max(1, classes)
         labels = np.repeat(np.eye(rows, classes, dtype=np.float32), GRID_COLUMNS, axis=0)
-        # the same seeds in every row: what differs between the rows is the class alone
+        # the same seeds in every row, so that rows differ by the class alone
         grid = tile(self._images(state, list(range(GRID_COLUMNS)) * rows, labels), GRID_COLUMNS)
         self._picture(f"samples/{state.step:08d}.png", grid)
 
     def finish(self, state: TrainingState) -> None:
-        """Writes the last grid, the strips along the soft-label path, and the totals."""
+        """Write the last grid, the strips along the soft-label path, and the totals."""
         self.snapshot(state)
-        if self.origin.classes:
-            path = label_path(len(self.origin.classes), PATH_STEPS)
+        if self.spec.classes:
+            path = label_path(len(self.spec.classes), PATH_STEPS)
             seeds = np.repeat(np.arange(len(path)), PATH_STEPS).tolist()
             strips = tile(self._images(state, seeds, path.reshape(-1, path.shape[-1])), PATH_STEPS)
             self._picture("label_path.png", strips)
-        # a process that found the training complete has no speed of its own to tell
+        # a process that found the training complete has no speed of its own
         if state.step > self.first_step or not self.store.exists("training.json"):
             totals = {"kimg": self._kimg(state), "images_per_s": self._images_per_s(state)}
             self.store.write_json("training.json", totals)
@@ -147,8 +160,8 @@ class TrainingLog:
         return sample_images(state.generator_ema, seeds, labels, config, device)
 
     def _kimg(self, state: TrainingState) -> float:
-        return self.origin.config.kimg_at(state.step)
+        return self.spec.config.kimg_at(state.step)
 
     def _images_per_s(self, state: TrainingState) -> float:
         steps = state.step - self.first_step
-        return steps * self.origin.config.batch / max(time.monotonic() - self.began, 1e-9)
+        return steps * self.spec.config.batch / max(time.monotonic() - self.began, 1e-9)

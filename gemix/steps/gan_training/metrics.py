@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
 from gemix.config import PipelineConfig
 from gemix.core.distributed import Workers
-from gemix.core.errors import DataError, StoreError
+from gemix.core.errors import DataError, StoreAccessError, StoreError
 from gemix.evaluation.image_quality.measure import ImageQuality
 from gemix.gan.checkpoints.best_snapshot import read_best, save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
-from gemix.io.workspace import Layout
+from gemix.io.workspace import Workspace
 from gemix.steps.gan_training.evaluator import Evaluator
 from gemix.steps.gan_training.log import TrainingLog
+
+log = logging.getLogger("gemix.train-gan")
 
 FEWEST_REAL = 20
 METRICS, VIEW = "metrics.json", "memorization.png"
 
 
 class ImageMetrics:
-    """Kept by every worker; each method is called by all of them at the same steps.
+    """Evaluates the generator during a training; every worker calls each method at the same steps.
 
-    A later part of a resumed training has a time budget of its own.
+    The time budget starts anew when a training resumes.
 
     Args:
-        data: what is trained on.
-        log: of rank 0, None elsewhere.
+        data: the training images.
+        log: the training log on rank 0, None elsewhere.
 
     Raises:
         ConfigError: if the extractor cannot be had.
@@ -39,17 +42,17 @@ class ImageMetrics:
     def __init__(
         self,
         config: PipelineConfig,
-        layout: Layout,
+        workspace: Workspace,
         data: TrainingDataset,
-        origin: TrainingSpec,
+        spec: TrainingSpec,
         workers: Workers,
         log: TrainingLog | None,
     ):
-        self.config, self.origin, self.workers, self.log = config.metrics, origin, workers, log
+        self.config, self.spec, self.workers, self.log = config.metrics, spec, workers, log
         self.evaluator = Evaluator(
-            config.metrics, Store(layout.data), Store(layout.metrics), data, workers
+            config.metrics, Store(workspace.data), Store(workspace.metrics), data, workers
         )
-        self.device, self.store = data.device, Store(layout.gan)
+        self.device, self.store = data.device, Store(workspace.gan)
         self.began, self.spent = time.monotonic(), 0.0
         self.takes: float | None = None
         self.postponed = False
@@ -57,9 +60,9 @@ class ImageMetrics:
             self._open(len(data))
 
     def at_snapshot(self, state: TrainingState, number: int) -> None:
-        """Evaluates the `number`-th snapshot if it is due and fits the budget."""
+        """Evaluate the `number`-th snapshot if it is due and fits the budget."""
         due = self.postponed or number % self.config.every == 0
-        if not self.config.images or not due or state.step >= self.origin.config.steps:
+        if not self.config.images or not due or state.step >= self.spec.config.steps:
             return  # the last snapshot is evaluated at the end
         started = time.monotonic()
         training = started - self.began - self.spent
@@ -72,14 +75,16 @@ class ImageMetrics:
             features = self.evaluator.sample_features(state.generator_ema)
             figures = self.evaluator.figures(features)
             self.takes = time.monotonic() - began
-            self._tell(state, figures)
+            self._log(state, figures)
         elif self.log:
-            print(
-                f"train-gan: image metrics at {self._kimg(state):.2f} kimg are postponed: "
-                f"{self.spent:.1f} s are spent, this evaluation and the last take about "
-                f"{self.takes:.1f} s each, and metrics.budget is {self.config.budget:.0%} of "
-                f"{training:.0f} s so far",
-                flush=True,
+            log.info(
+                "image metrics at %.2f kimg are postponed: %.1f s are spent, this evaluation and "
+                "the last take about %.1f s each, and metrics.budget is %.0f%% of %.0f s so far",
+                self._kimg(state),
+                self.spent,
+                self.takes,
+                100 * self.config.budget,
+                training,
             )
         self.spent += time.monotonic() - started
 
@@ -97,7 +102,7 @@ class ImageMetrics:
         training = started - self.began - self.spent
         features = self.evaluator.sample_features(state.generator_ema)
         figures = self.evaluator.figures(features)
-        self._tell(state, figures)
+        self._log(state, figures)
         view = self.evaluator.memorization(state.generator_ema, features)
         if figures is None or view is None:
             return
@@ -113,13 +118,10 @@ class ImageMetrics:
         self.store.write_json(METRICS, summary)
         self.log.run.log_bytes(view.png, VIEW)
         self.spent += time.monotonic() - started
-        print(
-            f"train-gan: image metrics took {self.spent:.1f} s beside {training:.0f} s of training",
-            flush=True,
-        )
+        log.info("image metrics took %.1f s beside %.0f s of training", self.spent, training)
 
     def _open(self, images: int) -> None:
-        """Finds out before the training, not at its first snapshot, what cannot be measured."""
+        """Fail before the training, not at its first snapshot, if nothing can be measured."""
         if images < FEWEST_REAL:
             raise DataError(
                 f"{images} training images: image metrics want {FEWEST_REAL} or more; set "
@@ -127,30 +129,30 @@ class ImageMetrics:
             )
         extractor = self.evaluator.extractor
         if self.log:
-            print(f"train-gan: image metrics by {extractor.identity}", flush=True)
+            log.info("image metrics by %s", extractor.identity)
         self.spent = time.monotonic() - self.began
 
-    def _tell(self, state: TrainingState, figures: ImageQuality | None) -> None:
-        """On rank 0: logs the figures, and keeps the generator if it is the best."""
+    def _log(self, state: TrainingState, figures: ImageQuality | None) -> None:
+        """Log the metrics on rank 0, and save the generator if it is the best."""
         if figures is None:
             return
         values = figures.to_json()
         measured = {key: values[key] for key in ("images", "real_images", "extractor")}
         measured["figure"] = figures.headline
         try:
-            best = save_if_best(self.store, state, self.origin, figures.score, measured)
+            best = save_if_best(self.store, state, self.spec, figures.score, measured)
             note = "; the best so far" if best else ""
-        except (OSError, StoreError) as error:
+        except (OSError, StoreError, StoreAccessError) as error:
             note = (
                 f"; whether it is the best cannot be kept ({error}): make room in {self.store.url}"
             )
         self.log.add(state, values)
-        print(f"train-gan: {self._kimg(state):.2f} kimg: {figures}{note}", flush=True)
+        log.info("%.2f kimg: %s%s", self._kimg(state), figures, note)
 
     def _kimg(self, state: TrainingState) -> float:
-        return self.origin.config.kimg_at(state.step)
+        return self.spec.config.kimg_at(state.step)
 
 
 def affordable(takes: float, spent: float, budget: float) -> bool:
-    """Whether an evaluation leaves enough of the budget for the one at the end; all in seconds."""
+    """Return whether an evaluation leaves enough time for the one at the end; all in seconds."""
     return spent + 2 * takes <= budget

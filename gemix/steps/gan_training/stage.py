@@ -1,4 +1,4 @@
-"""One stage of a GAN training on one worker: the library's loop between checkpoints."""
+"""One stage of a GAN training on one worker: the training loop with its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,122 +6,146 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from gemix.core.distributed import Workers
-from gemix.core.errors import StoreError
+from gemix.core.errors import StoreAccessError, StoreError
+from gemix.core.stop import Stopped
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.training.loop import train
 from gemix.gan.training.stages import FirstWeights, resume_or_start
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
+from gemix.steps.executor import Polling, poll_signals
 from gemix.steps.gan_training.log import TrainingLog
 from gemix.tracking.mlflow_run import Run
 
+_STEPS_BETWEEN_POLLS = 8  # of several workers, which communicate to stop after the same step
+
 
 class Stage:
-    """A training from its newest checkpoint, or its beginning, to its end.
+    """Trains from the newest checkpoint, or from the start, to the end.
 
     Args:
-        store: of its checkpoints and its log.
-        first_weights: what it starts from, if not from new weights.
-        run: where rank 0 logs to.
+        store: the directory of its checkpoints and its log.
+        run: the MLflow run that rank 0 logs to.
+        first_weights: the weights to start from; by default new ones.
+        polling: tells whether to stop.
 
     Attributes:
-        log: of rank 0, None elsewhere.
+        log: the training log on rank 0, None elsewhere.
     """
 
     def __init__(
         self,
         store: Store,
-        origin: TrainingSpec,
+        spec: TrainingSpec,
         data: TrainingDataset,
         workers: Workers,
         run: Run,
         first_weights: FirstWeights = None,
+        polling: Polling = poll_signals,
     ):
-        self.store, self.origin, self.data, self.workers = store, origin, data, workers
-        self.first_weights = first_weights
-        self.log = TrainingLog(store, origin, run) if workers.rank == 0 else None
-        config = origin.config
-        self.due = False  # whether a snapshot is
+        self.store, self.spec, self.data, self.workers = store, spec, data, workers
+        self.first_weights, self.polling = first_weights, polling
+        self.log = TrainingLog(store, spec, run) if workers.rank == 0 else None
+        config = spec.config
+        self.due = False  # whether a snapshot is waiting to be taken
         self.snapshot_steps = max(1, round(config.snapshot_kimg * 1000 / config.batch))
 
     def run(
         self, at_snapshot: Callable[[TrainingState, int], None] = lambda state, number: None
     ) -> TrainingState:
-        """Trains to the end.
+        """Train to the end, or until a stop is requested; then save a checkpoint.
 
         Args:
             at_snapshot: called on every worker before a checkpoint is written, with the state and
                 the number of the snapshot.
+
+        Raises:
+            Stopped: on every worker after the same step, if a stop is requested.
         """
 
         def on_step(state, values):
             if self.log:
                 self.log.step(state, values)
             self.due |= state.step % self.snapshot_steps == 0
-            # in trouble it waits for a good step: training would go back to it
+            # a snapshot waits while steps fail: training would return to it
             if self.due and not state.failing_steps:
                 self.due = False
                 at_snapshot(state, state.step // self.snapshot_steps)
                 self.save(state)
+            if self._agree_to_stop(state, should_stop):
+                if not state.failing_steps:
+                    self.save(state)
+                if self.log:
+                    self.log.logger.info("stopped after step %d of %d", state.step, self.log.total)
+                raise Stopped()
 
         state = self.newest()
         if self.log:
             self.log.start(state)
-        return train(
-            state,
-            self.data,
-            self.origin.config,
-            workers=self.workers,
-            on_step=on_step,
-            last_good=self.go_back,
-        )
+        with self.polling() as should_stop:
+            return train(
+                state,
+                self.data,
+                self.spec.config,
+                workers=self.workers,
+                on_step=on_step,
+                last_good=self.go_back,
+            )
+
+    def _agree_to_stop(self, state: TrainingState, should_stop: Callable[[], bool]) -> bool:
+        """Return on all workers whether rank 0 is to stop."""
+        if self.workers.size > 1 and state.step % _STEPS_BETWEEN_POLLS:
+            return False
+        return self.workers.broadcast_bool(should_stop(), self.data.device)
 
     def finish(self, state: TrainingState) -> None:
-        """Leaves the last checkpoint, log and samples."""
+        """Write the last checkpoint, log and samples."""
         if self.log:
             with wrap_disk_full(self.store):
                 self.log.finish(state)
-                save_checkpoint(self.store, state, self.origin)
+                save_checkpoint(self.store, state, self.spec)
 
     def newest(self) -> TrainingState:
-        """The state of the newest checkpoint, or the first one."""
-        return resume_or_start(self.store, self.origin, self.data.device, self.first_weights)
+        """Return the state of the newest checkpoint, or a new one."""
+        return resume_or_start(self.store, self.spec, self.data.device, self.first_weights)
 
     def go_back(self) -> TrainingState:
-        """The state to take up again after steps kept failing."""
+        """Return the state to resume from after steps kept failing."""
         state, self.due = self.newest(), False
         if self.log:
             self.log.back_to(state, "the gradients of too many steps were not finite")
         return state
 
     def save(self, state: TrainingState) -> None:
-        """Writes log, samples and a checkpoint; if it cannot, says so and lets training go on."""
+        """Write log, samples and a checkpoint; where that fails, warn and let training continue."""
         if not self.log:
             return
         try:
             # the log first: a resumed training drops what is newer than its checkpoint
             self.log.snapshot(state)
-            save_checkpoint(self.store, state, self.origin)
+            save_checkpoint(self.store, state, self.spec)
         except OSError as error:
             kept = checkpoints(self.store)
-            print(
-                f"{self.log.name}: no checkpoint at step {state.step}: {error}. Training goes on; "
-                f"the last good one is {kept[-1] if kept else 'none'}. Make room in "
-                f"{self.store.url}",
-                flush=True,
+            self.log.logger.warning(
+                "no checkpoint at step %d: %s. Training goes on; the last good one is %s. Make "
+                "room in %s",
+                state.step,
+                error,
+                kept[-1] if kept else "none",
+                self.store.url,
             )
-        except StoreError as error:
-            print(
-                f"{self.log.name}: no checkpoint at step {state.step}: {error}. Training goes on "
-                "and tries again with the next one",
-                flush=True,
+        except (StoreError, StoreAccessError) as error:
+            self.log.logger.warning(
+                "no checkpoint at step %d: %s. Training goes on and tries again with the next one",
+                state.step,
+                error,
             )
 
 
 @contextlib.contextmanager
 def wrap_disk_full(store: Store) -> Iterator[None]:
-    """Says what to do where the end of a training cannot be written; nothing would come after it.
+    """Name the remedy where the end of a training cannot be written.
 
     Raises:
         StoreError: naming the directory and the checkpoint that is left.

@@ -108,6 +108,8 @@ class NiftiSource:
                 key=key,
                 class_index=index,
                 group=groups[name],
+                split=folders.splits.get(name),
+                location=name,
                 stamp=folders.files.stamps[name],
             )
             for index, inside in enumerate(folders.by_class.values())

@@ -1,0 +1,213 @@
+"""Evaluate every classifier once on the test set, with intervals; register the best."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from gemix.classifier.bundle import Classifier
+from gemix.config import PipelineConfig
+from gemix.core.errors import DataError
+from gemix.data.image_set import ImageSet
+from gemix.data.leakage.provenance import Provenance
+from gemix.data.shards.reading import read_images
+from gemix.evaluation.classification.bootstrap import Comparison, compare
+from gemix.evaluation.classification.plots import confusion_png
+from gemix.evaluation.classification.rates import RATES, class_rates, normal_class
+from gemix.io.storage import Store
+from gemix.io.workspace import Workspace
+from gemix.steps.executor import Executor, LocalExecutor
+from gemix.steps.outputs import open_step
+from gemix.steps.overlap import enforce_no_overlap, real_splits
+from gemix.steps.train_classifier import CLASSIFIERS
+from gemix.tracking import mlflow_run as tracking
+from gemix.tracking.mlflow_run import Run
+
+log = logging.getLogger("gemix.evaluate")
+
+EVALUATION = "evaluation.json"
+
+
+def evaluate(
+    config: PipelineConfig,
+    workspace: Workspace,
+    *,
+    executor: Executor | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Predict the test set with every classifier of ``workspace.classifiers``.
+
+    The classifier that is registered is the one of the best *validation* macro-F2: the test set
+    chooses nothing.
+
+    Returns:
+        What ``evaluation.json`` holds: `results`, one mapping a method, with means over its seeds;
+        `best`, the method of the registered classifier; `best_classifier`; `registered_model`,
+        its name and version; `test`, what it was tested on; `overlap`, what the test set shares
+        with that which classifiers and generators learned from, two empty lists if nothing.
+
+    Raises:
+        DataError: if the classifiers are not finished, the test set cannot tell them apart, or
+            they or their generators learned from it and ``data.allow_overlap`` is not set.
+    """
+    listing = _listing(workspace)
+    seen = Provenance(Store(workspace.classifiers), "the classifiers")
+    overlap = enforce_no_overlap("evaluate", config, [(seen, *real_splits(workspace, "test"))])
+    test = read_images([workspace.data], "test")
+    normal = normal_class(test.classes, config.data.normal_class)
+    executor = executor or LocalExecutor()
+    executor.require(config.compute)
+    store = open_step(workspace.evaluation, EVALUATION, config, overwrite)
+    with tracking.start_run(config, workspace.workdir, "evaluate") as run:
+        run.set_tags(overlap.tags)
+        run.log_dataset(test.digest, "real", "test")
+        predictions = _predict_all(config, workspace, executor, listing, test)
+        compared = compare(
+            test.labels, predictions, test.groups, classes=len(test.classes), normal=normal
+        )
+        results = [
+            _result(method, found, len(predictions[method]), test.classes)
+            for method, found in compared.items()
+        ]
+        best = max(listing, key=lambda row: (row["val_macro_f2"], -row["val_loss"]))
+        evaluation = {
+            "results": results,
+            "best": best["method"],
+            "best_classifier": best,
+            "registered_model": _register(config, workspace, best, run),
+            "test": {
+                "images": len(test),
+                "groups": len(set(test.groups)),
+                "classes": list(test.classes),
+                "normal_class": None if normal is None else test.classes[normal],
+                "digest": test.digest,
+            },
+            "overlap": overlap.to_json(),
+        }
+        _log_to_mlflow(run, evaluation, compared, test.classes)
+        store.write_json(EVALUATION, evaluation)
+    return evaluation
+
+
+def _listing(workspace: Workspace) -> list[dict[str, Any]]:
+    store = Store(workspace.classifiers)
+    if not store.exists(CLASSIFIERS):
+        raise DataError(
+            f"{store.url}/{CLASSIFIERS}: not there, so the classifiers are not finished; run "
+            "gemix train-classifier"
+        )
+    return store.read_json(CLASSIFIERS)
+
+
+def _predict_all(
+    config: PipelineConfig,
+    workspace: Workspace,
+    executor: Executor,
+    listing: Sequence[dict[str, Any]],
+    test: ImageSet,
+) -> dict[str, np.ndarray]:
+    """Return the predicted classes of each method, int64 [seeds, N]."""
+    predict = functools.partial(
+        _predict, workspace, test=test, threads=config.compute.cpus_per_worker
+    )
+    names = [row["name"] for row in listing]
+    found: dict[str, dict[int, np.ndarray]] = {row["method"]: {} for row in listing}
+    predictions = executor.map(
+        predict, names, title="evaluate", unit="classifiers", compute=config.compute
+    )
+    for row, predicted in zip(listing, predictions, strict=True):
+        found[row["method"]][row["seed"]] = predicted
+    return {
+        method: np.stack([by_seed[seed] for seed in sorted(by_seed)])
+        for method, by_seed in found.items()
+    }
+
+
+def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> np.ndarray:
+    """Write one classifier's predictions; return the predicted classes, int64 [N]."""
+    torch.set_num_threads(threads)
+    classifier = Classifier.load(Store(f"{workspace.classifiers}/{name}"))
+    if classifier.classes != test.classes:
+        raise DataError(
+            f"classifier {name} knows the classes {list(classifier.classes)}, the test set has "
+            f"{list(test.classes)}; train it again with --overwrite"
+        )
+    probabilities = classifier.predict(test.images)
+    table = pa.table(
+        {
+            "source": test.sources,
+            "patient": test.groups,
+            "label": test.labels,
+            "probabilities": pa.array(list(probabilities), pa.list_(pa.float32())),
+            "method": [classifier.method] * len(test),
+            "seed": [classifier.config.seed] * len(test),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    Store(workspace.evaluation).write_bytes(
+        f"predictions/{name}.parquet", sink.getvalue().to_pybytes()
+    )
+    return probabilities.argmax(axis=1)
+
+
+def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) -> dict[str, Any]:
+    """One method's row; a rate that cannot be computed is null."""
+    by_class = class_rates(found.confusion)
+    return {
+        "method": method,
+        **{name: found.rates.get(name) for name in RATES},
+        "per_class": {
+            name: {"recall": float(recall), "fnr": float(1 - recall), "precision": float(precision)}
+            for name, recall, precision in zip(
+                classes, by_class.recall, by_class.precision, strict=True
+            )
+            if not np.isnan(recall)
+        },
+        "confusion": found.confusion.tolist(),
+        "seeds": seeds,
+        "intervals": {name: list(interval) for name, interval in found.intervals.items()},
+        "difference_to_real": {
+            name: dataclasses.asdict(difference) for name, difference in found.differences.items()
+        },
+    }
+
+
+def _register(
+    config: PipelineConfig, workspace: Workspace, best: dict[str, Any], run: Run
+) -> dict[str, str]:
+    """Puts the best classifier into the model registry."""
+    # here, since it loads MLflow, which the tasks that predict do without
+    from gemix.tracking.model_registry import register
+
+    name = config.tracking.registered_model
+    version = register(
+        Classifier.load(Store(f"{workspace.classifiers}/{best['name']}")),
+        read_images([workspace.data], "val").images[:2],
+        run,
+        name,
+        {key: str(best[key]) for key in ("method", "seed", "val_macro_f2")},
+    )
+    return {"name": name, "version": version}
+
+
+def _log_to_mlflow(
+    run: Run, evaluation: dict[str, Any], compared: dict[str, Comparison], classes: Sequence[str]
+) -> None:
+    """Metrics, confusion matrices and the whole evaluation to MLflow."""
+    for result in evaluation["results"]:
+        method = result["method"]
+        run.log_metrics({f"{method}/{name}": result[name] for name in RATES})
+        title = f"{method}, {result['seeds']} seed(s)"
+        png = confusion_png(compared[method].confusion, classes, title)
+        run.log_bytes(png, f"confusion/{method}.png")
+    run.log_text(json.dumps(evaluation, indent=1), EVALUATION)

@@ -1,0 +1,209 @@
+"""Run all steps, prepare to report, in one process."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from gemix.config import PipelineConfig, steps_to_redo
+from gemix.core.errors import AlreadyFinishedError, DataError
+from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.gan.checkpoints.generator_io import MARKER as GENERATOR
+from gemix.io.storage import Store
+from gemix.io.workspace import Workspace
+from gemix.steps.evaluate import EVALUATION, evaluate
+from gemix.steps.executor import Executor, LocalExecutor
+from gemix.steps.outputs import CONFIG, clear_step
+from gemix.steps.prepare import prepare
+from gemix.steps.report import PAGE, build_report
+from gemix.steps.synthesize import synthesize
+from gemix.steps.train_classifier import CLASSIFIERS, train_classifiers
+from gemix.steps.train_gan import train_gan
+
+log = logging.getLogger("gemix.pipeline")
+
+SUMMARY, STEPS = "summary.json", "steps.json"
+_SYNTHESIZE = "synthesize-"  # a method's name follows
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """A step of the pipeline: its name, its directory, the marker of a finished one, its body."""
+
+    name: str
+    url: str
+    marker: str
+    run: Callable[..., object]
+
+    @property
+    def finished(self) -> bool:
+        """Return whether its marker is there."""
+        return Store(self.url).exists(self.marker)
+
+
+def run_pipeline(
+    config: PipelineConfig,
+    workspace: Workspace,
+    *,
+    executor: Executor | None = None,
+    overwrite: bool = False,
+    redo: bool = False,
+) -> dict[str, Any]:
+    """Run every step that is not finished yet; a stopped pipeline resumes where it was.
+
+    Settings may change between the attempts. Those that change no result (``compute``,
+    ``tracking`` and others that ``gemix config`` marks) always may, and so may those of steps that
+    are not finished.
+
+    Args:
+        overwrite: start over with all steps.
+        redo: start over with the finished steps whose settings have changed and with those that
+            read their results, and keep the others.
+
+    Returns:
+        The content of ``summary.json``.
+
+    Raises:
+        AlreadyFinishedError: if the work directory holds a finished pipeline, or finished steps of
+            other settings, and neither `overwrite` nor `redo` is set.
+    """
+    executor = executor or LocalExecutor()
+    steps = _steps(config, workspace)
+    store = _claim(config, workspace, steps, overwrite, redo)
+    seconds = store.read_json(STEPS) if store.exists(STEPS) else {}
+    for step in steps:
+        if step.finished:
+            log.info("%s: finished already", step.name)
+            continue
+        started = time.monotonic()
+        step.run(config, workspace, executor=executor)
+        seconds[step.name] = round(time.monotonic() - started, 1)
+        log.info("%s: done in %.1f s", step.name, seconds[step.name])
+        store.write_json(STEPS, seconds)
+    summary = summarize(config, workspace, seconds)
+    store.write_json(SUMMARY, summary)
+    return summary
+
+
+def _steps(config: PipelineConfig, workspace: Workspace) -> list[_Step]:
+    return [
+        _Step("prepare", workspace.data, MANIFEST, prepare),
+        _Step("train-gan", workspace.gan, GENERATOR, train_gan),
+        *(
+            _Step(
+                f"{_SYNTHESIZE}{method}",
+                workspace.synthetic(method),
+                MANIFEST,
+                functools.partial(synthesize, methods=[method]),
+            )
+            for method in config.synthesis.methods
+        ),
+        _Step("train-classifier", workspace.classifiers, CLASSIFIERS, train_classifiers),
+        _Step("evaluate", workspace.evaluation, EVALUATION, evaluate),
+        _Step("report", workspace.report, PAGE, build_report),
+    ]
+
+
+def summarize(
+    config: PipelineConfig, workspace: Workspace, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """Return the results of a finished pipeline, from what its steps have written."""
+    data = Manifest.load(Store(workspace.data))
+    evaluation = Store(workspace.evaluation).read_json(EVALUATION)
+    synthetic = {m: Manifest.load(Store(workspace.synthetic(m))) for m in config.synthesis.methods}
+    return {
+        "data": {
+            "images": data.images(),
+            "classes": list(data.classes),
+            "splits": {split: sum(counts.values()) for split, counts in data.counts.items()},
+            "counts": data.counts,
+            "quarantined": data.origin["quarantined"],
+            "digest": data.digest,
+        },
+        "gan": Store(workspace.gan).read_json("training.json"),
+        "synthetic": {
+            "images": sum(manifest.images() for manifest in synthetic.values()),
+            "per_method": {method: manifest.images() for method, manifest in synthetic.items()},
+        },
+        "results": evaluation["results"],
+        "registered_model": evaluation["registered_model"],
+        "wall_seconds": seconds,
+    }
+
+
+def _claim(
+    config: PipelineConfig, workspace: Workspace, steps: list[_Step], overwrite: bool, redo: bool
+) -> Store:
+    """Open the work directory for these settings and clear what is to be run again."""
+    store = Store(workspace.workdir)
+    if overwrite:
+        store.delete(SUMMARY)
+        store.delete(STEPS)
+        for url, marker in _outputs(workspace):
+            clear_step(url, marker)
+    resumed = not overwrite and store.exists(CONFIG)
+    changed = config.changed_since(_earlier_settings(store)) if resumed else []
+    stale = [step for step in steps if step.finished and _is_stale(step, changed)]
+    if stale and not redo:
+        raise AlreadyFinishedError(
+            f"{store.url}: {', '.join(step.name for step in stale)} finished with other settings "
+            f"({', '.join(changed)} changed; {CONFIG} has the earlier ones). Repeat those to go "
+            "on, pass --redo to run these steps again and keep the others, or choose another "
+            "--workdir"
+        )
+    if store.exists(SUMMARY) and not stale:
+        raise AlreadyFinishedError(
+            f"{store.url}: holds a finished pipeline; pass --overwrite to run it again, or "
+            "choose another --workdir"
+        )
+    for step in stale:
+        log.info("%s: runs again, since %s changed", step.name, ", ".join(changed))
+        if step.name == "train-classifier":
+            Store(step.url).delete(step.marker)  # classifiers of unchanged settings are kept
+        else:
+            clear_step(step.url, step.marker)
+    store.delete(SUMMARY)
+    store.write_bytes(CONFIG, config.to_yaml().encode())
+    return store
+
+
+def _is_stale(step: _Step, changed: list[str]) -> bool:
+    """Return whether changed settings make the result of a step out of date."""
+    if step.name.startswith(_SYNTHESIZE):
+        # a set does not depend on which other sets there are
+        changed = [path for path in changed if path != "synthesis.methods"]
+        return "synthesize" in steps_to_redo(changed)
+    return step.name in steps_to_redo(changed)
+
+
+def _earlier_settings(store: Store) -> Mapping[str, Any]:
+    try:
+        settings = yaml.safe_load(store.read_bytes(CONFIG))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        settings = error
+    if not isinstance(settings, Mapping):
+        raise DataError(
+            f"{store.url}/{CONFIG}: no configuration ({settings}); restore it, or pass --overwrite "
+            "to start over"
+        )
+    return settings
+
+
+def _outputs(workspace: Workspace) -> list[tuple[str, str]]:
+    """Return directories and markers of all that a pipeline of any methods may have left."""
+    names = Store(f"{workspace.workdir}/synthetic").list(recursive=True)
+    methods = sorted({name.split("/")[0] for name in names})
+    return [
+        (workspace.data, MANIFEST),
+        (workspace.gan, GENERATOR),
+        *((workspace.synthetic(method), MANIFEST) for method in methods),
+        (workspace.classifiers, CLASSIFIERS),
+        (workspace.evaluation, EVALUATION),
+        (workspace.report, PAGE),
+    ]
