@@ -23,6 +23,7 @@ _REFUSALS = {
     "RESOURCE_DOES_NOT_EXIST",
 }
 _DRIVERS = {  # pip names of database drivers, by module
+    "psycopg": "'psycopg[binary]'",
     "psycopg2": "psycopg2-binary",
     "MySQLdb": "mysqlclient",
     "pymysql": "pymysql",
