@@ -34,8 +34,8 @@ _UNSET = "unset MLFLOW_TRACKING_URI to use an SQLite file in the work directory"
 
 def redact_credentials(text: str, uri: str = "") -> str:
     """Remove user names and passwords of URLs from a text, those of `uri` in any spelling."""
-    text = re.sub(r"(?<=://)[^\s/'\"]*@", "", text)
     # an unencoded password may hold slashes
+    text = re.sub(r"(?<=://)([^\s/'\"]*|[^\s/'\"@:]*:(?!\d+/)[^\s'\"]*)@", "", text)
     userinfo = uri.rpartition("://")[2].rpartition("@")[0]
     secret = userinfo.partition(":")[2]
     for one in {userinfo, secret, unquote(secret), quote(secret, safe="")}:
