@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from gemix.core.errors import DataError
-from gemix.data.leakage.compare_sets import Overlap
-from gemix.steps.check import check
 from jobs._runtime.command import Command, Request
+
+if TYPE_CHECKING:
+    from gemix.data.leakage.compare_sets import Overlap
 
 _SHOWN = 5  # shared groups and pairs that are printed
 
@@ -22,6 +24,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(request: Request) -> None:
+    from gemix.steps.check import check
+
     options = request.options
     overlaps = check(options.first, options.second, out=options.out, overwrite=request.overwrite)
     for overlap in overlaps:
@@ -54,9 +58,9 @@ def _describe(overlap: Overlap) -> str:
 
 COMMAND = Command(
     name="check",
-    summary="Looks for patients, images and near duplicates that two shard sets share, or two "
-    "splits of one set; exits with 1 if there are any.",
-    reads="<first> and <second>: what gemix prepare or gemix synthesize left",
+    summary="Find patients, images and near duplicates that two shard sets share, or the splits "
+    "of one set; exit with 1 if there are any.",
+    reads="<first> and <second>: shard sets of gemix prepare or gemix synthesize",
     writes="<out>, where given: overlap.json, and overlap.png with the worst pairs side by side",
     costs="minutes for 100 thousand images, one CPU core, the memory of both sets",
     run=_run,

@@ -10,7 +10,7 @@ from jobs.pipeline import COMMAND as PIPELINE
 COMMAND = dataclasses.replace(
     PIPELINE,
     name="demo",
-    summary="The whole path on a built-in chest phantom: no data, no GPU, no configuration.",
+    summary="Run the whole path on a built-in chest phantom: no data, no GPU, no configuration.",
     reads="nothing",
     costs="under 10 minutes on 2 CPU cores",
 )

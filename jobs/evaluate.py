@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from gemix.steps.evaluate import evaluate
 from jobs._runtime.command import Command, Request
 from jobs._runtime.ray_executor import RayExecutor
 
 
 def _run(request: Request) -> None:
+    from gemix.steps.evaluate import evaluate
+
     evaluation = evaluate(
         request.config,
         request.workspace,
@@ -23,19 +24,21 @@ def _run(request: Request) -> None:
             f"{row['method']}: macro-F2 {row['macro_f2']:.3f} ({low:.3f} to {high:.3f}), "
             f"FNR {row['fnr']:.3f}, accuracy {row['accuracy']:.3f}"
         )
-    print(
-        f"registered {evaluation['best_classifier']['name']} as {model['name']} "
-        f"version {model['version']}"
-    )
+    if model:
+        print(
+            f"registered {evaluation['best_classifier']['name']} as {model['name']} "
+            f"version {model['version']}"
+        )
 
 
 COMMAND = Command(
     name="evaluate",
-    summary="Tests every classifier once, with bootstrap intervals; registers the best.",
+    summary="Test every classifier once, with bootstrap intervals; register the best.",
     reads="<workdir>/data, <workdir>/classifiers",
     writes="<workdir>/evaluation: evaluation.json, predictions/<method>-seed<k>.parquet; a version "
     "of the registered model in MLflow",
     costs="one pass over the test set a classifier: seconds for demo",
+    sections=("data", "tracking", "compute"),
     run=_run,
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gemix.steps.import_stylegan import import_stylegan
 from jobs._runtime.command import Command, Request
 
 
@@ -18,6 +17,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(request: Request) -> None:
+    from gemix.steps.import_stylegan import import_stylegan
+
     options = request.options
     classes = tuple(options.classes.split(",")) if options.classes is not None else None
     architecture = import_stylegan(
@@ -31,8 +32,8 @@ def _run(request: Request) -> None:
 
 COMMAND = Command(
     name="import-stylegan",
-    summary="Reads a network pickle of the public StyleGAN2-ADA or StyleGAN2 in PyTorch; nothing "
-    "in it is run.",
+    summary="Read a network pickle of the public StyleGAN2-ADA or StyleGAN2 in PyTorch; run "
+    "nothing in it.",
     reads="<network>: generator 'skip', discriminator 'resnet', of any size",
     writes="<out>: generator.safetensors as train-gan leaves it, generator_raw and discriminator",
     costs="seconds",

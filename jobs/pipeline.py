@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gemix.io.workspace import Workspace
-from gemix.steps.pipeline import SUMMARY, run_pipeline
-from gemix.steps.report import PAGE
+from gemix.config import PipelineConfig
 from jobs._runtime.command import Command, Request
 from jobs._runtime.ray_executor import RayExecutor
+
+if TYPE_CHECKING:
+    from gemix.io.workspace import Workspace
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(request: Request) -> None:
+    from gemix.steps.pipeline import run_pipeline
+
     summary = run_pipeline(
         request.config,
         request.workspace,
@@ -34,6 +37,9 @@ def _run(request: Request) -> None:
 
 def print_summary(summary: dict[str, Any], workspace: Workspace) -> None:
     """Print the table of results and where to read on."""
+    from gemix.steps.pipeline import SUMMARY
+    from gemix.steps.report import PAGE
+
     print(f"\n{'method':<18}{'macro-F2':>10}{'FNR':>8}{'macro-F1':>10}{'accuracy':>10}")
     for row in summary["results"]:
         print(
@@ -47,10 +53,12 @@ def print_summary(summary: dict[str, Any], workspace: Workspace) -> None:
 
 COMMAND = Command(
     name="pipeline",
-    summary="The whole path: prepare, train-gan, synthesize, train-classifier, evaluate, report.",
+    summary="Run the whole path: prepare, train-gan, synthesize, train-classifier, evaluate and "
+    "report.",
     reads="what the configuration names as data.path",
     writes="<workdir>: a directory a step, summary.json, report/report.html, mlflow.db",
-    costs="as the preset says (its section `about`); a stopped run goes on where it was",
+    costs="as the preset says (its section `about`); a stopped run resumes",
+    sections=tuple(PipelineConfig.__dataclass_fields__),
     run=_run,
     add_options=_add_options,
 )

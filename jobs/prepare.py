@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from gemix.steps.prepare import prepare
 from jobs._runtime.command import Command, Request
 from jobs._runtime.ray_executor import RayExecutor
 
 
 def _run(request: Request) -> None:
+    from gemix.steps.prepare import prepare
+
     prepare(
         request.config,
         request.workspace,
@@ -20,10 +21,11 @@ def _run(request: Request) -> None:
 
 COMMAND = Command(
     name="prepare",
-    summary="Raw scans to checked, cropped, resized and split Parquet shards.",
+    summary="Turn raw scans into checked, cropped, resized and split Parquet shards.",
     reads="data.path: class folders, COVIDx CT, DICOM, NIfTI, MedMNIST, Parquet; or the phantom",
     writes="<workdir>/data: shards, manifest.json, quarantine.json, CARD.md, contact_sheet.png",
     costs="about 200 scans of 512 x 512 pixels a second and CPU core; no GPU",
+    sections=("data", "tracking"),
     run=_run,
 )
 

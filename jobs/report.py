@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import sys
 
-from gemix.steps.report import build_report
-from jobs._runtime.command import Command
+from jobs._runtime.command import Command, Request
+
+
+def _run(request: Request) -> None:
+    from gemix.steps.report import build_report
+
+    build_report(request.config, request.workspace, overwrite=request.overwrite)
+
 
 COMMAND = Command(
     name="report",
-    summary="One self-contained HTML page: does it help, and what it looks like.",
-    reads="whatever the other steps have left in <workdir>; a step that is missing is named",
+    summary="Write one self-contained HTML page: does it help, and what does it look like.",
+    reads="the results of the other steps in <workdir>; names those that are missing",
     writes="<workdir>/report/report.html, and the same as an MLflow artifact",
     costs="seconds, one CPU core",
-    run=lambda request: build_report(
-        request.config, request.workspace, overwrite=request.overwrite
-    ),
+    run=_run,
+    sections=("synthesis", "tracking"),
 )
 
 if __name__ == "__main__":

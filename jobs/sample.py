@@ -9,12 +9,11 @@ from typing import get_args
 
 from gemix.core.errors import ConfigError
 from gemix.gan.config import NoiseMode, SamplingConfig
-from gemix.steps.sample import sample
 from jobs._runtime.command import Command, Request
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds such as ``0-7`` or ``1,5,9-11``.
+    """Parse seeds such as ``0-7`` or ``1,5,9-11``.
 
     Raises:
         ConfigError: for anything else, or seeds outside 0 to 2**32 - 1.
@@ -57,6 +56,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(request: Request) -> None:
+    from gemix.steps.sample import sample
+
     options, workspace = request.options, request.workspace
     out = options.out or f"{workspace.workdir}/samples"
     images = sample(
@@ -72,7 +73,7 @@ def _run(request: Request) -> None:
 
 COMMAND = Command(
     name="sample",
-    summary="Makes images of given seeds and one soft label; seeds mean what they mean in the "
+    summary="Make images of given seeds and one soft label; seeds mean what they mean in the "
     "public StyleGAN2-ADA.",
     reads="<workdir>/gan",
     writes="<workdir>/samples: a PNG a seed, grid.png, images.npz",

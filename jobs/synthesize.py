@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from gemix.steps.synthesize import synthesize
 from jobs._runtime.command import Command, Request
 from jobs._runtime.ray_executor import RayExecutor
 
 
 def _run(request: Request) -> None:
+    from gemix.steps.synthesize import synthesize
+
     manifests = synthesize(
         request.config,
         request.workspace,
@@ -22,10 +23,11 @@ def _run(request: Request) -> None:
 
 COMMAND = Command(
     name="synthesize",
-    summary="Makes N images of soft labels for each method in synthesis.methods.",
+    summary="Make N images of soft labels for each method in synthesis.methods.",
     reads="<workdir>/data (classes, size of the train split), <workdir>/gan",
     writes="<workdir>/synthetic/<method>: Parquet shards of the same schema as the real ones",
     costs="one generator pass an image: some 100 images/s at 64 x 64 on 2 CPU cores",
+    sections=("synthesis", "labels", "tracking", "compute"),
     run=_run,
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gemix.steps.train_classifier import train_classifiers
 from jobs._runtime.command import Command, Request
 from jobs._runtime.ray_executor import RayExecutor
 
@@ -20,6 +19,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(request: Request) -> None:
+    from gemix.steps.train_classifier import train_classifiers
+
     rows = train_classifiers(
         request.config,
         request.workspace,
@@ -32,11 +33,12 @@ def _run(request: Request) -> None:
 
 COMMAND = Command(
     name="train-classifier",
-    summary="Trains classifiers on real images, and on real + synthetic images of each method.",
+    summary="Train classifiers on real images, and on real + synthetic images of each method.",
     reads="<workdir>/data, <workdir>/synthetic/<method>",
     writes="<workdir>/classifiers/<method>-seed<k>: model.safetensors, model.json",
     costs="(1 + methods) x seeds x epochs passes over as many images as there are real ones: two "
-    "minutes for demo on 2 CPU cores; a stopped run goes on with the classifier it was at",
+    "minutes for demo on 2 CPU cores; a stopped run resumes with the classifier it was at",
+    sections=("classifier", "synthesis", "data", "tracking", "compute"),
     run=_run,
     add_options=_add_options,
 )

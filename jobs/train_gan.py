@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from gemix.steps.train_gan import train_gan
 from jobs._runtime.command import Command, Request
 from jobs._runtime.ray_executor import RayExecutor
 
 
 def _run(request: Request) -> None:
+    from gemix.steps.train_gan import train_gan
+
     result = train_gan(
         request.config,
         request.workspace,
@@ -24,13 +25,14 @@ def _run(request: Request) -> None:
 
 COMMAND = Command(
     name="train-gan",
-    summary="Trains the class-conditional StyleGAN2-ADA, or the CGAN baseline (gan.method=cgan), "
+    summary="Train the class-conditional StyleGAN2-ADA, or the CGAN baseline (gan.method=cgan), "
     "on the train split.",
     reads="<workdir>/data",
     writes="<workdir>/gan: checkpoints, sample grids, log.jsonl, generator.safetensors, "
     "seen.parquet (what it learned from)",
     costs="nearly all of the pipeline: minutes for demo on 2 CPU cores, GPU hours at 128 x 128; "
-    "a killed run goes on from its newest checkpoint",
+    "a stopped or killed run resumes from its newest checkpoint",
+    sections=("gan", "metrics", "data", "tracking", "compute"),
     run=_run,
 )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from gemix.core.errors import DataError
-from gemix.data.shards.reading import damage_remedy
-from gemix.data.shards.verify import Finding, verify
-from gemix.io.storage import Store
 from jobs._runtime.command import Command, Request
+
+if TYPE_CHECKING:
+    from gemix.data.shards.verify import Finding
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(request: Request) -> None:
+    from gemix.data.shards.reading import damage_remedy
+    from gemix.data.shards.verify import verify
+    from gemix.io.storage import Store
+
     store = Store(request.options.directory)
     verification = verify(store)
     manifest, findings = verification.manifest, verification.findings
@@ -33,15 +38,15 @@ def _run(request: Request) -> None:
 
 
 def _table(findings: tuple[Finding, ...]) -> str:
-    width = max(len("file"), *(len(finding.file) for finding in findings))
-    rows = [Finding("file", "problem"), *findings]
-    return "\n".join(f"{row.file:{width}}  {row.problem}" for row in rows)
+    rows = [("file", "problem"), *((finding.file, finding.problem) for finding in findings)]
+    width = max(len(file) for file, _ in rows)
+    return "\n".join(f"{file:{width}}  {problem}" for file, problem in rows)
 
 
 COMMAND = Command(
     name="verify",
     summary="Read a whole shard set and name all that is damaged; exit with 1 if anything is.",
-    reads="<directory>: what gemix prepare or gemix synthesize left",
+    reads="<directory>: a shard set of gemix prepare or gemix synthesize",
     writes="nothing",
     costs="reading every byte once, one CPU core, the memory of one shard",
     run=_run,

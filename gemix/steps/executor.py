@@ -8,6 +8,7 @@ Ray; a notebook calls them with the :class:`LocalExecutor`, which is the default
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,20 @@ from typing import Any, Protocol
 from gemix.config import ComputeConfig
 from gemix.core.errors import ConfigError
 from gemix.core.progress import Progress
+from gemix.core.stop import STOP
 
 MapUnordered = Callable[[Callable[[Any], Any], Sequence[Any], int], Iterator[Any]]
 """Apply a function to inputs, at most so many at once; yield results as they are there."""
+
+Polling = Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]]
+"""Enter while a training polls for a stop; yields a function that tells whether to stop."""
+
+
+@contextlib.contextmanager
+def poll_signals() -> Iterator[Callable[[], bool]]:
+    """Poll the signals of this process."""
+    with STOP.deferred():
+        yield lambda: STOP.requested
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,11 +42,14 @@ class WorkerContext:
         memory_bytes: memory of the machine that the workers on it share.
         map_unordered: applies a function to inputs beside the training; neither takes a core that
             a worker was promised.
+        polling: entered by a training that saves its work when it is to stop; any other is
+            stopped wherever it is.
     """
 
     local_workers: int
     memory_bytes: float
     map_unordered: MapUnordered
+    polling: Polling = poll_signals
 
 
 TrainWorker = Callable[[dict[str, Any], WorkerContext], None]
@@ -98,13 +113,16 @@ class Executor(Protocol):
     ) -> None:
         """Run `worker` with `settings` on ``compute.workers`` workers of one process group.
 
-        Workers that die are started again, up to ``compute.max_failures`` times.
+        Workers that die are started again, up to ``compute.max_failures`` times; -1 for ever.
 
         Args:
+            name: of the step, which is that of its logger too.
             storage: directory or URL for what a restart needs.
 
         Raises:
             GemixError: that of a worker, as it was raised there.
+            WorkerLostError: if workers died more often than they may.
+            Stopped: after Ctrl-C or SIGTERM, when the workers have saved their work.
         """
 
 
@@ -118,6 +136,14 @@ class LocalExecutor:
                 f"compute.workers={compute.workers}: without Ray a step runs in one process; set "
                 "compute.workers=1, or run it as a job (gemix, or python -m jobs.<step>)"
             )
+        if compute.gpus_per_worker:
+            import torch  # takes seconds to import
+
+            if not torch.cuda.is_available():
+                raise ConfigError(
+                    f"compute.gpus_per_worker={compute.gpus_per_worker:g}: PyTorch finds no GPU on "
+                    "this machine; set it to 0 to run on the CPU"
+                )
 
     def map(
         self,

@@ -12,7 +12,7 @@ from gemix.config import PipelineConfig
 from gemix.core.device import default_device
 from gemix.core.distributed import Workers
 from gemix.core.errors import DataError
-from gemix.data.leakage.provenance import SEEN, Provenance, write_provenance
+from gemix.data.leakage.provenance import PROVENANCE, Provenance, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.gan.checkpoints.best_snapshot import save_best_generator
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, check_resumable, checkpoints
@@ -24,7 +24,7 @@ from gemix.gan.models.architecture import Architecture, is_side
 from gemix.gan.training.stages import inherit_conv_clamp, pretraining_spec
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
-from gemix.steps.executor import Executor, LocalExecutor, WorkerContext
+from gemix.steps.executor import Executor, LocalExecutor, Polling, WorkerContext
 from gemix.steps.gan_training.data import open_training_data
 from gemix.steps.gan_training.metrics import ImageMetrics
 from gemix.steps.gan_training.stage import Stage, wrap_disk_full
@@ -74,7 +74,7 @@ def train_gan(
     overlap = enforce_no_overlap("train-gan", config, pairs)
     executor.require(config.compute)
     store = open_step(workspace.gan, MARKER, config, overwrite)
-    if not checkpoints(store) or not store.exists(SEEN):
+    if not checkpoints(store) or not store.exists(PROVENANCE):
         write_provenance(store, [train], before)
         if config.gan.pretrain_kimg:
             write_provenance(store / PRETRAINING, [train], before)
@@ -108,40 +108,42 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
         verbose=workers.rank == 0,
     )
     with contextlib.closing(data):
-        _train_stages(config, workspace, settings["spec"], data, workers, settings["run"])
+        _train_stages(config, workspace, settings, data, workers, context.polling)
 
 
 def _train_stages(
     config: PipelineConfig,
     workspace: Workspace,
-    spec: TrainingSpec,
+    settings: dict[str, Any],
     data: TrainingDataset,
     workers: Workers,
-    run: tracking.Run,
+    polling: Polling,
 ) -> None:
     """Train the unconditional stage, where there is one, and then the conditional one."""
     store = Store(workspace.gan)
+    spec, run = settings["spec"], settings["run"]
 
     def initial_weights() -> Weights:
         return load_weights(Store(config.gan.init_from))
 
     def pretrained_weights() -> Weights:
         folder = store / PRETRAINING
-        stage = Stage(folder, pretraining_spec(spec), data.unconditional(), workers, run, first)
+        images = data.unconditional()
+        stage = Stage(folder, pretraining_spec(spec), images, workers, run, first, polling)
         state = stage.run()
         stage.finish(state)
         return Weights.from_state(state)
 
     first = initial_weights if config.gan.init_from else None
     second = pretrained_weights if config.gan.pretrain_kimg else first
-    stage = Stage(store, spec, data, workers, run, second)
+    stage = Stage(store, spec, data, workers, run, second, polling)
     metrics = ImageMetrics(config, workspace, data, spec, workers, stage.log)
     state = stage.run(metrics.at_snapshot)
-    metrics.at_end(state)
-    stage.finish(state)
+    shipped = metrics.at_end(state)
+    stage.finish(state, shipped.network)
     if workers.rank == 0:
         with wrap_disk_full(store):
-            if config.metrics.use_best:
+            if shipped.is_best:
                 save_best_generator(store)
             else:
                 save_generator(store, state, spec)

@@ -1,17 +1,24 @@
-"""What every command shares: arguments, help, error reporting and exit codes."""
+"""What every command shares: arguments, help, signals, error messages and exit codes."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
+import gemix
 from gemix.config import PipelineConfig, load, preset_names
+from gemix.core.errors import GemixError
 from gemix.core.logs import configure_logging
+from gemix.core.stop import STOP, Stopped
 from gemix.io.workspace import Workspace
-from jobs._runtime.ray_cluster import find_user_error
+
+# Threads of OpenMP that spin long while they wait slow down a training beside any other program;
+# threads that never spin slow down small networks.
+GOMP_SPINCOUNT = "20000"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +33,17 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
-    """One command: what its help says, its own options, and what it runs."""
+    """One command: the text of its help, its own options, and the function it runs.
+
+    `run` imports what is slow to import (PyTorch, Ray, MLflow): help and errors of settings come
+    first, and signals are handled by then.
+
+    Attributes:
+        reads, writes, costs: what a user wants to know before.
+        preset: the default of ``--config``.
+        sections: the sections of the configuration that it reads.
+        positional: the name of the positional arguments in the help.
+    """
 
     name: str
     summary: str
@@ -36,14 +53,22 @@ class Command:
     run: Callable[[Request], object]
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     preset: str = "demo"
+    sections: tuple[str, ...] = ()
+    positional: str = "section.key=value"
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parse a command line, by default that of the process."""
+        return self.parser().parse_intermixed_args(argv)
 
     def parser(self) -> argparse.ArgumentParser:
-        """The argument parser."""
+        """Return the argument parser."""
+        names = " ".join(self.sections)
+        settings = f"\n\nsettings: {names} (explained by `gemix config {names}`)" if names else ""
         parser = argparse.ArgumentParser(
             prog=f"gemix {self.name}",
             description=(
                 f"{self.summary}\n\nreads:  {self.reads}\nwrites: {self.writes}\n"
-                f"costs:  {self.costs}"
+                f"costs:  {self.costs}{settings}"
             ),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -61,37 +86,63 @@ class Command:
         parser.add_argument(
             "--overwrite", action="store_true", help="replace a finished result of this step"
         )
+        parser.add_argument("--version", action="version", version=f"gemix {gemix.__version__}")
         volume = parser.add_mutually_exclusive_group()
         volume.add_argument(
-            "-v", "--verbose", action="store_true", help="log details for debugging"
+            "-v", "--verbose", action="store_true", help="log details for debugging, Ray's too"
         )
         volume.add_argument(
-            "-q", "--quiet", action="store_true", help="log warnings and errors alone"
+            "-q", "--quiet", action="store_true", help="log warnings and errors only"
         )
         self.add_options(parser)
         parser.add_argument(
-            "overrides", nargs="*", metavar="section.key=value", help="settings to change"
+            "overrides", nargs="*", metavar=self.positional, help="settings to change"
         )
         return parser
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Parse, run, and turn the errors of gemix into one message and an exit code."""
-        args = self.parser().parse_intermixed_args(argv)
+        """Parse the command line and run.
+
+        Returns:
+            The exit code: 0 done, 1 failed, 2 a bad command line or configuration, 130 stopped by
+            Ctrl-C, 143 by SIGTERM.
+        """
+        args = self.parse(argv)
         quiet = logging.WARNING if args.quiet else logging.INFO
         configure_logging(logging.DEBUG if args.verbose else quiet)
+        # read when PyTorch is imported; see jobs._runtime.ray_cluster for the workers
+        os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
         name = args.config.rsplit("/", 1)[-1].removesuffix(".yaml")
         try:
-            request = Request(
-                config=load(args.config, args.overrides),
-                workspace=Workspace.at(args.workdir or f"runs/{name}"),
-                overwrite=args.overwrite,
-                options=args,
-            )
-            self.run(request)
+            with STOP.installed():
+                request = Request(
+                    config=load(args.config, args.overrides),
+                    workspace=Workspace.at(args.workdir or f"runs/{name}"),
+                    overwrite=args.overwrite,
+                    options=args,
+                )
+                self.run(request)
+        except Stopped as stopped:
+            self._say("stopped; the same command resumes")
+            return stopped.exit_code
         except Exception as error:
-            known = find_user_error(error)
+            known = _find_user_error(error)
             if known is None:
                 raise
-            print(f"gemix {self.name}: {known}", file=sys.stderr)
+            self._say(str(known))
             return known.exit_code
         return 0
+
+    def _say(self, text: str) -> None:
+        print(f"gemix {self.name}: {text}", file=sys.stderr)
+
+
+def _find_user_error(error: Exception) -> GemixError | None:
+    """Return the error of gemix that was raised, or that Ray has wrapped."""
+    if isinstance(error, GemixError):
+        return error
+    if "ray" not in sys.modules:
+        return None
+    from jobs._runtime.ray_errors import find_user_error
+
+    return find_user_error(error)

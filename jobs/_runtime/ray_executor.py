@@ -1,4 +1,7 @@
-"""The executor of the steps on Ray: Ray Data for maps, Ray Train for trainings."""
+"""The executor of the steps on Ray: Ray Data for maps, Ray Train for trainings.
+
+Ray and PyTorch take seconds to import, so both are imported when they are first needed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Any
 
 from gemix.config import ComputeConfig
 from gemix.steps.executor import LocalExecutor, TrainWorker
-from jobs._runtime.ray_cluster import connect, worker_resources
 
 
 class RayExecutor:
@@ -15,6 +17,8 @@ class RayExecutor:
 
     def require(self, compute: ComputeConfig) -> None:
         """See :class:`gemix.steps.executor.Executor`."""
+        from jobs._runtime.ray_cluster import connect, worker_resources
+
         connect()
         worker_resources(compute)
 
@@ -28,11 +32,14 @@ class RayExecutor:
         compute: ComputeConfig | None = None,
     ) -> Iterator[Any]:
         """See :class:`gemix.steps.executor.Executor`."""
+        from jobs._runtime.ray_cluster import connect, worker_resources
         from jobs._runtime.ray_data import map_in_tasks
+        from jobs._runtime.ray_wait import notice_until_first
 
         connect()
         resources = {"CPU": 1.0} if compute is None else worker_resources(compute)
-        yield from map_in_tasks(function, inputs, title=title, unit=unit, resources=resources)
+        results = map_in_tasks(function, inputs, title=title, unit=unit, resources=resources)
+        yield from notice_until_first(results, title, resources)
 
     def map_with_state(
         self,
@@ -45,18 +52,22 @@ class RayExecutor:
         weights: Sequence[int],
     ) -> Iterator[Any]:
         """See :class:`gemix.steps.executor.Executor`."""
+        from jobs._runtime.ray_cluster import connect, worker_resources
         from jobs._runtime.ray_data import map_in_actors
+        from jobs._runtime.ray_wait import notice_until_first
 
         connect()
-        yield from map_in_actors(
+        resources = worker_resources(compute)
+        results = map_in_actors(
             build,
             inputs,
             title=title,
             unit=unit,
-            resources=worker_resources(compute),
+            resources=resources,
             actors=compute.ranks,
             weights=weights,
         )
+        yield from notice_until_first(results, title, resources)
 
     def train(
         self,
@@ -70,7 +81,8 @@ class RayExecutor:
         if compute.workers == 0:
             LocalExecutor().train(name, worker, settings, compute, storage)
             return
-        from jobs._runtime.ray_train import fit  # loads PyTorch, which takes seconds
+        from jobs._runtime.ray_cluster import connect, worker_resources
+        from jobs._runtime.ray_train import fit
 
         connect()
         fit(name, worker, settings, compute, worker_resources(compute), storage)

@@ -138,7 +138,7 @@ def test_a_class_that_is_all_bad_is_named(make_folder, tmp_path):
     with pytest.raises(
         DataError, match=r"class 'b' has no training image left .*quarantine\.json\): 4"
     ):
-        prepared(folder_config(root, max_bad_fraction=0.5), tmp_path / "out")
+        prepared(folder_config(root, max_bad_fraction=1), tmp_path / "out")
 
 
 def test_a_box_outside_the_image_sets_that_file_aside(make_covidx, tmp_path):

@@ -84,7 +84,7 @@ def test_however_the_work_is_spread_the_listing_is_the_same(source, monkeypatch)
 
     listing = source.list()
     for module in ("dicom", "nifti"):
-        monkeypatch.setattr(f"gemix.data.sources.{module}._CHUNK", 3)
+        monkeypatch.setattr(f"gemix.data.sources.{module}.source._CHUNK", 3)
     assert source.list(elsewhere) == listing
 
 

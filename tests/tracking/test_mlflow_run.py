@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 
 from gemix.config import PipelineConfig
 from gemix.core.errors import GemixError
-from gemix.tracking.mlflow_run import Run, start_run, tracking_uri
+from gemix.tracking.client import tracking_uri
+from gemix.tracking.mlflow_run import Run, start_run
 
 
 @pytest.fixture(autouse=True)

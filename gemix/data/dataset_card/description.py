@@ -29,6 +29,10 @@ _SOURCES = {
     "medmnist": "a MedMNIST-style file",
     "phantom": "the digital chest phantom",
 }
+_RULES = {
+    "blank": "left out as blank",
+    "mask": "left out as segmentation masks (two grey levels)",
+}
 _PARTS = {
     "groups": "groups by class and split",
     "grouping": "how groups were found",
@@ -249,7 +253,7 @@ def _with_sum(counts: Iterable[int]) -> tuple[int, ...]:
 
 
 def _rule(name: str) -> str:
-    return "left out as blank" if name == "blank" else f"left out by data.{name}"
+    return _RULES.get(name, f"left out by data.{name}")
 
 
 def _window(level: float, width: float) -> str:

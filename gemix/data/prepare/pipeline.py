@@ -29,8 +29,9 @@ from gemix.data.prepare import splits
 from gemix.data.prepare.assignment import ImageAssignment, arrange
 from gemix.data.prepare.index import read_index
 from gemix.data.prepare.inherit_splits import settle
+from gemix.data.prepare.quarantine import QUARANTINE, check_bad_share, write_quarantine
 from gemix.data.prepare.selection import every_kth
-from gemix.data.prepare.staging import Staged, cut, from_png, stage
+from gemix.data.prepare.staging import MASK, Staged, cut, from_png, stage
 from gemix.data.prepare.write_shards import Assembled, assemble, is_shard, plan_shards
 from gemix.data.preprocessing import preprocess
 from gemix.data.scan import Quarantined
@@ -38,10 +39,7 @@ from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import Listing, Source
 from gemix.io.storage import Store
 
-QUARANTINE = "quarantine.json"
-
 _REASONS = 100  # quarantined files that the manifest lists
-_SHOWN = 5  # and an error message
 
 
 def prepare_here(source: Source, config: DataConfig, store: Store) -> Manifest:
@@ -109,8 +107,8 @@ def prepare(
     work = functools.partial(stage, source=source, config=config, store=store)
     staged = list(spread(work, cut(listing.items, config), "parts of scans read"))
     bad = [*listing.unusable, *(one for part in staged for one in part.quarantined)]
-    total = len(listing.items) + len(listing.unusable)
-    _check_quarantine(bad, total, config, store)
+    write_quarantine(bad, store)
+    check_bad_share(bad, listing, config, store)
     if not any(part.rows for part in staged):
         raise DataError(
             f"data.path {config.path}: no scan is left; lower data.min_lung_fraction or mend the "
@@ -119,8 +117,9 @@ def prepare(
     index = read_index(store, staged)
     arrangement = arrange(index, listing, config, store, spread)
     bad += arrangement.quarantined
-    _check_quarantine(bad, total, config, store)
-    shards = plan_shards(index, arrangement, len(listing.classes), config)
+    write_quarantine(bad, store)
+    check_bad_share(bad, listing, config, store)
+    shards = plan_shards(index, arrangement, listing.classes, config)
     gather = functools.partial(
         assemble, config=config, parts={part.name: part.sha256 for part in staged}, store=store
     )
@@ -157,6 +156,11 @@ def _origin(
     left_out = Counter[str]()
     for part in staged:
         left_out.update(part.left_out)
+    notes = [*listing.notes, *arrangement.notes]
+    if left_out[MASK]:
+        notes.append(
+            f"left out {left_out[MASK]} images of two grey levels: segmentation masks, no scans"
+        )
     histograms = np.sum([shard.histograms for shard in assembled], axis=0)
     return {
         "source": config.source,
@@ -167,23 +171,8 @@ def _origin(
         "left_out": dict(left_out),
         **arrangement.facts,
         "histograms": dict(zip(listing.classes, histograms.tolist(), strict=True)),
-        "notes": [*listing.notes, *arrangement.notes],
+        "notes": notes,
     }
-
-
-def _check_quarantine(bad: list[Quarantined], total: int, config: DataConfig, store: Store) -> None:
-    """Writes the list, sorted, and raises where it is too long."""
-    bad.sort(key=lambda one: one.source)
-    store.write_json(QUARANTINE, [dataclasses.asdict(one) for one in bad])
-    if len(bad) <= config.max_bad_fraction * total:
-        return
-    shown = "\n".join(f"  {one.source}: {one.reason}" for one in bad[:_SHOWN])
-    more = f"\n  and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-    raise DataError(
-        f"{len(bad)} of {total} files are bad, more than data.max_bad_fraction = "
-        f"{config.max_bad_fraction:g} allows:\n{shown}{more}\nAll are listed in "
-        f"{store.url}/{QUARANTINE}; mend the files or raise data.max_bad_fraction."
-    )
 
 
 def _check_training(manifest: Manifest) -> None:

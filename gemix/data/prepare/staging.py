@@ -26,15 +26,21 @@ from gemix.data.config import DataConfig
 from gemix.data.dataset_card.contact_sheet import before_thumbnail, thumbnail
 from gemix.data.leakage.perceptual_hash import COPY_BYTES, fingerprint
 from gemix.data.prepare import resume_cache as unfinished
+from gemix.data.prepare.segmentation_masks import is_segmentation_mask
 from gemix.data.preprocessing.preprocess import preprocess
-from gemix.data.scan import InvalidImageError, Quarantined, ScanFiltered
+from gemix.data.scan import InvalidImageError, Quarantined, Scan, ScanFiltered
 from gemix.data.shards.schema import image_checksum
-from gemix.data.sources import ScanRefs, Source
+from gemix.data.sources import ScanRef, ScanRefs, Source
 from gemix.io.storage import Store
 
 PARTS = 32  # at least so many where there are enough images, to keep many processors busy
 FEWEST_ROWS, MOST_ROWS = 32, 2048
 MOST_BYTES = 64e6  # of pixels
+
+MASK = "mask"
+"""The rule, in `Staged.left_out`, that leaves segmentation masks out."""
+
+_PIXELS_VERSION = 2  # increased when the same scan and settings give other images than before
 
 SCHEMA = pa.schema(
     {
@@ -65,7 +71,7 @@ class Part:
         items = [dataclasses.astuple(item) for item in self.items]
         # this one is for what comes after prepare
         settings = dataclasses.replace(config, allow_overlap=False).to_mapping()
-        return unfinished.digest_of(items, settings, gemix.__version__)
+        return unfinished.digest_of(items, settings, gemix.__version__, _PIXELS_VERSION)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +147,7 @@ def _is_mended(part: Part, staged: Staged, source: Source, config: DataConfig) -
     for item in part.items if bad else ():
         if item.key in bad:
             try:
-                preprocess(source.load(item), config)
+                _load(source, item, config)
             except InvalidImageError:
                 continue
             except ScanFiltered:
@@ -156,8 +162,7 @@ def _stage(part: Part, name: str, source: Source, config: DataConfig, store: Sto
     shown: dict[int, tuple[bytes, bytes]] = {}
     for item in part.items:
         try:
-            scan = source.load(item)
-            image = preprocess(scan, config)
+            scan, image = _load(source, item, config)
         except InvalidImageError as reason:
             quarantined.append(Quarantined(source=item.key, reason=str(reason)))
             continue
@@ -179,6 +184,14 @@ def _stage(part: Part, name: str, source: Source, config: DataConfig, store: Sto
         left_out=dict(left_out),
         shown=shown,
     )
+
+
+def _load(source: Source, item: ScanRef, config: DataConfig) -> tuple[Scan, np.ndarray]:
+    """Return a scan and the image made of it: uint8 [C, R, R]."""
+    scan = source.load(item)
+    if not scan.is_hounsfield and is_segmentation_mask(scan.pixels):
+        raise ScanFiltered(MASK)
+    return scan, preprocess(scan, config)
 
 
 def _encode(images: np.ndarray, items: ScanRefs) -> bytes:

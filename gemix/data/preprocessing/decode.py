@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from gemix.data.scan import InvalidImageError
 
@@ -37,7 +37,7 @@ def decode_image(data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_header(image, data)
             image.load()
-            return _to_grey(image)
+            return _to_grey(_upright(image))
     except InvalidImageError:
         raise
     except UnidentifiedImageError:
@@ -71,6 +71,14 @@ def _check_header(image: Image.Image, data: bytes) -> None:
         )
     if image.mode == "1":
         raise InvalidImageError("1 bit a pixel: a mask, no scan; save the scan as 8-bit grey")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn the image as its EXIF orientation says, as viewers do."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of nearly any type; viewers show an image with damaged EXIF as it is
+        return image
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from gemix.core.errors import DataError
 from gemix.data.preprocessing.decode import IMAGE_SUFFIXES, MAX_SIDE, decode_image
 from gemix.data.scan import InvalidImageError
+from gemix.data.sources.folder_names import is_hidden
 from gemix.io.storage import Store, stamp_of
 
 MAX_IMAGE_BYTES = 4 * MAX_SIDE**2 + 2**20
@@ -129,11 +130,6 @@ def unreadable(store: Store, name: str, error: DataError) -> InvalidImageError:
     if store.is_local and os.path.islink(store.path(name)):
         return InvalidImageError(f"{NOWHERE}; fetch it (git annex get, say) or copy it again")
     return InvalidImageError(f"{error}; copy it again")
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file, or a folder above it, is hidden or left by macOS."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def _look(root: str, is_secret: bool) -> tuple[dict[str, str], list[str]]:

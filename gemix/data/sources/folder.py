@@ -46,6 +46,7 @@ class FolderSource:
                     key=name,
                     class_index=index,
                     group=groups.get(name),
+                    split=found.splits.get(name),
                     stamp=found.files.stamps[name],
                 )
                 for index, name in files

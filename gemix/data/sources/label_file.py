@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import SPLITS
+from gemix.data.sources.folder_names import normalize_class
 from gemix.io.storage import Store
 
 KEYS = ("patient", "series")
@@ -59,6 +60,7 @@ def read_labels(store: Store, name: str) -> LabelFile:
                 "quotes around a cell with a comma"
             )
         row = dict(zip(columns, cells, strict=True))
+        row["class"] = normalize_class(row["class"])
         for column in (key, "class"):
             if not row[column]:
                 raise DataError(f"{_WHERE}, line {line}, column {column}: empty; fill it in")

@@ -26,7 +26,8 @@ class ScanRef:
         group: the patient, or None where patients are not known.
         split: the split that the source's own lists give it, or None.
         box: the part to keep, or None where the body is to be found.
-        location: where `load` finds it, if that is not the key; never written anywhere.
+        location: the file that `load` reads, if that is not the key; scans of one file share it.
+            It is never written anywhere.
         stamp: changes when the file that it is read from does; None where there is no file.
     """
 

@@ -7,14 +7,19 @@ from collections.abc import Callable, Iterator
 
 from gemix.core.distributed import Workers
 from gemix.core.errors import StoreAccessError, StoreError
+from gemix.core.stop import Stopped
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
 from gemix.gan.data.dataset import TrainingDataset
+from gemix.gan.models.base import ImageGenerator
 from gemix.gan.training.loop import train
 from gemix.gan.training.stages import FirstWeights, resume_or_start
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
+from gemix.steps.executor import Polling, poll_signals
 from gemix.steps.gan_training.log import TrainingLog
 from gemix.tracking.mlflow_run import Run
+
+_STEPS_BETWEEN_POLLS = 8  # of several workers, which communicate to stop after the same step
 
 
 class Stage:
@@ -24,6 +29,7 @@ class Stage:
         store: the directory of its checkpoints and its log.
         run: the MLflow run that rank 0 logs to.
         first_weights: the weights to start from; by default new ones.
+        polling: tells whether to stop.
 
     Attributes:
         log: the training log on rank 0, None elsewhere.
@@ -37,9 +43,10 @@ class Stage:
         workers: Workers,
         run: Run,
         first_weights: FirstWeights = None,
+        polling: Polling = poll_signals,
     ):
         self.store, self.spec, self.data, self.workers = store, spec, data, workers
-        self.first_weights = first_weights
+        self.first_weights, self.polling = first_weights, polling
         self.log = TrainingLog(store, spec, run) if workers.rank == 0 else None
         config = spec.config
         self.due = False  # whether a snapshot is waiting to be taken
@@ -48,11 +55,14 @@ class Stage:
     def run(
         self, at_snapshot: Callable[[TrainingState, int], None] = lambda state, number: None
     ) -> TrainingState:
-        """Train to the end.
+        """Train to the end, or until a stop is requested; then save a checkpoint.
 
         Args:
             at_snapshot: called on every worker before a checkpoint is written, with the state and
                 the number of the snapshot.
+
+        Raises:
+            Stopped: on every worker after the same step, if a stop is requested.
         """
 
         def on_step(state, values):
@@ -64,24 +74,41 @@ class Stage:
                 self.due = False
                 at_snapshot(state, state.step // self.snapshot_steps)
                 self.save(state)
+            if self._agree_to_stop(state, should_stop):
+                if not state.failing_steps:
+                    self.save(state)
+                if self.log:
+                    self.log.logger.info("stopped after step %d of %d", state.step, self.log.total)
+                raise Stopped()
 
         state = self.newest()
         if self.log:
             self.log.start(state)
-        return train(
-            state,
-            self.data,
-            self.spec.config,
-            workers=self.workers,
-            on_step=on_step,
-            last_good=self.go_back,
-        )
+        with self.polling() as should_stop:
+            return train(
+                state,
+                self.data,
+                self.spec.config,
+                workers=self.workers,
+                on_step=on_step,
+                last_good=self.go_back,
+            )
 
-    def finish(self, state: TrainingState) -> None:
-        """Write the last checkpoint, log and samples."""
+    def _agree_to_stop(self, state: TrainingState, should_stop: Callable[[], bool]) -> bool:
+        """Return on all workers whether rank 0 is to stop."""
+        if self.workers.size > 1 and state.step % _STEPS_BETWEEN_POLLS:
+            return False
+        return self.workers.broadcast_bool(should_stop(), self.data.device)
+
+    def finish(self, state: TrainingState, generator: ImageGenerator | None = None) -> None:
+        """Write the last checkpoint, log and samples.
+
+        Args:
+            generator: that ships and the label path is of; None for the last one.
+        """
         if self.log:
             with wrap_disk_full(self.store):
-                self.log.finish(state)
+                self.log.finish(state, generator)
                 save_checkpoint(self.store, state, self.spec)
 
     def newest(self) -> TrainingState:

@@ -17,6 +17,7 @@ from gemix.data.preprocessing.decode import MAX_SIDE, MIN_SIDE
 from gemix.data.scan import Scan
 from gemix.data.shards.manifest import SPLITS
 from gemix.data.sources.base import Listing
+from gemix.data.sources.folder_names import normalize_class
 from gemix.data.sources.medmnist.npz import NpzArchive
 from gemix.data.sources.scan_refs import ScanRef, ScanRefs
 from gemix.io.storage import Store
@@ -125,9 +126,10 @@ class MedMnistSource:
                 f"{self.store.url}/{self._json}: wanted a list of class names or an object "
                 'with the keys "0", "1" and so on'
             )
-        if len(set(names)) < len(names):
+        named = {int(label): normalize_class(name) for label, name in tree.items()}
+        if len(set(named.values())) < len(named):
             raise DataError(f"{self.store.url}/{self._json}: two classes have the same name")
-        return {int(label): name for label, name in tree.items()}
+        return named
 
     def _arrays(self) -> _Arrays:
         """The checked arrays, read once a process."""

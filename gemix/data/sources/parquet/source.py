@@ -16,7 +16,9 @@ from gemix.data.map_fn import MapFn, here
 from gemix.data.scan import InvalidImageError, Scan
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.sources.base import Listing
+from gemix.data.sources.class_folders import check_spelling
 from gemix.data.sources.files import MISNAMED, Files, list_files, natural_key
+from gemix.data.sources.folder_names import normalize_class
 from gemix.data.sources.parquet.rows import RowGroup
 from gemix.data.sources.parquet.survey import survey
 from gemix.data.sources.scan_refs import SCHEMA, ScanRef, ScanRefs
@@ -171,15 +173,8 @@ def _from_manifest(rows: pa.Table, manifest: Manifest) -> tuple[Sequence[str], n
 def _from_text(rows: pa.Table) -> tuple[Sequence[str], np.ndarray]:
     """The same from the names in the rows; they are put in natural order."""
     texts = rows["class"].combine_chunks().dictionary_encode()
-    found = texts.dictionary.to_pylist()
-    classes = sorted((name for name in found if name.strip()), key=natural_key)
-    seen: dict[str, str] = {}
-    for name in classes:
-        other = seen.setdefault(name.casefold().strip(), name)
-        if other != name:
-            raise DataError(
-                f"column class: {other!r} and {name!r} differ in case or spaces alone; spell "
-                "them alike"
-            )
+    found = [normalize_class(name) for name in texts.dictionary.to_pylist()]
+    classes = sorted({name for name in found if name.strip()}, key=natural_key)
+    check_spelling(classes, "column class", "spell them alike")
     ranks = np.array([classes.index(name) if name in classes else -1 for name in found] + [-1])
     return classes, ranks[np.asarray(texts.indices.fill_null(len(found)))]
