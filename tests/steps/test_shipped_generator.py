@@ -13,7 +13,8 @@ from gemix.gan.checkpoints.best_snapshot import save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.config import GanConfig
 from gemix.gan.models.architecture import Architecture
-from gemix.gan.training.state import TrainingState, new_state
+from gemix.gan.training.registry import new_state
+from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.steps.gan_training.shipped_generator import shipped_generator
 
