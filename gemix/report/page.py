@@ -101,13 +101,19 @@ def _overlaps(evaluation: Mapping[str, Any]) -> list[str]:
     return [
         *(
             f"Training and test overlap, which was allowed: {one['learned']} and "
-            f"{one['held_out']} share {one['groups']} patients or groups and {one['images']} "
-            "equal images. The results may measure memory."
+            f"{one['held_out']} share {one['groups']} patients or groups, {one['images']} "
+            f"equal images and {one.get('copies', 0)} copies of images. The results may measure "
+            "memory."
             for one in found["shared"]
         ),
         *(
             f"There is no record of {name}: test images may be among them."
             for name in found["unknown"]
+        ),
+        *(
+            f"{name} are on record without thumbnails: resaved, brightened or mirrored copies of "
+            "them among the test images would not be found."
+            for name in found.get("not_compared", ())
         ),
     ]
 

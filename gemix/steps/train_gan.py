@@ -12,7 +12,7 @@ from gemix.config import PipelineConfig
 from gemix.core.device import default_device
 from gemix.core.distributed import Workers
 from gemix.core.errors import DataError
-from gemix.data.leakage.provenance import SEEN, Provenance, write_provenance
+from gemix.data.leakage.provenance import PROVENANCE, Provenance, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.gan.checkpoints.best_snapshot import save_best_generator
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, check_resumable, checkpoints
@@ -74,7 +74,7 @@ def train_gan(
     overlap = enforce_no_overlap("train-gan", config, pairs)
     executor.require(config.compute)
     store = open_step(workspace.gan, MARKER, config, overwrite)
-    if not checkpoints(store) or not store.exists(SEEN):
+    if not checkpoints(store) or not store.exists(PROVENANCE):
         write_provenance(store, [train], before)
         if config.gan.pretrain_kimg:
             write_provenance(store / PRETRAINING, [train], before)

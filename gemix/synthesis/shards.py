@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gemix.core.errors import CheckpointError
+from gemix.data.leakage.provenance import PROVENANCE_SHA256
 from gemix.data.shards.manifest import Manifest, ShardEntry
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.gan.checkpoints.generator_io import GeneratorBundle
@@ -72,7 +73,7 @@ def write_synthetic_shard(
         seeds=seeds,
         generator=generator.checksum,
     )
-    return write_shard(store, name, columns, "train")
+    return write_shard(store, name, columns, "train", generator.classes)
 
 
 def synthetic_manifest(
@@ -82,6 +83,7 @@ def synthetic_manifest(
     *,
     labels: LabelConfig,
     config: SynthesisConfig,
+    provenance_sha256: str,
 ) -> Manifest:
     """Return the manifest of a method's set, with generator and settings as its origin."""
     architecture = generator.network.architecture
@@ -97,5 +99,6 @@ def synthetic_manifest(
             "synthesis": config.to_mapping(),
             "generator": generator.checksum,
             "generator_kimg": generator.kimg,
+            PROVENANCE_SHA256: provenance_sha256,
         },
     )

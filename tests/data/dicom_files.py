@@ -100,6 +100,8 @@ def write(path: Path, stored: np.ndarray | None = None, **changes) -> Path:
         "PixelRepresentation": int(stored.dtype.kind == "i"),
         "RescaleSlope": 1,
         "RescaleIntercept": -1024,
+        "RescaleType": "HU",
+        "PixelSpacing": [0.7, 0.7],
     }
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()

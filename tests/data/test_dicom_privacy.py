@@ -101,7 +101,8 @@ def test_every_text_tag_holds_a_canary_but_those_that_decoding_needs(tmp_path):
     assert {name for name, one in texts.items() if not is_found(str(one.value))} == {
         "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "InstanceNumber",
         "MediaStorageSOPClassUID", "Modality", "PatientID", "PhotometricInterpretation",
-        "RescaleIntercept", "RescaleSlope", "SOPClassUID", "TransferSyntaxUID",
+        "PixelSpacing", "RescaleIntercept", "RescaleSlope", "RescaleType", "SOPClassUID",
+        "TransferSyntaxUID",
     }  # fmt: skip
     known = {entry[4] for tag, entry in DicomDictionary.items() if tag >> 16 and entry[0] in STR_VR}
     assert known - texts.keys() == {"NumberOfFrames"}

@@ -84,7 +84,7 @@ def test_a_box_outside_the_image_is_refused(box):
 
 
 def test_a_blank_image_is_refused():
-    with pytest.raises(InvalidImageError, match="blank: every pixel has the value 7"):
+    with pytest.raises(InvalidImageError, match="blank: 99% of its pixels have greys from 7 to 7"):
         preprocess(grey(np.full((64, 64), 7)), CONFIG)
 
 

@@ -119,7 +119,7 @@ def prepare(
     bad += arrangement.quarantined
     write_quarantine(bad, store)
     check_bad_share(bad, listing, config, store)
-    shards = plan_shards(index, arrangement, len(listing.classes), config)
+    shards = plan_shards(index, arrangement, listing.classes, config)
     gather = functools.partial(
         assemble, config=config, parts={part.name: part.sha256 for part in staged}, store=store
     )

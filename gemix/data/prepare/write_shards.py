@@ -40,20 +40,22 @@ class ShardPlan:
         name: of its file.
         split: one of `SPLITS`.
         gathers: what it is made of, in this order.
-        classes: K, the number of classes.
+        classes: the K class names.
     """
 
     name: str
     split: str
     gathers: tuple[Gather, ...]
-    classes: int
+    classes: tuple[str, ...]
 
     def digest(self, config: DataConfig, parts: Mapping[str, str]) -> str:
         """Equal for the same images and settings; `parts` gives the SHA-256 of each part."""
         made_of = [
             (parts[one.part], one.rows.tolist(), one.groups.to_pylist()) for one in self.gathers
         ]
-        return unfinished.digest_of(self.name, self.split, made_of, config.to_mapping())
+        return unfinished.digest_of(
+            self.name, self.split, self.classes, made_of, config.to_mapping()
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ def is_shard(name: str) -> bool:
 
 
 def plan_shards(
-    index: Index, arrangement: ImageAssignment, classes: int, config: DataConfig
+    index: Index, arrangement: ImageAssignment, classes: tuple[str, ...], config: DataConfig
 ) -> list[ShardPlan]:
     """Cuts the images of each split, in the listing's order, into shards of ``config.shard_mb``."""
     names = pa.array(arrangement.names, pa.string())
@@ -118,9 +120,9 @@ def assemble(
             entry=ShardEntry.from_json(result["entry"]),
             histograms=np.array(result["histograms"]),
         )
-    histograms = np.zeros((plan.classes, LEVELS), np.int64)
+    histograms = np.zeros((len(plan.classes), LEVELS), np.int64)
     batches = _read(plan, config, store, histograms)
-    entry = write_batches(store, plan.name, batches, plan.split)
+    entry = write_batches(store, plan.name, batches, plan.split, plan.classes)
     assembled = Assembled(entry=entry, histograms=histograms)
     unfinished.keep(store, plan.name, digest, entry.sha256, assembled.to_json())
     return assembled
@@ -144,7 +146,7 @@ def _read(
             "height": [config.resolution] * count,
             "width": [config.resolution] * count,
             "class_index": labels,
-            "soft_label": list(np.eye(plan.classes, dtype=np.float32)[labels]),
+            "soft_label": list(np.eye(len(plan.classes), dtype=np.float32)[labels]),
             "patient": one.groups,
             "source": table["key"].combine_chunks(),
             "checksum": [checksum.hex() for checksum in table["checksum"].to_pylist()],
