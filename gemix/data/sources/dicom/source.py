@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from gemix.core.errors import DataError
-from gemix.data.map_fn import MapFn, here
+from gemix.data.map_fn import MapFn, serial_map
 from gemix.data.scan import InvalidImageError, Quarantined, Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.dicom.header import Found, read_headers
@@ -50,13 +50,13 @@ class DicomSource:
         is_whole = "://" in labels or os.path.isabs(labels)
         self.labels = labels if is_whole else f"{self.store.url}/{labels}"
 
-    def list(self, spread: MapFn = here) -> Listing:
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
         """Reads headers alone; see :class:`gemix.data.sources.base.Source`."""
         salt = _read_salt()
         labels = read_labels(*Store.of_file(self.labels))
         files = list_files(self.store, is_secret=True)
         names = [n for n in files.names if f"{self.store.url}/{n}" != self.labels]
-        found = SliceTable.of(self._headers(names, labels.key, spread))
+        found = SliceTable.of(self._headers(names, labels.key, map_fn))
         labelled = found.labelled(labels)
         slices = without_copies(labelled)
         damaged = [(names[one], reason) for one, reason in found.damaged]
@@ -96,11 +96,11 @@ class DicomSource:
             ) from None
         return Scan(pixels=read_hounsfield(data), is_hounsfield=True)
 
-    def _headers(self, names: Sequence[str], key: str, spread: MapFn) -> Iterator[Found]:
+    def _headers(self, names: Sequence[str], key: str, map_fn: MapFn) -> Iterator[Found]:
         """What each file is, in the order of `names`."""
         chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
         read = functools.partial(read_headers, self.store, key)
-        return itertools.chain.from_iterable(spread(read, chunks, "headers"))
+        return itertools.chain.from_iterable(map_fn(read, chunks, "headers"))
 
 
 def _read_salt() -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation
 
 from gemix.core.errors import DataError
-from gemix.data.map_fn import MapFn, here
+from gemix.data.map_fn import MapFn, serial_map
 from gemix.data.scan import HIGHEST_HU, LOWEST_HU, InvalidImageError, Scan, ScanFiltered
 from gemix.data.sources.base import Listing
 from gemix.data.sources.class_folders import ClassFolders, find_class_folders
@@ -72,7 +72,7 @@ class NiftiSource:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
 
-    def list(self, spread: MapFn = here) -> Listing:
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
         """Reads headers alone; see :class:`gemix.data.sources.base.Source`.
 
         A volume whose header is of no use is one item, which `load` refuses with the reason.
@@ -83,7 +83,7 @@ class NiftiSource:
         names = [name for names in folders.by_class.values() for name in names]
         chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
         read = functools.partial(_survey, self.store)
-        surveyed = itertools.chain.from_iterable(spread(read, chunks, "headers"))
+        surveyed = itertools.chain.from_iterable(map_fn(read, chunks, "headers"))
         found = dict(zip(names, surveyed, strict=True))
         self._check(folders, found)
         groups = {name: _ENDING.sub("", name) for name in names}
