@@ -57,8 +57,11 @@ def test_the_file_that_the_message_names_breaks_the_lease(store):
             pass
         path = re.search(r"delete (\S+)$", str(caught.value))[1]
         store.delete(path.removeprefix(f"{store.url}/"))
-        with Lease(store, "train-gan"):
-            pass
+        other = Lease(store, "train-gan")
+        other.__enter__()
+    assert len(store.list()) == 1  # the first one leaves that of the second
+    other.__exit__()
+    assert store.list() == []
 
 
 def test_of_many_that_start_at_once_one_gets_the_lease(store):
