@@ -17,7 +17,7 @@ from gemix.core.errors import DataError
 from gemix.data.preprocessing.decode import IMAGE_SUFFIXES, MAX_SIDE, decode_image
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.folder_names import is_hidden
-from gemix.io.storage import Store, stamp_of
+from gemix.io.storage import Store, file_version
 
 MAX_IMAGE_BYTES = 4 * MAX_SIDE**2 + 2**20
 """The largest image that is read, 4 bytes a pixel and uncompressed, and a header of 1 MiB."""
@@ -73,7 +73,7 @@ def list_files(store: Store, is_secret: bool = False) -> Files:
     if store.is_local:
         found, linked = _list_local(store.url, is_secret)
     else:
-        found, linked = store.stamps(recursive=True), []
+        found, linked = store.file_versions(recursive=True), []
         if not found:
             raise DataError(
                 f"data.path {store.url}: no such bucket, or no object there; mend data.path or "
@@ -173,7 +173,7 @@ def _stamp(path: str) -> str | None:
         found = os.stat(path)
     except OSError:
         return "" if os.path.islink(path) else None
-    return stamp_of(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    return file_version(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -78,7 +78,7 @@ class MedMnistSource:
                 f"{self._where}: train_labels has no image of class {', '.join(untrained)}; take "
                 "the whole file of the data set"
             )
-        items = ScanRefs.of(_items(arrays, kept, self.store.stamps()[self.name]))
+        items = ScanRefs.of(_items(arrays, kept, self.store.file_versions()[self.name]))
         counts = ", ".join(f"{split} {len(labels)}" for split, (_, labels) in arrays.items())
         notes = [
             f"found {len(items)} images in {self.name} ({counts})",

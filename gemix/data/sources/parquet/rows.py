@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from gemix.data.preprocessing.decode import MAX_SIDE, check_size
 from gemix.data.scan import InvalidImageError
 from gemix.data.shards.schema import image_checksum
-from gemix.io.s3 import persist
+from gemix.io.s3 import retry
 from gemix.io.storage import Store
 
 DAMAGE = (OSError, ValueError, KeyError, pa.ArrowException)
@@ -45,7 +45,7 @@ class RowGroup:
         self.store, self.name = store, name
         self._refusal = ""
         try:
-            persist(lambda: self._open(row), self._what)
+            retry(lambda: self._open(row), self._what)
         except DAMAGE as error:
             reason = f"damaged or no Parquet file ({one_line(error)}); copy it again"
             raise InvalidImageError(reason) from None
@@ -63,7 +63,7 @@ class RowGroup:
         width, height = self._size(row)
         try:
             if not self._refusal:
-                persist(lambda: self._advance(row), self._what)
+                retry(lambda: self._advance(row), self._what)
         except (*DAMAGE, StopIteration) as error:
             damage = one_line(error) or "it ends too early"
             self._refusal = f"damaged row group ({damage}); copy the file again"

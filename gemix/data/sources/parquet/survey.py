@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from gemix.data.shards.manifest import SPLITS
 from gemix.data.sources.parquet.rows import DAMAGE, column_bytes, one_line
-from gemix.io.s3 import persist
+from gemix.io.s3 import retry
 from gemix.io.storage import Store
 
 _TEXTS = ("class", "patient", "split", "checksum")
@@ -48,7 +48,7 @@ def survey(store: Store, label: str, name: str) -> pa.Table | str:
             return _too_long(table) or table
 
     try:
-        found = persist(read, f"{store.url}/{name} cannot be read")
+        found = retry(read, f"{store.url}/{name} cannot be read")
         return found if isinstance(found, str) else _to_items(name, found, label)
     except DAMAGE as error:
         return f"damaged, or no Parquet file ({one_line(error)})"
