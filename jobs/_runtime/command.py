@@ -56,11 +56,10 @@ class Command:
 
     def parser(self) -> argparse.ArgumentParser:
         """Return the argument parser."""
-        about = (
-            f"{self.summary}\n\nreads:  {self.reads}\nwrites: {self.writes}\ncosts:  {self.costs}"
-        )
+        lines = [self.summary, ""]
+        lines += [f"reads:  {self.reads}", f"writes: {self.writes}", f"costs:  {self.costs}"]
         if self.sections:
-            about += f"\n\nconfiguration sections: {', '.join(self.sections)}"
+            lines += ["", f"configuration sections: {', '.join(self.sections)}"]
         parser = argparse.ArgumentParser(
             prog=f"gemix {self.name}",
             description="\n".join(lines),
