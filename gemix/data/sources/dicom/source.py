@@ -19,6 +19,7 @@ import numpy as np
 
 from gemix.core.errors import DataError
 from gemix.data.map_fn import MapFn, serial_map
+from gemix.data.preprocessing.hounsfield import NO_AIR
 from gemix.data.scan import InvalidImageError, Quarantined, Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.dicom.header import HeaderResult, read_headers
@@ -30,7 +31,6 @@ from gemix.data.sources.dicom.pixel_checks import (
 from gemix.data.sources.dicom.pixels import read_hounsfield
 from gemix.data.sources.dicom.slices import SliceTable, order_foot_to_head
 from gemix.data.sources.files import MISNAMED, Files, list_files
-from gemix.data.sources.hounsfield import NO_AIR
 from gemix.data.sources.label_file import LabelFile, read_labels
 from gemix.data.sources.redact import redact_path
 from gemix.data.sources.scan_refs import ScanRef, ScanRefs

@@ -14,13 +14,13 @@ from nibabel.orientations import apply_orientation
 
 from gemix.core.errors import DataError
 from gemix.data.map_fn import MapFn, serial_map
+from gemix.data.preprocessing.hounsfield import NO_AIR, has_air
 from gemix.data.preprocessing.spacing import to_square_pixels
 from gemix.data.scan import HIGHEST_HU, LOWEST_HU, InvalidImageError, Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.class_folders import ClassFolders, find_class_folders
 from gemix.data.sources.compression import gunzip, is_gzip
 from gemix.data.sources.files import unreadable
-from gemix.data.sources.hounsfield import NO_AIR, has_air
 from gemix.data.sources.nifti.header import (
     FLAG_BYTES,
     HEADER_BYTES,
