@@ -175,17 +175,6 @@ def test_a_setting_that_the_checkpoint_does_not_know_had_its_default(tmp_path):
         resume_or_start(store, origin(tiny_config(shuffle_gb=1.0)), CPU)
 
 
-def test_settings_that_the_method_does_not_read_may_differ(tmp_path):
-    """They were saved, until each method refused those of others."""
-    store, config = Store(tmp_path), tiny_config(method="cgan")
-    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), origin(config))
-    values = store.read_json("checkpoint-00000000.json")
-    values["config"] |= {"w_dim": 64, "mapping_layers": 3, "augment": "bgc"}
-    values["architecture"] |= {"w_dim": 64, "mapping_layers": 3, "d_mapping_layers": 3}
-    store.write_json("checkpoint-00000000.json", values)
-    assert resume_or_start(store, origin(config), CPU).setting_changes == []
-
-
 @pytest.mark.parametrize(
     "change",
     [
