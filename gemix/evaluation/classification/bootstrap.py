@@ -145,9 +145,9 @@ def groups_by_class(
 def few_groups(counts: Mapping[str, int]) -> list[str]:
     """Return a warning for each class with fewer test patients than intervals need.
 
-    With n patients whom a method gets right with probability p, all n are right with probability
-    p^n: then the bootstrap sees no variation, and a 95% interval holds the truth less often (0.82
-    measured for one patient of a class).
+    All patients of a small class are often right, or all wrong; then the bootstrap sees no
+    variation. In simulations with 30, 30 and n patients of three classes, 95% intervals of macro
+    recall held the truth in 84% of the cases for n = 3, in 93% for n = 10.
 
     Args:
         counts: patients or groups of each class, as :func:`groups_by_class` returns them.
