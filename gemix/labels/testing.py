@@ -16,7 +16,7 @@ from gemix.labels.sampling import draw_labels
 
 
 class LabelSamplerContract:
-    """What holds for every label sampler.
+    """Contract of a label sampler; subclass it and set `sampler`.
 
     Attributes:
         sampler: the sampler under test.

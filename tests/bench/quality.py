@@ -95,13 +95,13 @@ def measure(url: str, cache: str, precision: str, seed: int, given: argparse.Nam
     seconds = time.perf_counter() - began
     settings = MetricsConfig(images=given.images, real_images=given.images)
     evaluator = Evaluator(settings, Store(url), Store(cache), data, Workers.from_process_group())
-    figures = evaluator.figures(evaluator.sample_features(state.generator_ema))
+    quality = evaluator.evaluate(state.generator_ema).quality
     print(
-        f"seed {seed}, {precision}: KID {figures.kid:.4f} ± {figures.kid_error:.4f}, "
-        f"recall {figures.recall:.3f}, {1000 * given.kimg / seconds:.0f} images/s",
+        f"seed {seed}, {precision}: KID {quality['kid']:.4f} ± {quality['kid_error']:.4f}, "
+        f"recall {quality['recall']:.3f}, {1000 * given.kimg / seconds:.0f} images/s",
         flush=True,
     )
-    return {"seed": seed, "computed_in": precision, "seconds": seconds} | figures.to_json()
+    return {"seed": seed, "computed_in": precision, "seconds": seconds} | quality.to_json()
 
 
 if __name__ == "__main__":

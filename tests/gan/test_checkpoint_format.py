@@ -93,6 +93,27 @@ def test_a_generator_of_format_1_is_sampled(format_1):
     assert load_weights(format_1).discriminator is not None
 
 
+def test_a_checkpoint_of_format_1_resumes_whatever_its_method_did_not_read(tmp_path):
+    store, config = Store(tmp_path), tiny_config(method="cgan")
+    plain = Architecture(resolution=16, img_channels=1, label_dim=3, z_dim=16, channel_base=128)
+    spec = dataclasses.replace(origin(config), architecture=plain)
+    name = save_checkpoint(store, new_state(plain, config, CPU), spec)
+    values = store.read_json(f"{name}.json")
+    for key in ("format_version", "fallback_level", "consecutive_failures", "setting_changes"):
+        del values[key]
+    values |= {"easings": 0, "failing_steps": 0}
+    values["config"] |= {"w_dim": 64, "mapping_layers": 1, "r1_gamma": 0.5, "data": "stream"}
+    del values["config"]["data_loading"]
+    sizes = {"w_dim": 64, "mapping_layers": 1, "d_mapping_layers": 1, "mbstd_group_size": 2}
+    values["architecture"] |= sizes
+    store.write_json(f"{name}.json", values)
+    check_resumable(store, spec)
+    assert resume_or_start(store, spec, CPU).step == 0
+    changed = dataclasses.replace(plain, z_dim=8)
+    with pytest.raises(CheckpointError, match="z_dim was 16, now 8"):
+        check_resumable(store, dataclasses.replace(spec, architecture=changed))
+
+
 @pytest.mark.parametrize("file", ["checkpoint-00000005.json", "generator.json"])
 def test_a_file_of_a_later_version_is_named_and_not_called_damaged(format_1, file):
     values = format_1.read_json(file) | {"format_version": FORMAT_VERSION + 1}
@@ -152,6 +173,17 @@ def test_a_setting_that_the_checkpoint_does_not_know_had_its_default(tmp_path):
     assert resume_or_start(store, origin(config), CPU).step == 0
     with pytest.raises(CheckpointError, match=r"shuffle_gb was 2\.0, now 1\.0"):
         resume_or_start(store, origin(tiny_config(shuffle_gb=1.0)), CPU)
+
+
+def test_settings_that_the_method_does_not_read_may_differ(tmp_path):
+    """They were saved, until each method refused those of others."""
+    store, config = Store(tmp_path), tiny_config(method="cgan")
+    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), origin(config))
+    values = store.read_json("checkpoint-00000000.json")
+    values["config"] |= {"w_dim": 64, "mapping_layers": 3, "augment": "bgc"}
+    values["architecture"] |= {"w_dim": 64, "mapping_layers": 3, "d_mapping_layers": 3}
+    store.write_json("checkpoint-00000000.json", values)
+    assert resume_or_start(store, origin(config), CPU).setting_changes == []
 
 
 @pytest.mark.parametrize(

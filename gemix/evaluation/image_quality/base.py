@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -74,3 +75,15 @@ class ImageMetric(abc.ABC):
         Raises:
             ImageMetricError: if the metric cannot be computed of these sets.
         """
+
+
+@contextlib.contextmanager
+def wrap_metric_errors(metric: ImageMetric) -> Iterator[None]:
+    """Raise whatever a metric raises as ImageMetricError: linear algebra fails in many ways."""
+    try:
+        yield
+    except ImageMetricError:
+        raise
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ImageMetricError(f"image metric {'/'.join(metric.names)}: {reason}") from error

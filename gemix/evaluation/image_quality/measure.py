@@ -9,7 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from gemix.evaluation.image_quality.base import ImageMetric, ImageMetricError
+from gemix.evaluation.image_quality.base import (
+    ImageMetric,
+    ImageMetricError,
+    wrap_metric_errors,
+)
 from gemix.evaluation.image_quality.real_stats import RealStats
 from gemix.evaluation.image_quality.registry import METRICS, metric_outputs
 
@@ -92,18 +96,13 @@ def measure(
     """
     values: dict[str, float] = {}
     for metric in metrics:
-        name = "/".join(metric.names)
-        try:
+        with wrap_metric_errors(metric):
             found = metric.compute(real.arrays, fakes)
-        except ImageMetricError:
-            raise
-        except Exception as error:  # linear algebra and memory fail in many ways
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ImageMetricError(f"image metric {name}: {reason}") from error
         if set(found) != set(metric.names) or not all(map(math.isfinite, found.values())):
             raise ImageMetricError(
-                f"image metric {name}: returned {found} for {len(fakes)} generated and "
-                f"{len(real.features)} real images; want finite numbers of these names"
+                f"image metric {'/'.join(metric.names)}: returned {found} for {len(fakes)} "
+                f"generated and {len(real.features)} real images; want finite numbers of these "
+                "names"
             )
         values |= found
     return ImageQuality(

@@ -41,7 +41,7 @@ class Prdc(ImageMetric):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrdcValues:
-    """How the two sets lie to each other. All but `density` are from 0 to 1.
+    """Precision, recall, density and coverage; all but `density` are from 0 to 1.
 
     Attributes:
         precision: share of generated images in a real image's neighbourhood (k = 3).

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gemix.evaluation.image_quality.base import wrap_metric_errors
 from gemix.evaluation.image_quality.registry import METRICS
 from gemix.io.storage import Store
 
@@ -36,11 +37,16 @@ class RealStats:
 
     @classmethod
     def of(cls, features: Tensor, known: Mapping[str, Tensor] | None = None) -> Self:
-        """Compute the statistics of features [N, D], except those that are known."""
+        """Compute the statistics of features [N, D], except those that are known.
+
+        Raises:
+            ImageMetricError: naming the metric that fails.
+        """
         arrays = {"features": features, **(known or {})}
         for metric in METRICS:
             if not arrays.keys() >= set(metric.statistics):
-                arrays |= metric.real_statistics(features)
+                with wrap_metric_errors(metric):
+                    arrays |= metric.real_statistics(features)
         return cls(arrays=arrays)
 
     def save(self, store: Store, name: str) -> None:
@@ -51,10 +57,10 @@ class RealStats:
 
     @classmethod
     def load(cls, store: Store, name: str, device: torch.device) -> Self | None:
-        """Read the file; None if there is none or it is damaged, since it can be made again."""
-        if not store.exists(name):
-            return None
+        """Read the file; None if that fails for any reason, since it can be made again."""
         try:
+            if not store.exists(name):
+                return None
             with np.load(io.BytesIO(store.read_bytes(name)), allow_pickle=False) as arrays:
                 read = {key: torch.from_numpy(arrays[key]).to(device) for key in arrays.files}
             return cls.of(read.pop("features"), read)

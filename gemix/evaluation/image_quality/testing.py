@@ -15,7 +15,7 @@ from gemix.evaluation.image_quality.base import ImageMetric
 
 
 class ImageMetricContract:
-    """What holds for every image metric.
+    """Contract of an image metric; subclass it and set `metric`.
 
     Attributes:
         metric: the metric under test.
@@ -58,7 +58,7 @@ class ImageMetricContract:
                     assert isinstance(value, float) and math.isfinite(value), (name, count)
 
     def test_values_are_finite_for_constant_images(self) -> None:
-        """Sets of equal images have values, too."""
+        """Values of sets of equal images are finite too."""
         constant = torch.full((60, 16), 0.3)
         for real, fakes in (
             (constant, constant),
@@ -68,7 +68,7 @@ class ImageMetricContract:
             assert all(math.isfinite(value) for value in self.values(real, fakes).values())
 
     def test_inputs_are_left_alone_and_nothing_is_drawn(self) -> None:
-        """A training that measures its images is the one that does not."""
+        """Features are not changed in place, and no random numbers are drawn."""
         real, fakes, state = self.features(60), self.features(70, seed=1), torch.get_rng_state()
         copies = real.clone(), fakes.clone()
         first = self.values(real, fakes)

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gemix.core.config_schema import settings_of_other_methods
 from gemix.core.errors import CheckpointError
+from gemix.gan.config import GanConfig
 
 FORMAT_VERSION = 2
 
@@ -43,7 +45,8 @@ def migrate(values: dict[str, Any], where: str) -> dict[str, Any]:
 def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
     """Version 2 counts failures by phase and records changed settings; some names are new.
 
-    Version 1 did not say which phase failed, so that counting starts anew.
+    Version 1 did not say which phase failed, so that counting starts anew. It also took, and
+    ignored, settings that the method does not read: they get their defaults.
     """
     values = dict(values)
     if "step" in values:  # a checkpoint, not a generator
@@ -54,7 +57,12 @@ def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
         config = dict(values["config"])
         if "data" in config:
             config["data_loading"] = config.pop("data")
-        values["config"] = config
+        unread = settings_of_other_methods(GanConfig, config.get("method", GanConfig.method))
+        values["config"] = {key: config[key] for key in config if key not in unread}
+        sizes = values["architecture"]
+        values["architecture"] = {
+            key: sizes[key] for key in sizes if key.removeprefix("d_") not in unread
+        }
     return values
 
 

@@ -5,7 +5,8 @@
 - *Stabilizing* settings are what a :class:`gemix.gan.training.divergence.DivergedError` tells the
   user to change: they may differ too. Each change is recorded in the state, and so in every later
   checkpoint and in ``generator.json``, and it replaces the fallbacks that were applied before it.
-- All other settings, the networks, the classes and the images must be the same.
+- All other settings that the method reads, the networks, the classes and the images must be the
+  same.
 
 A setting that the checkpoint does not have had its default.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gemix.core.config_schema import operational_fields
+from gemix.core.config_schema import operational_fields, settings_of_other_methods
 from gemix.core.errors import CheckpointError
 from gemix.gan.config import GanConfig
 from gemix.gan.models.architecture import Architecture
@@ -47,14 +48,19 @@ def check_same_training(
             f"{where}: was trained on {len(saved['classes'])} classes {saved['classes']}, the data "
             f"has {len(wanted['classes'])} {wanted['classes']}; {remedy}"
         )
-    settings = {"config": _defaults(GanConfig) | saved["config"]}
-    saved = saved | settings | {"architecture": _defaults(Architecture) | saved["architecture"]}
-    free = (*OPERATIONAL, *STABILIZING)
+    config = _defaults(GanConfig) | saved["config"]
+    architecture = _defaults(Architecture) | saved["architecture"]
+    saved = saved | {"config": config, "architecture": architecture}
+    unread = settings_of_other_methods(GanConfig, config["method"])
+    free = {
+        "config": {*OPERATIONAL, *STABILIZING, *unread},
+        "architecture": {*unread, *(f"d_{name}" for name in unread)},
+    }
     # the digest after the sizes of images, which say more
     for key in ("classes", "architecture", "data_digest", "config"):
         old, new = saved[key], wanted[key]
         if isinstance(new, dict):
-            names = [name for name in new if key != "config" or name not in free]
+            names = [name for name in new if name not in free[key]]
             old, new = ({name: side.get(name) for name in names} for side in (old, new))
         if old != new:
             raise CheckpointError(f"{where}: {_difference(key, old, new)}; {remedy}")
@@ -62,7 +68,7 @@ def check_same_training(
     return [
         {"setting": name, "old": old[name], "new": new[name]}
         for name in STABILIZING
-        if old[name] != new[name]
+        if name not in unread and old[name] != new[name]
     ]
 
 

@@ -23,11 +23,11 @@ from pydicom.uid import (
 )
 
 from gemix.data.preprocessing.decode import check_size
+from gemix.data.preprocessing.hounsfield import has_air
 from gemix.data.preprocessing.spacing import to_square_pixels
 from gemix.data.scan import HIGHEST_HU, LOWEST_HU, InvalidImageError
 from gemix.data.sources.compression import gunzip, is_gzip
 from gemix.data.sources.dicom.header import MAX_BYTES, check_deflated, get_text, image_axes
-from gemix.data.sources.hounsfield import has_air
 from gemix.data.sources.silence_logger import silence_logger
 
 _TISSUE_HU = (-900.0, 2000.0)  # from lung to cortical bone; tooth enamel and metal exceed it

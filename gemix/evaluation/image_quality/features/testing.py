@@ -14,7 +14,7 @@ from gemix.evaluation.image_quality.features.base import Extractor
 
 
 class FeatureExtractorContract:
-    """What holds for every feature extractor.
+    """Contract of a feature extractor; subclass it and override :meth:`open`.
 
     Attributes:
         resolution: of the images to extract from.
