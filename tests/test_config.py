@@ -241,8 +241,11 @@ def test_a_setting_under_its_old_and_its_new_name_is_refused():
 
 def test_settings_of_another_method_are_refused_all_at_once():
     with pytest.raises(InvalidConfig) as caught:
-        load("demo", ["gan.method=cgan", "gan.r1_gamma=5", "gan.augment=none", "gan.cgan_lr=1e-3"])
-    assert {issue.path for issue in caught.value.issues} == {"gan.r1_gamma", "gan.augment"}
+        settings = ["gan.method=cgan", "gan.r1_gamma=5", "gan.augment=none", "gan.cgan_lr=1e-3"]
+        load("demo", [*settings, "gan.kimgs=3", "gan.batch=0"])
+    assert {issue.path for issue in caught.value.issues} == {
+        *("gan.r1_gamma", "gan.augment", "gan.kimgs", "gan.batch")
+    }
     with pytest.raises(InvalidConfig, match=r"gan\.cgan_lr.*method stylegan2-ada does not read it"):
         load("demo", ["gan.cgan_lr=1e-3"])
 

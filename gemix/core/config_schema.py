@@ -123,23 +123,13 @@ class Config:
             value, found = _coerce(field_types(type(self))[field.name], getattr(self, field.name))
             issues += [_at(field.name, issue) for issue in found]
             object.__setattr__(self, field.name, value)
-        issues = issues or [*self._issues_of_other_methods(), *self.validate()]
+        issues = issues or [*_issues_of_other_methods(type(self), vars(self)), *self.validate()]
         if issues:
             raise InvalidConfig(issues)
 
     def validate(self) -> list[ConfigIssue]:
         """Return issues between fields that are each valid alone; subclasses override."""
         return []
-
-    def _issues_of_other_methods(self) -> list[ConfigIssue]:
-        method, defaults = getattr(self, "method", None), default_values(type(self))
-        return [
-            ConfigIssue(name, value, f"the default, {shown}: method {method} does not read it")
-            for name in settings_of_other_methods(type(self), method)
-            for value, default in [(getattr(self, name), defaults[name])]
-            for shown in ["null" if default is None else default]
-            if value != default
-        ]
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain dicts, lists and scalars, as YAML and JSON write them."""
@@ -305,11 +295,25 @@ def _from_mapping(cls: type[Config], mapping: Any) -> tuple[Any, list[ConfigIssu
         values[key], found = _coerce(hints[key], given)
         issues += [_at(key, issue) for issue in found]
     if issues:
-        return None, issues
+        bad = {issue.path.split(".")[0] for issue in issues}
+        good = {key: value for key, value in values.items() if key not in bad}
+        return None, issues + ([] if "method" in bad else _issues_of_other_methods(cls, good))
     try:
         return cls(**values), []
     except InvalidConfig as error:
         return None, error.issues
+
+
+def _issues_of_other_methods(cls: type[Config], values: Mapping[str, Any]) -> list[ConfigIssue]:
+    """Return the issues of settings that the method in `values` does not read."""
+    defaults = default_values(cls)
+    method = values.get("method", defaults.get("method"))
+    return [
+        ConfigIssue(name, values[name], f"the default, {shown}: method {method} does not read it")
+        for name in settings_of_other_methods(cls, method)
+        for shown in ["null" if defaults[name] is None else defaults[name]]
+        if values.get(name, defaults[name]) != defaults[name]
+    ]
 
 
 def _coerce(hint: Any, value: Any) -> tuple[Any, list[ConfigIssue]]:

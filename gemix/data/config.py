@@ -16,12 +16,7 @@ from gemix.core.config_schema import (
     Seed,
 )
 from gemix.data.preprocessing.windows import WINDOWS, parse_window
-
-GREY_SOURCES = ("folder", "covidx", "medmnist", "parquet")
-"""Sources of 8-bit images, which no window applies to."""
-
-NAMELESS_SOURCES = ("folder", "nifti")
-"""Sources that know patients by the names of files alone."""
+from gemix.data.sources.registry import SOURCES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +36,7 @@ class DataConfig(Config):
     """Where the scans are, how they become images, how they are split."""
 
     source: Annotated[
-        Literal["folder", "covidx", "dicom", "nifti", "medmnist", "parquet", "phantom"],
+        Literal[tuple(SOURCES)],  # type: ignore[valid-type]
         "Format of the scans, or the built-in phantom.",
     ] = "phantom"
     path: Annotated[str, "Folder, file or s3:// URL of the scans."] = ""
@@ -88,12 +83,13 @@ class DataConfig(Config):
     def validate(self) -> list[ConfigIssue]:
         """Require a path, windows that exist and a training share above 0."""
         issues = self._window_issues() + self._split_issues()
-        if self.source != "phantom" and not self.path:
+        needed = SOURCES[self.source].settings
+        if "path" in needed and not self.path:
             issues.append(
                 ConfigIssue("path", self.path, f"a folder or URL (data.source is {self.source})")
             )
-        if self.source == "dicom" and not self.labels:
-            allowed = "a CSV file of patient (or series) and class (data.source is dicom)"
+        if "labels" in needed and not self.labels:
+            allowed = f"a CSV file of patient (or series) and class (data.source is {self.source})"
             issues.append(ConfigIssue("labels", self.labels, allowed))
         return issues
 
@@ -120,7 +116,7 @@ class DataConfig(Config):
             issues.append(ConfigIssue("splits_from", self.splits_from, allowed))
         if self.fold >= max(self.folds, 1):
             issues.append(ConfigIssue("fold", self.fold, f"less than data.folds, {self.folds}"))
-        if self.patient_pattern and self.source not in NAMELESS_SOURCES:
+        if self.patient_pattern and "patient_pattern" not in SOURCES[self.source].settings:
             allowed = f"nothing: {self.source} names its patients itself, or has none"
             issues.append(ConfigIssue("patient_pattern", self.patient_pattern, allowed))
         try:
@@ -143,7 +139,7 @@ class DataConfig(Config):
         ]
         if len(self.windows) not in (1, 3):
             issues.append(ConfigIssue("windows", list(self.windows), "one window or three"))
-        elif len(self.windows) > 1 and self.source in GREY_SOURCES:
+        elif len(self.windows) > 1 and not SOURCES[self.source].is_hounsfield:
             allowed = f"one window: {self.source} holds grey images, windowed already"
             issues.append(ConfigIssue("windows", list(self.windows), allowed))
         return issues

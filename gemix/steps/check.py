@@ -78,11 +78,11 @@ def _between_sets(first: str, second: str) -> Overlap:
 
 
 def _splits(manifest: Manifest) -> list[str]:
-    """The split of every image."""
+    """Return the split of every image."""
     return [shard.split for shard in manifest.shards for _ in range(shard.rows)]
 
 
 def _same_archive(a: Manifest, b: Manifest) -> bool:
-    """Whether, as far as the manifests tell, both were prepared from the same scans."""
+    """Return whether both were prepared from the same scans, as far as the manifests tell."""
     archives = [(m.classes, m.origin.get("source"), m.origin.get("listed")) for m in (a, b)]
     return archives[0] == archives[1] and None not in archives[0]

@@ -193,7 +193,8 @@ def describe_resources(workers: int, resources: dict[str, float]) -> str:
         for name in ("GPU", "CPU")
         if name in resources
     ]
-    return f"{workers} worker{'' if workers == 1 else 's'} with {' and '.join(parts)} each"
+    kit = " and ".join(parts)
+    return f"1 worker with {kit}" if workers == 1 else f"{workers} workers with {kit} each"
 
 
 def shutdown() -> None:

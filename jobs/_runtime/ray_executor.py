@@ -16,7 +16,10 @@ class RayExecutor:
     """Implements :class:`gemix.steps.executor.Executor`. Ray is started when it is first needed."""
 
     def require(self, compute: ComputeConfig) -> None:
-        """See :class:`gemix.steps.executor.Executor`."""
+        """See :class:`gemix.steps.executor.Executor`; with 0 workers a training needs no Ray."""
+        if compute.workers == 0:
+            LocalExecutor().require(compute)
+            return
         from jobs._runtime.ray_cluster import connect, worker_resources
 
         connect()

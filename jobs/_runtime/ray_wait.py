@@ -21,11 +21,14 @@ def resource_notice(
     workers: int,
     resources: dict[str, float],
     started: Callable[[], bool],
-    seconds: float = SECONDS,
+    seconds: float | None = None,
 ) -> Iterator[None]:
-    """Log every `seconds` what is waited for, until `started` returns True or the block ends.
+    """Log what is waited for, until `started` returns True or the block ends.
 
     On a single machine nothing is logged: what it has not is refused before.
+
+    Args:
+        seconds: between records; by default 30.
     """
     if not is_cluster():
         yield
@@ -33,7 +36,7 @@ def resource_notice(
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(seconds) and not started():
+        while not ended.wait(seconds or SECONDS) and not started():
             log.info("%s", _describe(workers, resources))
 
     thread = threading.Thread(target=watch, name="resource-notice", daemon=True)

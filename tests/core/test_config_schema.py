@@ -146,6 +146,11 @@ def test_settings_of_other_methods_are_refused_all_at_once():
     assert "allowed: the default, 0.5: method b does not read it" in str(caught.value)
     assert "given 3, allowed: the default, null: method b" in str(caught.value)
     assert Methods(method="c", of_a=0.5, of_both=2).of_both == 2
+    with pytest.raises(InvalidConfig) as caught:
+        Methods.from_mapping({"method": "b", "of_a": 7, "of_a_too": 3, "off": 1})
+    assert [issue.path for issue in caught.value.issues] == ["of_a", "off", "of_a_too"]
+    with pytest.raises(InvalidConfig, match=r"^1 bad setting.*\n  method: given 'bb'"):
+        Methods.from_mapping({"method": "bb", "of_a": 0.7})
     assert Methods(of_a=0.7, of_a_too=3).of_a == 0.7
 
 

@@ -9,9 +9,9 @@ import pytest
 from dicom_files import SALT, write
 from nifti_files import save, slices_of
 
+from gemix.data.preprocessing.hounsfield import has_air
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.dicom.source import DicomSource
-from gemix.data.sources.hounsfield import has_air
 from gemix.data.sources.nifti.source import NiftiSource
 
 SIDE = 48

@@ -171,6 +171,26 @@ def test_a_truncated_volume_is_bad_slice_by_slice(root, name):
             source.load(item)
 
 
+def test_first_bytes_tell_whether_a_file_is_packed(root):
+    packed, plain = root / "a" / "p1.nii.gz", root / "b" / "p2.nii"
+    packed.write_bytes(gzip.decompress(packed.read_bytes()))
+    plain.write_bytes(gzip.compress(plain.read_bytes()))
+    source = NiftiSource(str(root))
+    for name, seed in (("a/p1.nii.gz", 0), ("b/p2.nii", 1)):
+        loaded = [source.load(item).pixels for item in slices_of(source, name)]
+        np.testing.assert_array_equal(loaded, volume(seed=seed))
+
+
+def test_a_packed_header_behind_a_long_comment_is_read(root):
+    path = root / "a" / "p1.nii.gz"
+    data = path.read_bytes()
+    comment = bytes([*data[:3], 16, *data[4:10]]) + b"x" * 600 + b"\0"  # RFC 1952, FCOMMENT
+    path.write_bytes(comment + data[10:])
+    source = NiftiSource(str(root))
+    loaded = [source.load(item).pixels for item in slices_of(source, "a/p1.nii.gz")]
+    np.testing.assert_array_equal(loaded, volume())
+
+
 def test_no_more_is_decompressed_than_the_header_asks_for(root):
     data = gzip.decompress((root / "a" / "p1.nii.gz").read_bytes())
     noise = np.random.default_rng(0).bytes(10**6)

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import logging
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 
+import gemix
+from gemix.config import PipelineConfig
+from gemix.core.logs import configure_logging
 from jobs._runtime import cli
+from jobs._runtime.command import GOMP_SPINCOUNT, Command
 from jobs.sample import parse_seeds
 
 
@@ -43,3 +55,63 @@ def test_a_missing_step_is_named(tmp_path, capsys):
 
 def test_seeds():
     assert parse_seeds("0-3,9") == [0, 1, 2, 3, 9]
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["prepare", "--version"]])
+def test_the_version(arguments, capsys):
+    with contextlib.suppress(SystemExit):
+        assert cli.main(arguments) == 0
+    assert capsys.readouterr().out == f"gemix {gemix.__version__}\n"
+
+
+def test_the_sections_in_the_help_are_sections_of_the_configuration():
+    for name in cli.COMMANDS:
+        command = importlib.import_module(f"jobs.{name.replace('-', '_')}").COMMAND
+        assert set(command.sections) <= set(PipelineConfig().to_mapping())
+        assert ", ".join(command.sections) in command.parser().format_help()
+
+
+@pytest.fixture
+def talk():
+    """A command that logs at every level."""
+
+    def run(request) -> None:
+        log = logging.getLogger("gemix.talk")
+        log.debug("details")
+        log.info("progress")
+        log.warning("trouble")
+
+    yield Command(name="talk", summary="", reads="", writes="", costs="", run=run)
+    configure_logging(logging.INFO)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["-q"], ["talk: warning: trouble"]),
+        ([], ["talk: progress", "talk: warning: trouble"]),
+        (["-v"], ["talk: details", "talk: progress", "talk: warning: trouble"]),
+    ],
+)
+def test_how_much_is_logged(talk, flags, said, capsys):
+    assert talk.main(flags) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines] == said
+
+
+def test_openmp_does_not_spin_for_long_in_the_process_of_a_command():
+    """OpenMP itself tells its settings, when PyTorch loads it."""
+    program = (
+        "from jobs._runtime.command import Command\n"
+        "def run(request):\n"
+        "    import torch\n"
+        "Command(name='c', summary='', reads='', writes='', costs='', run=run).main([])\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OMP_WAIT"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment | {"OMP_DISPLAY_ENV": "verbose"},
+    )
+    assert f"GOMP_SPINCOUNT = '{GOMP_SPINCOUNT}'" in done.stderr

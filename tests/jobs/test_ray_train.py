@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Callable
@@ -13,17 +14,26 @@ import ray.train
 import torch
 import torch.distributed as dist
 from ray.train import TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
 
 from gemix.config import ComputeConfig
-from gemix.core.errors import DataError
+from gemix.core.errors import DataError, StoreError, WorkerLostError
 from gemix.steps.executor import WorkerContext
+from jobs._runtime import ray_train
 from jobs._runtime.ray_executor import RayExecutor
 
 pytestmark = pytest.mark.slow
 
 
-def run(folder: Path, fail: Callable[[int, int], None], workers: int, reports: int = 2) -> None:
-    """Runs workers that fail and then wait for each other; they are started three times at most.
+def run(
+    folder: Path,
+    fail: Callable[[int, int], None],
+    workers: int,
+    reports: int = 2,
+    max_failures: int = 2,
+) -> None:
+    """Run workers that fail and then wait for each other; they are started three times at most.
 
     The file ``seen`` tells the rank of every start.
 
@@ -44,11 +54,14 @@ def run(folder: Path, fail: Callable[[int, int], None], workers: int, reports: i
         if dist.is_initialized():
             dist.all_reduce(torch.ones(1))
 
-    compute = ComputeConfig(workers=workers, cpus_per_worker=1, gpus_per_worker=0, max_failures=2)
+    compute = ComputeConfig(
+        workers=workers, cpus_per_worker=1, gpus_per_worker=0, max_failures=max_failures
+    )
     try:
         RayExecutor().train("test", worker, {}, compute, str(folder / "ray"))
     finally:
-        (folder / "seen").write_text(" ".join(sorted(starts.read_text().split())))
+        seen = starts.read_text().split() if starts.exists() else []
+        (folder / "seen").write_text(" ".join(sorted(seen)))
 
 
 @pytest.mark.parametrize("error", [None, DataError("shard 7: damaged"), RuntimeError("no luck")])
@@ -105,3 +118,66 @@ def test_other_errors_are_tried_as_often_as_they_may(tmp_path):
     with pytest.raises(TrainingFailedError, match="out of luck"):
         run(tmp_path, fail, workers=1)
     assert (tmp_path / "seen").read_text() == "0 0 0"
+
+
+@pytest.fixture
+def killed_in_setup(monkeypatch, tmp_path):
+    """Kill rank 0 as often as given while rank 1 waits for it to set up the process group."""
+
+    def arrange(times: int) -> None:
+        kills = tmp_path / "kills"
+
+        def kill() -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        class Backend(_TorchBackend):
+            def on_start(self, worker_group, backend_config) -> None:
+                before = kills.read_text() if kills.exists() else ""
+                if len(before) < times:
+                    kills.write_text(before + "x")
+                    worker_group.execute_single_async(0, kill)
+                super().on_start(worker_group, backend_config)
+
+        class Killing(TorchConfig):
+            @property
+            def backend_cls(self):
+                return Backend
+
+        trainer = functools.partial(TorchTrainer, torch_config=Killing())
+        monkeypatch.setattr(ray_train, "TorchTrainer", trainer)
+
+    return arrange
+
+
+def test_a_worker_killed_while_the_process_group_is_set_up_starts_again(tmp_path, killed_in_setup):
+    """The dead group gives its cores back: the machine has no others for the next one."""
+    killed_in_setup(2)
+    run(tmp_path, lambda rank, before: None, workers=2, max_failures=-1)
+    assert (tmp_path / "seen").read_text() == "0 1"
+
+
+def test_workers_that_die_too_often_end_the_run_in_words(tmp_path, killed_in_setup):
+    killed_in_setup(9)
+    with pytest.raises(
+        WorkerLostError, match=r"worker process.*died, compute\.max_failures=0; run"
+    ):
+        run(tmp_path, lambda rank, before: None, workers=2, max_failures=0)
+    assert (tmp_path / "seen").read_text() == ""
+
+
+def test_so_do_those_that_die_while_they_train(tmp_path):
+    def fail(rank, before):
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(WorkerLostError, match=r"compute\.max_failures=0"):
+        run(tmp_path, fail, workers=2, max_failures=0)
+
+
+def test_an_outage_is_tried_again(tmp_path):
+    def fail(rank, before):
+        if not before:
+            raise StoreError("s3://bucket: away")
+
+    run(tmp_path, fail, workers=1)
+    assert (tmp_path / "seen").read_text() == "0 0"

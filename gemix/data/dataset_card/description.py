@@ -12,23 +12,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from gemix.data.config import GREY_SOURCES
 from gemix.data.preprocessing.windows import WINDOWS
 from gemix.data.shards.manifest import SPLITS, Manifest
+from gemix.data.sources.registry import SOURCES
 
 PATIENTS = "patients"
 """``origin["grouping"]`` where the archive says whose slices are whose."""
 NEIGHBOURS = "file order and near duplicates"
 """And where nothing says so."""
 
-_SOURCES = {
-    "folder": "class folders",
-    "covidx": "COVIDx CT",
-    "dicom": "DICOM series",
-    "nifti": "NIfTI volumes",
-    "medmnist": "a MedMNIST-style file",
-    "phantom": "the digital chest phantom",
-}
 _RULES = {
     "blank": "left out as blank",
     "mask": "left out as segmentation masks (two grey levels)",
@@ -118,8 +110,10 @@ class Description:
     @property
     def source(self) -> str:
         """What the images were made from, in words."""
-        source = self.manifest.origin.get("source")
-        return "a source that is not recorded" if source is None else _SOURCES.get(source, source)
+        name = self.manifest.origin.get("source")
+        if name is None:
+            return "a source that is not recorded"
+        return SOURCES[name].title if name in SOURCES else name
 
     @property
     def group_word(self) -> str:
@@ -200,7 +194,7 @@ class Description:
         """How scans were made images: name and value of every setting."""
         rows = []
         for name, value in self.manifest.preprocessing.items():
-            if name == "windows" and self.manifest.origin.get("source") in GREY_SOURCES:
+            if name == "windows" and self._is_grey:
                 text = "not recorded: the scans came as images of 8 bits"
             elif name == "windows":
                 text = "; ".join(_window(*window) for window in value)
@@ -210,6 +204,12 @@ class Description:
                 text = str(value)
             rows.append((name.replace("_", " "), text))
         return rows
+
+    @property
+    def _is_grey(self) -> bool:
+        """Whether the scans were grey images, which no window applied to."""
+        name = self.manifest.origin.get("source")
+        return name in SOURCES and not SOURCES[name].is_hounsfield
 
     @property
     def notes(self) -> tuple[str, ...]:

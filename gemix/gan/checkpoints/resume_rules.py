@@ -47,14 +47,15 @@ def check_same_training(
             f"{where}: was trained on {len(saved['classes'])} classes {saved['classes']}, the data "
             f"has {len(wanted['classes'])} {wanted['classes']}; {remedy}"
         )
-    settings = {"config": _defaults(GanConfig) | saved["config"]}
-    saved = saved | settings | {"architecture": _defaults(Architecture) | saved["architecture"]}
-    free = (*OPERATIONAL, *STABILIZING)
+    config = _defaults(GanConfig) | saved["config"]
+    architecture = _defaults(Architecture) | saved["architecture"]
+    saved = saved | {"config": config, "architecture": architecture}
     # the digest after the sizes of images, which say more
     for key in ("classes", "architecture", "data_digest", "config"):
         old, new = saved[key], wanted[key]
         if isinstance(new, dict):
-            names = [name for name in new if key != "config" or name not in free]
+            free = (*OPERATIONAL, *STABILIZING) if key == "config" else ()
+            names = [name for name in new if name not in free]
             old, new = ({name: side.get(name) for name in names} for side in (old, new))
         if old != new:
             raise CheckpointError(f"{where}: {_difference(key, old, new)}; {remedy}")

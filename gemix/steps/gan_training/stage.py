@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from gemix.core.distributed import Workers
-from gemix.core.errors import StoreAccessError, StoreError
+from gemix.core.errors import DiskFullError, StoreAccessError, StoreError
 from gemix.core.stop import Stopped
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
 from gemix.gan.data.dataset import TrainingDataset
@@ -130,7 +130,7 @@ class Stage:
             # the log first: a resumed training drops what is newer than its checkpoint
             self.log.snapshot(state)
             save_checkpoint(self.store, state, self.spec)
-        except OSError as error:
+        except (OSError, DiskFullError) as error:
             kept = checkpoints(self.store)
             self.log.logger.warning(
                 "no checkpoint at step %d: %s. Training goes on; the last good one is %s. Make "
@@ -153,13 +153,13 @@ def wrap_disk_full(store: Store) -> Iterator[None]:
     """Name the remedy where the end of a training cannot be written.
 
     Raises:
-        StoreError: naming the directory and the checkpoint that is left.
+        DiskFullError: naming the directory and the checkpoint that is left.
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, DiskFullError) as error:
         kept = checkpoints(store)
-        raise StoreError(
+        raise DiskFullError(
             f"{store.url}: the end of the training cannot be written ({error}); make room and run "
             f"the same command again, which goes on from {kept[-1] if kept else 'its beginning'}"
         ) from error

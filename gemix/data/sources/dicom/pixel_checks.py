@@ -29,7 +29,7 @@ _PROBES = (0.5, 0.75, 0.25, 0.9, 0.1)
 
 
 def find_copies(
-    slices: np.ndarray, names: Sequence[str], store: Store, spread: MapFn
+    slices: np.ndarray, names: Sequence[str], store: Store, map_fn: MapFn
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compare the pixels of files that share SOPInstanceUID within a series.
 
@@ -40,7 +40,7 @@ def find_copies(
         slices: rows of a :class:`gemix.data.sources.dicom.slices.SliceTable`.
         names: of the files.
         store: where they are.
-        spread: maps over the files that must be read.
+        map_fn: maps over the files that must be read.
 
     Returns:
         bool [N] each: copies of an earlier row, and damaged files of which an intact copy exists.
@@ -56,7 +56,7 @@ def find_copies(
     hashes = dict(
         zip(
             rows.tolist(),
-            itertools.chain.from_iterable(spread(read, chunks, "possible copies")),
+            itertools.chain.from_iterable(map_fn(read, chunks, "possible copies")),
             strict=True,
         )
     )
@@ -72,7 +72,7 @@ def find_copies(
 
 
 def find_airless_series(
-    slices: np.ndarray, names: Sequence[str], store: Store, spread: MapFn
+    slices: np.ndarray, names: Sequence[str], store: Store, map_fn: MapFn
 ) -> np.ndarray:
     """Return the series that hold no air, and so no Hounsfield units: values of ``series``.
 
@@ -89,7 +89,7 @@ def find_airless_series(
         probes[first : first + _CHUNK_SERIES] for first in range(0, len(probes), _CHUNK_SERIES)
     ]
     read = functools.partial(_are_airless, store)
-    airless = itertools.chain.from_iterable(spread(read, chunks, "series checked for air"))
+    airless = itertools.chain.from_iterable(map_fn(read, chunks, "series checked for air"))
     return series[np.fromiter(airless, bool, len(series))]
 
 

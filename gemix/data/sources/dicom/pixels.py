@@ -23,14 +23,14 @@ from pydicom.uid import (
 )
 
 from gemix.data.preprocessing.decode import check_size
+from gemix.data.preprocessing.hounsfield import has_air
 from gemix.data.preprocessing.spacing import to_square_pixels
 from gemix.data.scan import HIGHEST_HU, LOWEST_HU, InvalidImageError
 from gemix.data.sources.compression import gunzip, is_gzip
 from gemix.data.sources.dicom.header import MAX_BYTES, check_deflated, get_text, image_axes
-from gemix.data.sources.hounsfield import has_air
 from gemix.data.sources.silence_logger import silence_logger
 
-_MAX_TISSUE_HU = 2000.0  # above cortical bone; tooth enamel and metal exceed it
+_TISSUE_HU = (-900.0, 2000.0)  # from lung to cortical bone; tooth enamel and metal exceed it
 _UNCOMPRESSED = "Explicit VR Little Endian (1.2.840.10008.1.2.1)"
 _SINGLE_VALUED = (
     "BitsAllocated", "BitsStored", "Columns", "NumberOfFrames", "PhotometricInterpretation",
@@ -212,16 +212,18 @@ def _to_hounsfield(dataset: pydicom.FileDataset) -> tuple[np.ndarray, np.ndarray
 def _is_outside(hounsfield: np.ndarray, is_padding: np.ndarray) -> np.ndarray:
     """Return which pixels lie outside the scan: bool [H, W].
 
-    A padding value above `_MAX_TISSUE_HU` is believed. One that tissue may have too is so only
-    in the corners around a circular field of view, that is, where all beyond the circle inscribed
-    in the frame is padding: elsewhere it would punch holes into the body.
+    Declared padding beyond `_TISSUE_HU` is believed. Padding that tissue may have too is believed
+    only in the corners around a circular field of view, that is, where one value fills the frame
+    beyond its inscribed circle: elsewhere it would punch holes into the body.
     """
-    outside = is_padding & (hounsfield > _MAX_TISSUE_HU)
-    doubtful = is_padding & ~outside
-    if doubtful.any() and is_padding[~_inscribed_ellipse(is_padding.shape)].all():
-        _, labels = cv2.connectedComponents(doubtful.view(np.uint8), connectivity=4)
-        corners = np.unique(labels[[0, 0, -1, -1], [0, -1, 0, -1]])
-        outside |= np.isin(labels, corners[corners > 0])
+    low, high = _TISSUE_HU
+    doubtful = is_padding & (hounsfield >= low) & (hounsfield <= high)
+    outside = is_padding & ~doubtful
+    beyond = hounsfield[~_inscribed_ellipse(hounsfield.shape)]
+    if doubtful[0, 0] and beyond.min() == beyond.max():
+        same = doubtful & (hounsfield == beyond[0])
+        _, labels = cv2.connectedComponents(same.view(np.uint8), connectivity=4)
+        outside |= np.isin(labels, labels[[0, 0, -1, -1], [0, -1, 0, -1]])
     return outside
 
 

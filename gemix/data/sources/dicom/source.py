@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from gemix.core.errors import DataError
-from gemix.data.map_fn import MapFn, here
+from gemix.data.map_fn import MapFn, serial_map
+from gemix.data.preprocessing.hounsfield import NO_AIR
 from gemix.data.scan import InvalidImageError, Quarantined, Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.dicom.header import HeaderResult, read_headers
@@ -30,7 +31,6 @@ from gemix.data.sources.dicom.pixel_checks import (
 from gemix.data.sources.dicom.pixels import read_hounsfield
 from gemix.data.sources.dicom.slices import SliceTable, order_foot_to_head
 from gemix.data.sources.files import MISNAMED, Files, list_files
-from gemix.data.sources.hounsfield import NO_AIR
 from gemix.data.sources.label_file import LabelFile, read_labels
 from gemix.data.sources.redact import redact_path
 from gemix.data.sources.scan_refs import ScanRef, ScanRefs
@@ -59,7 +59,7 @@ class DicomSource:
         is_whole = "://" in labels or os.path.isabs(labels)
         self.labels = labels if is_whole else f"{self.store.url}/{labels}"
 
-    def list(self, spread: MapFn = here) -> Listing:
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
         """List the slices by their headers; see :class:`gemix.data.sources.base.Source`.
 
         Pixels are read of one slice of each series, to see that it holds Hounsfield units, and of
@@ -69,12 +69,12 @@ class DicomSource:
         labels = read_labels(*Store.of_file(self.labels))
         files = list_files(self.store, is_secret=True)
         names = [n for n in files.names if f"{self.store.url}/{n}" != self.labels]
-        table = SliceTable.from_headers(self._headers(names, labels.key, spread))
+        table = SliceTable.from_headers(self._headers(names, labels.key, map_fn))
         labelled = table.labelled(labels)
         _check_patients(table, labelled, labels)
-        is_copy, is_damaged = find_copies(labelled, names, self.store, spread)
+        is_copy, is_damaged = find_copies(labelled, names, self.store, map_fn)
         slices = labelled[~is_copy & ~is_damaged]
-        airless = find_airless_series(slices, names, self.store, spread)
+        airless = find_airless_series(slices, names, self.store, map_fn)
         is_airless = np.isin(slices["series"], airless)
         unusable = [(names[file], reason) for file, reason in table.unusable]
         unusable += [(names[file], DAMAGED_COPY) for file in labelled["file"][is_damaged]]
@@ -124,11 +124,11 @@ class DicomSource:
             ) from None
         return Scan(pixels=read_hounsfield(data), is_hounsfield=True)
 
-    def _headers(self, names: Sequence[str], key: str, spread: MapFn) -> Iterator[HeaderResult]:
+    def _headers(self, names: Sequence[str], key: str, map_fn: MapFn) -> Iterator[HeaderResult]:
         """Classify each file, in the order of `names`."""
         chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
         read = functools.partial(read_headers, self.store, key)
-        return itertools.chain.from_iterable(spread(read, chunks, "headers"))
+        return itertools.chain.from_iterable(map_fn(read, chunks, "headers"))
 
 
 def _read_salt() -> bytes:

@@ -13,14 +13,14 @@ import numpy as np
 from nibabel.orientations import apply_orientation
 
 from gemix.core.errors import DataError
-from gemix.data.map_fn import MapFn, here
+from gemix.data.map_fn import MapFn, serial_map
+from gemix.data.preprocessing.hounsfield import NO_AIR, has_air
 from gemix.data.preprocessing.spacing import to_square_pixels
 from gemix.data.scan import HIGHEST_HU, LOWEST_HU, InvalidImageError, Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.class_folders import ClassFolders, find_class_folders
 from gemix.data.sources.compression import gunzip, is_gzip
 from gemix.data.sources.files import unreadable
-from gemix.data.sources.hounsfield import NO_AIR, has_air
 from gemix.data.sources.nifti.header import (
     FLAG_BYTES,
     HEADER_BYTES,
@@ -86,7 +86,7 @@ class NiftiSource:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
 
-    def list(self, spread: MapFn = here) -> Listing:
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
         """List the slices by headers alone; see :class:`gemix.data.sources.base.Source`.
 
         A volume whose header cannot be used is one item, which `load` refuses with the reason.
@@ -97,7 +97,7 @@ class NiftiSource:
         names = [name for names in folders.by_class.values() for name in names]
         chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
         read = functools.partial(_summarize, self.store)
-        summaries = itertools.chain.from_iterable(spread(read, chunks, "headers"))
+        summaries = itertools.chain.from_iterable(map_fn(read, chunks, "headers"))
         found = dict(zip(names, summaries, strict=True))
         self._check(folders, found)
         groups = {name: _ENDING.sub("", name) for name in names}
