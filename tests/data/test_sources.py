@@ -56,7 +56,8 @@ class TestCovidx(Registered):
 
 
 class TestDicom(Registered):
-    name, fixture = "dicom", "make_dicom"
+    # one slice a series, see test_hounsfield.py::test_one_slice_of_a_good_series_is_read
+    name, fixture, lists_whole_files = "dicom", "make_dicom", True
 
     @pytest.fixture(autouse=True)
     def _small_chunks(self, monkeypatch):
