@@ -174,7 +174,7 @@ def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> n
 
 
 def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) -> dict[str, Any]:
-    """One method's row; a rate that cannot be computed is null."""
+    """Return one method's row; a rate that cannot be computed is null."""
     return {
         "method": method,
         **{name: found.rates.get(name) for name in RATES},
@@ -219,7 +219,7 @@ def _register(
 def _log_to_mlflow(
     run: Run, evaluation: dict[str, Any], compared: dict[str, Comparison], classes: Sequence[str]
 ) -> None:
-    """Metrics, confusion matrices and the whole evaluation to MLflow."""
+    """Log metrics, confusion matrices and the whole evaluation to MLflow."""
     for result in evaluation["results"]:
         method = result["method"]
         run.log_metrics({f"{method}/{name}": result[name] for name in RATES})

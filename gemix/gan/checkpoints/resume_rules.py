@@ -5,8 +5,7 @@
 - *Stabilizing* settings are what a :class:`gemix.gan.training.divergence.DivergedError` tells the
   user to change: they may differ too. Each change is recorded in the state, and so in every later
   checkpoint and in ``generator.json``, and it replaces the fallbacks that were applied before it.
-- All other settings that the method reads, the networks, the classes and the images must be the
-  same.
+- All other settings, the networks, the classes and the images must be the same.
 
 A setting that the checkpoint does not have had its default.
 """
@@ -16,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gemix.core.config_schema import operational_fields, settings_of_other_methods
+from gemix.core.config_schema import operational_fields
 from gemix.core.errors import CheckpointError
 from gemix.gan.config import GanConfig
 from gemix.gan.models.architecture import Architecture
@@ -51,16 +50,12 @@ def check_same_training(
     config = _defaults(GanConfig) | saved["config"]
     architecture = _defaults(Architecture) | saved["architecture"]
     saved = saved | {"config": config, "architecture": architecture}
-    unread = settings_of_other_methods(GanConfig, config["method"])
-    free = {
-        "config": {*OPERATIONAL, *STABILIZING, *unread},
-        "architecture": {*unread, *(f"d_{name}" for name in unread)},
-    }
     # the digest after the sizes of images, which say more
     for key in ("classes", "architecture", "data_digest", "config"):
         old, new = saved[key], wanted[key]
         if isinstance(new, dict):
-            names = [name for name in new if name not in free[key]]
+            free = (*OPERATIONAL, *STABILIZING) if key == "config" else ()
+            names = [name for name in new if name not in free]
             old, new = ({name: side.get(name) for name in names} for side in (old, new))
         if old != new:
             raise CheckpointError(f"{where}: {_difference(key, old, new)}; {remedy}")
@@ -68,7 +63,7 @@ def check_same_training(
     return [
         {"setting": name, "old": old[name], "new": new[name]}
         for name in STABILIZING
-        if name not in unread and old[name] != new[name]
+        if old[name] != new[name]
     ]
 
 
