@@ -10,7 +10,12 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
-PIP_FLAGS := -q --disable-pip-version-check
+PIP := pip --disable-pip-version-check install --progress-bar off -c constraints.txt -e ".[dev]"
+# of pip's output: what is large, what takes long, what is wrong (errors go to stderr)
+SHOW := sed -un -e 's|^ *Downloading \([^ ]*/\)*\([^ ]*\) (\([0-9]\{3\}.* MB\|.* GB\)).*|  downloading \2 (\3)|p' \
+	-e 's|^Installing collected packages.*|  unpacking (a minute or two) ...|p'
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 
 .PHONY: demo test test-jobs test-library lint clean
 .DELETE_ON_ERROR:
@@ -42,8 +47,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "gemix needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 	    "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
-	@echo "Installing into $(VENV) (once; several minutes) ..."
+	@echo "Installing into $(VENV), once: 3 to 10 minutes, some 7 GB with PyTorch's GPU libraries ..."
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(VENV)
-	@if [ -x $(VENV)/bin/pip ]; then $(VENV)/bin/pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev]"; \
-	else $(PYTHON) -m pip --python $(VENV)/bin/python install $(PIP_FLAGS) -c constraints.txt -e ".[dev]"; fi
+	@if [ -x $(VENV)/bin/pip ]; then $(VENV)/bin/python -m $(PIP) | $(SHOW); \
+	else $(PYTHON) -m pip --python $(VENV)/bin/python $(subst pip --disable,--disable,$(PIP)) | $(SHOW); fi
+	@echo "Installed."
 	@touch $@

@@ -134,7 +134,7 @@ class PipelineConfig(Config):
             old: the configuration of an earlier attempt, as its YAML file holds it, of this or of
                 another version.
         """
-        return changed_settings(_renamed(old), self)
+        return changed_settings(_renamed(old, by_user=False), self)
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as YAML; `load` reads it back."""
@@ -164,7 +164,7 @@ def load(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineConfig:
             raise ConfigError(f"override {override!r}: write it as section.key=value")
         try:
             _set(changes, key.split("."), yaml.safe_load(text))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, say
             raise ConfigError(f"override {override!r}: the value is not YAML ({error})") from error
     changes = _renamed(changes)
     return PipelineConfig.from_mapping(_merged(_of_method(tree, changes), changes))
@@ -189,17 +189,18 @@ def _reads(step: str, path: str) -> bool:
     return any(path == own or path.startswith(f"{own}.") for own in STEP_SECTIONS[step])
 
 
-def _renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tree with settings under their names of today."""
+def _renamed(tree: Mapping[str, Any], by_user: bool = True) -> dict[str, Any]:
+    """Return the tree with settings under their names of today; tell a user who can rename them."""
     result = dict(tree)
     for old, new in RENAMED.items():
         (section, old_key), (_, new_key) = old.split("."), new.split(".")
         settings = result.get(section)
         if not isinstance(settings, Mapping) or old_key not in settings:
             continue
-        if new_key in settings:
+        if by_user and new_key in settings:
             raise ConfigError(f"{old} is called {new} now; remove {old}, since both are set")
-        _log.warning("%s is called %s now; please rename it", old, new)
+        if by_user:
+            _log.warning("%s is called %s now; please rename it", old, new)
         names = {old_key: new_key}
         result[section] = {names.get(key, key): value for key, value in settings.items()}
     return result
@@ -234,7 +235,7 @@ def _read(name_or_file: str) -> dict[str, Any]:
             raise ConfigError(f"-c {name_or_file}: neither a preset ({presets}) nor a file")
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name_or_file}: not valid YAML ({error})") from error
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{name_or_file}: no mapping of sections (data: {...}, gan: {...})")

@@ -24,10 +24,11 @@ def _run(request: Request) -> None:
             f"{row['method']}: macro-F2 {row['macro_f2']:.3f} ({low:.3f} to {high:.3f}), "
             f"FNR {row['fnr']:.3f}, accuracy {row['accuracy']:.3f}"
         )
-    print(
-        f"registered {evaluation['best_classifier']['name']} as {model['name']} "
-        f"version {model['version']}"
-    )
+    if model:
+        print(
+            f"registered {evaluation['best_classifier']['name']} as {model['name']} "
+            f"version {model['version']}"
+        )
 
 
 COMMAND = Command(

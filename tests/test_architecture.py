@@ -115,7 +115,8 @@ def test_the_gan_runs_where_only_torch_and_numpy_are_installed():
 
 
 @pytest.mark.parametrize(
-    "module", ["gemix.config", "jobs._runtime.cli", "jobs.prepare", "jobs._runtime.ray_data"]
+    "module",
+    ["gemix.config", "jobs._runtime.cli", "jobs.prepare", "jobs.config", "jobs._runtime.ray_data"],
 )
 def test_what_every_process_loads_is_light(module):
     """PyTorch, timm and MLflow take seconds to import; help and readers of files do without."""

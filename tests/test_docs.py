@@ -56,7 +56,7 @@ def test_settings_that_a_page_names_exist(page):
     sections = "|".join(config)
     if page.name == "CHANGELOG.md":
         return  # it names what was
-    for section, path in re.findall(rf"`(?:'|\b)({sections})\.((?:[a-z_]+\.?)+)", text_of(page)):
+    for section, path in re.findall(rf"`(?:'|\b)({sections})\.((?:[a-z0-9_]+\.?)+)", text_of(page)):
         inner = config[section]
         for key in path.split("."):
             assert key in inner, f"{section}.{path}"

@@ -1,4 +1,4 @@
-"""A trained classifier as a directory: weights, and all that is needed to use them."""
+"""A trained classifier as a directory: weights and everything needed to use them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from gemix.classifier.augment.ct import Normalization
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.models import Architecture, build
+from gemix.classifier.models import ModelSpec, build
+from gemix.classifier.normalization import Normalization
 from gemix.classifier.predict import predict_logits
 from gemix.classifier.train import Trained
 from gemix.core.device import default_device
-from gemix.core.errors import CheckpointError, DataError
+from gemix.core.errors import CheckpointError, ConfigError, DataError
 from gemix.io.storage import Store
 
 WEIGHTS = "model.safetensors"
@@ -32,7 +32,7 @@ class Classifier:
     """A trained classifier.
 
     Attributes:
-        architecture, normalization: how to rebuild and feed the network.
+        spec, normalization: how to rebuild and feed the network.
         classes: the K class names.
         method: what it was trained on: "real", or the method of the synthetic images added.
         config: how it was trained, its own seed included.
@@ -42,7 +42,7 @@ class Classifier:
         state: the weights, on the CPU.
     """
 
-    architecture: Architecture
+    spec: ModelSpec
     normalization: Normalization
     classes: tuple[str, ...]
     method: str
@@ -62,9 +62,9 @@ class Classifier:
         config: ClassifierConfig,
         training_digest: str,
     ) -> Self:
-        """The classifier that a training ended with."""
+        """Return the classifier that a training ended with."""
         return cls(
-            architecture=trained.architecture,
+            spec=trained.spec,
             normalization=trained.normalization,
             classes=tuple(classes),
             method=method,
@@ -75,22 +75,27 @@ class Classifier:
             state=trained.state,
         )
 
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        return f"classifier {self.method}, seed {self.config.seed}"
+
     @functools.cached_property
     def network(self) -> nn.Module:
         """The network with its weights, in evaluation mode, on the GPU where there is one."""
-        network = build(self.architecture)
+        network = build(self.spec)
         try:
             network.load_state_dict(self.state)
         except RuntimeError as error:
             raise CheckpointError(
-                f"weights of {self.method}, seed {self.config.seed}, do not fit "
-                f"{self.architecture.model}; another timm version may name its layers "
-                f"differently: {str(error).splitlines()[0]}"
+                f"{self.name}: the weights do not fit {self.spec.model} "
+                f"({' '.join(str(error).split())[:200]}); install the timm version that it was "
+                "trained with, or train it again with --overwrite"
             ) from error
         return network.eval().to(default_device(), memory_format=torch.channels_last)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities.
+        """Return class probabilities.
 
         Args:
             images: 0 to 255, uint8 or float, [N, C, H, W] of the classifier's own shape.
@@ -100,9 +105,10 @@ class Classifier:
 
         Raises:
             DataError: for images of another shape.
+            CheckpointError: if probabilities are not finite.
         """
-        side = self.architecture.resolution
-        wanted = (self.architecture.channels, side, side)
+        side = self.spec.resolution
+        wanted = (self.spec.channels, side, side)
         if images.ndim != 4 or images.shape[1:] != wanted:
             raise DataError(
                 f"images of shape {list(images.shape)}; the classifier takes [N, "
@@ -111,19 +117,25 @@ class Classifier:
         if not len(images):
             return np.empty((0, len(self.classes)), np.float32)
         logits = predict_logits(self.network, self.normalization, images)
+        if not logits.isfinite().all():
+            bad = int((~logits.isfinite()).any(dim=1).sum())
+            raise CheckpointError(
+                f"{self.name}: its outputs are not finite for {bad} of {len(images)} images; "
+                f"train it again with a classifier.lr below {self.config.lr:g}"
+            )
         return logits.softmax(dim=1).cpu().numpy()
 
     def save(self, store: Store) -> None:
-        """Writes the directory, ``model.json`` last."""
+        """Write the directory, ``model.json`` last."""
         store.write_bytes(WEIGHTS, safetensors.torch.save(dict(self.state)))
         plain = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name != "state"
+            if field.name not in ("state", "spec")
         }
         plain |= {
             "version": _VERSION,
-            "architecture": dataclasses.asdict(self.architecture),
+            "architecture": dataclasses.asdict(self.spec),
             "normalization": dataclasses.asdict(self.normalization),
             "config": self.config.to_mapping(),
             "seed": self.config.seed,
@@ -132,21 +144,28 @@ class Classifier:
 
     @classmethod
     def load(cls, store: Store) -> Self:
-        """Reads the directory back.
+        """Read the directory.
 
         Raises:
-            CheckpointError: if there is no finished classifier, or it is damaged.
+            CheckpointError: if there is no finished classifier, or it is damaged, of an unknown
+                version, or has weights that are not finite.
         """
         if not store.exists(MODEL):
             raise CheckpointError(
                 f"{store.url}: no finished classifier ({MODEL} is not there); run gemix "
                 "train-classifier"
             )
-        tree = store.read_json(MODEL)
         try:
+            tree = store.read_json(MODEL)
+            version = tree.get("version", 1)
+            if version > _VERSION:
+                raise CheckpointError(
+                    f"{store.url}/{MODEL}: format {version}, and this gemix reads up to "
+                    f"{_VERSION}; update gemix"
+                )
             normalization = {k: tuple(v) for k, v in tree["normalization"].items()}
-            return cls(
-                architecture=Architecture(**tree["architecture"]),
+            loaded = cls(
+                spec=ModelSpec(**tree["architecture"]),
                 normalization=Normalization(**normalization),
                 classes=tuple(tree["classes"]),
                 method=tree["method"],
@@ -156,19 +175,38 @@ class Classifier:
                 validation=tree["validation"],
                 state=safetensors.torch.load(store.read_bytes(WEIGHTS)),
             )
-        except (KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
+        except (
+            *(KeyError, TypeError, AttributeError, ValueError),
+            *(DataError, SafetensorError),
+        ) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise CheckpointError(
-                f"{store.url}: a damaged classifier, or one of another gemix ({error!r}); train it "
-                "again with --overwrite"
+                f"{store.url}: a damaged classifier ({reason}); run gemix train-classifier "
+                "--overwrite"
             ) from error
+        bad = [name for name, value in loaded.state.items() if not value.isfinite().all()]
+        if bad:
+            raise CheckpointError(
+                f"{store.url}: {len(bad)} of {len(loaded.state)} weights are not finite, "
+                f"{bad[0]!r} for one; run gemix train-classifier --overwrite with a classifier.lr "
+                f"below {loaded.config.lr:g}"
+            )
+        return loaded
 
 
 def is_finished(
     store: Store, *, method: str, config: ClassifierConfig, training_digest: str
 ) -> bool:
-    """Whether the directory holds a classifier of exactly these settings and images."""
+    """Return whether the directory holds a classifier of exactly these settings and images."""
     if not store.exists(MODEL):
         return False
     tree: dict[str, Any] = store.read_json(MODEL)
-    wanted = {"method": method, "config": config.to_mapping(), "training_digest": training_digest}
-    return all(tree.get(name) == value for name, value in wanted.items())
+    try:  # fields that a later version added have their defaults
+        trained_with = ClassifierConfig.from_mapping(tree.get("config"))
+    except ConfigError:
+        return False
+    return (tree.get("method"), trained_with, tree.get("training_digest")) == (
+        method,
+        config,
+        training_digest,
+    )

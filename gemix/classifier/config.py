@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
+from gemix.classifier.augment.registry import AUGMENTATIONS
 from gemix.core.config_schema import Config, ConfigIssue, Range, Seed
 
 
@@ -27,6 +28,10 @@ class ClassifierConfig(Config):
     batch: Annotated[int, Range(2, 65536), "Images in one step, over all workers."] = 32
     lr: Annotated[float, Range(1e-8, 1.0), "Highest learning rate (AdamW, warm-up, cosine)."] = 3e-4
     weight_decay: Annotated[float, Range(0, 1000), "Weight decay of AdamW."] = 0.05
+    augment: Annotated[
+        Literal[tuple(AUGMENTATIONS)],
+        "How training images are varied: as CT scans vary, or not at all.",
+    ] = "ct"
     horizontal_flip: Annotated[
         bool, "Whether to mirror half of the training images; the heart's side carries meaning."
     ] = False

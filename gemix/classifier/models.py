@@ -7,6 +7,7 @@ import difflib
 from typing import Any
 
 import timm
+import torch
 from safetensors import safe_open
 from torch import nn
 
@@ -14,7 +15,7 @@ from gemix.core.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Architecture:
+class ModelSpec:
     """What a network is built from.
 
     Attributes:
@@ -29,56 +30,82 @@ class Architecture:
     channels: int
     resolution: int
 
+    def __str__(self) -> str:
+        return (
+            f"classifier.model {self.model} for {self.channels} x {self.resolution} x "
+            f"{self.resolution} images"
+        )
 
-def build(
-    architecture: Architecture, *, pretrained: bool = False, weights: str | None = None
-) -> nn.Module:
-    """The network, from float32 images [N, C, H, W] to logits [N, K].
+
+def build(spec: ModelSpec, *, pretrained: bool = False, weights: str | None = None) -> nn.Module:
+    """Build a network from float32 images [N, C, H, W] to logits [N, K].
 
     Args:
-        architecture: what to build.
-        pretrained: whether it begins with timm's ImageNet weights; the first layer is folded to
+        spec: what to build.
+        pretrained: whether to start from timm's ImageNet weights; the first layer is folded to
             the number of channels, and the last one is new.
-        weights: a safetensors file to take these weights from in place of a download.
+        weights: a safetensors file to take these weights from instead of a download.
 
     Raises:
-        ConfigError: for a name that timm does not know, weights that cannot be had or do not fit,
-            or images that the network cannot take.
+        ConfigError: for a name that timm does not know, weights that cannot be loaded or do not
+            fit, or images that the network cannot take.
     """
-    check_name(architecture.model)
+    check_name(spec.model)
     options: dict[str, Any] = {}
-    if _fixed_size(architecture.model):
-        options["img_size"] = architecture.resolution
+    if _fixed_size(spec.model):
+        options["img_size"] = spec.resolution
     if weights:
         options["pretrained_cfg_overlay"] = {"file": weights}
     try:
         network = timm.create_model(
-            architecture.model,
+            spec.model,
             pretrained=pretrained or weights is not None,
-            in_chans=architecture.channels,
-            num_classes=architecture.classes,
+            in_chans=spec.channels,
+            num_classes=spec.classes,
             **options,
         )
     except Exception as error:
         # downloads, weight files and model constructors fail in as many ways as there are models
         where = weights or ("pretrained weights" if pretrained else "random weights")
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"classifier.model {architecture.model} for {architecture.channels} x "
-            f"{architecture.resolution} x {architecture.resolution} images with {where}: {reason}; "
-            "choose another classifier.model or data.resolution, or set classifier.pretrained "
-            "to false and classifier.weights to null"
+            f"{spec} with {where}: {_reason(error)}; choose another classifier.model or "
+            "data.resolution, or set classifier.pretrained to false and classifier.weights to null"
         ) from error
     if weights:
         _check_weights(network, weights)
     return network
 
 
-def check_name(model: str) -> None:
-    """Whether timm has a model of that name.
+def check_model(model: str, *, channels: int, resolution: int, classes: int = 2) -> None:
+    """Check that a network exists and can be trained on images of this size.
+
+    Two images pass through the network without memory or arithmetic (PyTorch's meta device);
+    networks that cannot do that compute once on the CPU.
 
     Raises:
-        ConfigError: with the nearest names, if it has not.
+        ConfigError: for a name that timm does not know, or images that the network cannot take.
+    """
+    spec = ModelSpec(model=model, classes=classes, channels=channels, resolution=resolution)
+    check_name(model)
+    try:
+        _forward(spec, "meta")
+    except Exception:  # not all networks know the meta device: the CPU decides
+        try:
+            _forward(spec, "cpu")
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{spec}: {_reason(error)}; choose another classifier.model, or a larger "
+                "data.resolution"
+            ) from error
+
+
+def check_name(model: str) -> None:
+    """Check that timm has a model of that name.
+
+    Raises:
+        ConfigError: with the nearest names, if it has none.
     """
     if ":" not in model and "/" not in model and timm.is_model(model):
         return
@@ -87,8 +114,23 @@ def check_name(model: str) -> None:
     raise ConfigError(f"classifier.model {model!r}: timm has no model of that name; {hint}")
 
 
+def _forward(spec: ModelSpec, device: str) -> None:
+    """Run a training-mode forward pass of two images through a new network."""
+    with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
+        logits = build(spec).train()(torch.zeros(2, spec.channels, *[spec.resolution] * 2))
+    if logits.shape != (2, spec.classes):
+        raise ConfigError(
+            f"{spec}: returns {list(logits.shape)} for 2 images and {spec.classes} classes; "
+            "choose another classifier.model"
+        )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def _check_weights(network: nn.Module, weights: str) -> None:
-    """Refuses a file that lacks layers, which timm would leave at random with a warning only."""
+    """Refuse a file that lacks layers, which timm would leave random with a warning only."""
     with safe_open(weights, framework="pt") as file:
         given = set(file.keys())
     heads = network.pretrained_cfg["classifier"]
@@ -106,6 +148,6 @@ def _check_weights(network: nn.Module, weights: str) -> None:
 
 
 def _fixed_size(model: str) -> bool:
-    """Whether the network (a transformer, say) must be told the image size."""
+    """Return whether the network (a transformer, say) must be told the image size."""
     settings = timm.get_pretrained_cfg(model.split(".")[0], allow_unregistered=True)
     return bool(settings and settings.fixed_input_size)

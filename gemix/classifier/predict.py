@@ -1,4 +1,4 @@
-"""What a network says of images."""
+"""Inference of a network."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gemix.classifier.augment.ct import Normalization
+from gemix.classifier.normalization import Normalization
 
 BATCH = 64  # fixed, so that the same images always give the same numbers
 
 
 def predict_logits(network: nn.Module, normalization: Normalization, images: np.ndarray) -> Tensor:
-    """Logits of images, in evaluation mode and without gradients.
+    """Return the logits of images, in evaluation mode and without gradients.
 
     Args:
         network: on any device; it is left in evaluation mode.

@@ -1,7 +1,7 @@
 """Training of one classifier on soft labels.
 
-The order of the images, their variation and the first weights are functions of the seed and the
-step alone; batches run across the ends of epochs, so that none is short.
+Image order, augmentation and initial weights are functions of seed and step alone. Batches run
+across the ends of epochs, so that none is short.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 
-from gemix.classifier.augment.ct import Normalization, augment
+from gemix.classifier.augment.base import AugmentContext
+from gemix.classifier.augment.registry import load_augmentation
 from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.distributed import data_parallel, local_indices
-from gemix.classifier.models import Architecture, build
+from gemix.classifier.models import ModelSpec, build
+from gemix.classifier.normalization import Normalization
 from gemix.classifier.predict import predict_logits
 from gemix.core.device import default_device
 from gemix.core.distributed import Workers
@@ -39,15 +41,15 @@ class Trained:
     """The best epoch of a training.
 
     Attributes:
-        architecture: of the network.
+        spec: of the network.
         state: its weights, on the CPU.
-        normalization: what it wants its images normalised by.
+        normalization: of its images.
         history: one mapping an epoch: `epoch` (from 1), `train_loss`, `val_loss`, `lr` and
             ``val_<name>`` for each score.
         best: the row of the best epoch.
     """
 
-    architecture: Architecture
+    spec: ModelSpec
     state: dict[str, Tensor]
     normalization: Normalization
     history: list[dict[str, float]]
@@ -63,7 +65,7 @@ def train(
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
     allow_overlap: bool = False,
 ) -> Trained:
-    """Trains a classifier and keeps the epoch of the best validation macro-F2.
+    """Train a classifier and keep the epoch of the best validation macro-F2.
 
     Under torch.distributed every worker calls this with the same arguments, takes its share of
     each batch, and returns the same.
@@ -74,7 +76,7 @@ def train(
         config: how; `config.seed` is the seed of this training, and a null `epoch_images` shows
             each image of `training` once an epoch.
         score: rates, `macro_f2` among them, from labels and predicted classes, int [N] each.
-        on_epoch: called with each row of the history as it is complete.
+        on_epoch: called with each row of the history when the epoch is complete.
         allow_overlap: whether the two sets may share groups.
 
     Raises:
@@ -96,7 +98,7 @@ def train(
                 best, state = row, trainer.snapshot()
             on_epoch(row)
     return Trained(
-        architecture=trainer.architecture,
+        spec=trainer.spec,
         state=state,
         normalization=trainer.normalization,
         history=history,
@@ -105,7 +107,7 @@ def train(
 
 
 def check_sets(training: ImageSet, held_out: ImageSet, *, allow_overlap: bool = False) -> None:
-    """Whether `held_out` can judge what was trained on `training`.
+    """Check that `held_out` can test a classifier trained on `training`.
 
     Raises:
         DataError: if classes or image shapes differ, or, unless `allow_overlap` is set, images of
@@ -138,18 +140,19 @@ class _Trainer:
         self, training: ImageSet, config: ClassifierConfig, device: torch.device, workers: Workers
     ):
         self.config, self.device, self.workers = config, device, workers
-        self.positions = local_indices(workers, config.batch)
+        self.batch_indices = local_indices(workers, config.batch)
+        self.augment = load_augmentation(config.augment)
         self.normalization = Normalization.of(training.images)
         self.images = torch.from_numpy(np.ascontiguousarray(training.images)).to(device)
         self.targets = torch.from_numpy(training.soft_labels).to(device)
-        self.architecture = Architecture(
+        self.spec = ModelSpec(
             model=config.model,
             classes=len(training.classes),
             channels=training.images.shape[1],
             resolution=training.images.shape[-1],
         )
         _seed_torch(config.seed, 0)
-        network = build(self.architecture, pretrained=config.pretrained, weights=config.weights)
+        network = build(self.spec, pretrained=config.pretrained, weights=config.weights)
         self.network = network.to(device, memory_format=torch.channels_last)
         self.parallel = data_parallel(self.network, workers)
         _seed_torch(config.seed, 1 + workers.rank)  # dropout differs between the workers
@@ -162,19 +165,21 @@ class _Trainer:
         )
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
-        """Takes the steps of one epoch; returns their mean loss and the last learning rate."""
+        """Train one epoch; return the mean loss and the last learning rate."""
         self.parallel.train()
         losses = []
         for step, rows in self.batches(epoch):
-            images = augment(
-                self.normalization(self.images[rows]),
+            context = AugmentContext(
                 seed=self.config.seed,
-                positions=self.positions,
                 step=step,
+                batch_indices=self.batch_indices,
                 horizontal_flip=self.config.horizontal_flip,
             )
+            images, targets = self.augment(
+                self.normalization(self.images[rows]), self.targets[rows], context
+            )
             logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits, self.targets[rows])
+            loss = F.cross_entropy(logits, targets)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -184,22 +189,22 @@ class _Trainer:
         return {"train_loss": self.finite(mean), "lr": self.schedule.get_last_lr()[0]}
 
     def batches(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
-        """Steps of an epoch, each with this worker's rows of its global batch."""
+        """Yield the steps of an epoch with this worker's rows of the global batch."""
         order = functools.lru_cache(maxsize=2)(
-            lambda turn: permutation(
-                self.config.seed, Stream.CLASSIFIER_ORDER, len(self.images), step=turn
+            lambda pass_: permutation(
+                self.config.seed, Stream.CLASSIFIER_ORDER, len(self.images), step=pass_
             )
         )
         for step in range(epoch * self.steps, (epoch + 1) * self.steps):
             places = [
-                divmod(step * self.config.batch + position, len(self.images))
-                for position in self.positions
+                divmod(step * self.config.batch + index, len(self.images))
+                for index in self.batch_indices
             ]
-            rows = [int(order(turn)[place]) for turn, place in places]
+            rows = [int(order(pass_)[place]) for pass_, place in places]
             yield step, torch.tensor(rows, device=self.device)
 
     def validate(self, validation: ImageSet, score: Scorer) -> dict[str, float]:
-        """Loss and scores on all of the validation images, shared out among the workers."""
+        """Return loss and scores on all validation images, split among the workers."""
         self.workers.broadcast_tensors(self.network.buffers())
         share = slice(self.workers.rank, None, self.workers.size)
         logits = predict_logits(self.network, self.normalization, validation.images[share])
@@ -210,7 +215,7 @@ class _Trainer:
         return {"val_loss": self.finite(loss), **named}
 
     def finite(self, loss: Tensor) -> float:
-        """The loss, if it is a finite number."""
+        """Return the loss; raise if it is not finite."""
         value = loss.item()
         if not math.isfinite(value):
             raise GemixError(
@@ -220,18 +225,18 @@ class _Trainer:
         return value
 
     def snapshot(self) -> dict[str, Tensor]:
-        """A copy of the weights, on the CPU."""
+        """Return a copy of the weights, on the CPU."""
         state = self.network.state_dict()
         return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
 
 
 def _seed_torch(seed: int, index: int) -> None:
-    """Seeds what only knows torch's global generator: first weights and dropout."""
+    """Seed torch's global generator, which initial weights and dropout draw from."""
     torch.manual_seed(int(sample_rng(seed, Stream.INIT, index).integers(2**63)))
 
 
 def _warm_cosine(step: int, total: int) -> float:
-    """Rises linearly over the first steps, then falls to 0 along half a cosine."""
+    """Return the factor of the learning rate: linear warm-up, then half a cosine down to 0."""
     warmup = max(1, round(WARMUP * total))
     if step < warmup:
         return (step + 1) / warmup

@@ -67,15 +67,13 @@ class OnlyFor:
 
 
 class Operational:
-    """A setting that does not change results.
+    """A setting that does not change the results of finished steps.
 
-    It may differ between the attempts on one work directory: what earlier attempts finished stays
-    valid. On a field that is itself a section it holds for the whole section.
+    It may differ between the attempts on one work directory. On a field that is itself a section
+    it holds for the whole section.
     """
 
 
-Positive = Annotated[int, Range(low=1)]
-Count = Annotated[int, Range(low=0)]
 Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
 Fraction = Annotated[float, Range(low=0, high=1)]
 NonNegative = Annotated[float, Range(low=0)]
@@ -100,15 +98,15 @@ class ConfigIssue:
 
 
 class InvalidConfig(ConfigError):
-    """A config that could not be built; `problems` holds every issue."""
+    """A config that could not be built; `issues` holds every issue."""
 
-    def __init__(self, problems: list[ConfigIssue]):
-        self.problems = problems
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(f"{len(problems)} bad setting(s):\n{lines}")
+    def __init__(self, issues: list[ConfigIssue]):
+        self.issues = issues
+        lines = "\n".join(f"  {issue}" for issue in issues)
+        super().__init__(f"{len(issues)} bad setting(s):\n{lines}")
 
-    def __reduce__(self):  # by default unpickling would pass the message for `problems`
-        return type(self), (self.problems,)
+    def __reduce__(self):  # by default unpickling would pass the message for `issues`
+        return type(self), (self.issues,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,27 +118,18 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        problems = []
+        issues = []
         for field in dataclasses.fields(self):
             value, found = _coerce(field_types(type(self))[field.name], getattr(self, field.name))
-            problems += [_at(field.name, problem) for problem in found]
+            issues += [_at(field.name, issue) for issue in found]
             object.__setattr__(self, field.name, value)
-        problems = problems or [*self._issues_of_other_methods(), *self.validate()]
-        if problems:
-            raise InvalidConfig(problems)
+        issues = issues or [*_issues_of_other_methods(type(self), vars(self)), *self.validate()]
+        if issues:
+            raise InvalidConfig(issues)
 
     def validate(self) -> list[ConfigIssue]:
         """Return issues between fields that are each valid alone; subclasses override."""
         return []
-
-    def _issues_of_other_methods(self) -> list[ConfigIssue]:
-        method, defaults = getattr(self, "method", None), default_values(type(self))
-        return [
-            ConfigIssue(name, value, f"the default, {default}: method {method} does not read it")
-            for name in settings_of_other_methods(type(self), method)
-            for value, default in [(getattr(self, name), defaults[name])]
-            if value != default
-        ]
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain dicts, lists and scalars, as YAML and JSON write them."""
@@ -153,9 +142,9 @@ class Config:
         Raises:
             InvalidConfig: with every unknown key and every bad value of the whole tree.
         """
-        config, problems = _from_mapping(cls, mapping)
-        if problems:
-            raise InvalidConfig(problems)
+        config, issues = _from_mapping(cls, mapping)
+        if issues:
+            raise InvalidConfig(issues)
         return config
 
 
@@ -197,6 +186,8 @@ class FieldDoc:
     doc: str
     """One line of meaning with unit."""
     is_operational: bool
+    methods: tuple[str, ...]
+    """The methods that read it; empty for all."""
 
 
 def field_docs(cls: type[Config]) -> list[FieldDoc]:
@@ -208,6 +199,7 @@ def field_docs(cls: type[Config]) -> list[FieldDoc]:
             default=_plain(default),
             doc=doc_of(hint),
             is_operational=operational,
+            methods=next((m.methods for m in _metadata(hint) if isinstance(m, OnlyFor)), ()),
         )
         for path, hint, default, operational in _leaves(cls)
     ]
@@ -219,7 +211,7 @@ def doc_of(hint: Any) -> str:
 
 
 def operational_fields(cls: type[Config]) -> list[str]:
-    """Return the dotted paths of all settings that do not change results."""
+    """Return the dotted paths of all operational settings."""
     return [path for path, _, _, operational in _leaves(cls) if operational]
 
 
@@ -279,7 +271,7 @@ def _short(number: float) -> str:
     """Return a number as a person writes it: 65536, 0.001, 1e9."""
     if number >= 10**6 and number == float(f"{number:.0e}"):
         return f"{number:.0e}".replace("e+0", "e")
-    return str(number) if isinstance(number, int) else f"{number:g}"
+    return str(number) if isinstance(number, int) else f"{number:g}".replace("e-0", "e-")
 
 
 def unknown_key(key: str, given: Any, known: list[str]) -> ConfigIssue:
@@ -288,26 +280,40 @@ def unknown_key(key: str, given: Any, known: list[str]) -> ConfigIssue:
     return ConfigIssue(key, given, "one of " + ", ".join(known), nearest[0] if nearest else None)
 
 
-def _at(name: str, problem: ConfigIssue) -> ConfigIssue:
-    return problem.prefixed(name) if problem.path else dataclasses.replace(problem, path=name)
+def _at(name: str, issue: ConfigIssue) -> ConfigIssue:
+    return issue.prefixed(name) if issue.path else dataclasses.replace(issue, path=name)
 
 
 def _from_mapping(cls: type[Config], mapping: Any) -> tuple[Any, list[ConfigIssue]]:
     if not isinstance(mapping, Mapping):
         return None, [ConfigIssue("", mapping, f"a section with keys ({cls.__name__})")]
-    hints, values, problems = field_types(cls), {}, []
+    hints, values, issues = field_types(cls), {}, []
     for key, given in mapping.items():
         if key not in hints:
-            problems.append(unknown_key(str(key), given, list(hints)))
+            issues.append(unknown_key(str(key), given, list(hints)))
             continue
         values[key], found = _coerce(hints[key], given)
-        problems += [_at(key, problem) for problem in found]
-    if problems:
-        return None, problems
+        issues += [_at(key, issue) for issue in found]
+    if issues:
+        bad = {issue.path.split(".")[0] for issue in issues}
+        good = {key: value for key, value in values.items() if key not in bad}
+        return None, issues + ([] if "method" in bad else _issues_of_other_methods(cls, good))
     try:
         return cls(**values), []
     except InvalidConfig as error:
-        return None, error.problems
+        return None, error.issues
+
+
+def _issues_of_other_methods(cls: type[Config], values: Mapping[str, Any]) -> list[ConfigIssue]:
+    """Return the issues of settings that the method in `values` does not read."""
+    defaults = default_values(cls)
+    method = values.get("method", defaults.get("method"))
+    return [
+        ConfigIssue(name, values[name], f"the default, {shown}: method {method} does not read it")
+        for name in settings_of_other_methods(cls, method)
+        for shown in ["null" if defaults[name] is None else defaults[name]]
+        if values.get(name, defaults[name]) != defaults[name]
+    ]
 
 
 def _coerce(hint: Any, value: Any) -> tuple[Any, list[ConfigIssue]]:
@@ -336,7 +342,7 @@ def _coerce(hint: Any, value: Any) -> tuple[Any, list[ConfigIssue]]:
         if not isinstance(value, list | tuple):
             return value, bad
         pairs = [_coerce(args[0], item) for item in value]
-        found = [_at(str(i), p) for i, (_, problems) in enumerate(pairs) for p in problems]
+        found = [_at(str(i), p) for i, (_, issues) in enumerate(pairs) for p in issues]
         return tuple(item for item, _ in pairs), found
     if isinstance(hint, type) and issubclass(hint, Config):
         return (value, []) if isinstance(value, hint) else _from_mapping(hint, value)

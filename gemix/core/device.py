@@ -1,4 +1,4 @@
-"""Where the networks run, and in which precision."""
+"""The device and the precision of computations."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from gemix.core.distributed import Workers
 
 
 def default_device() -> torch.device:
-    """This process's CUDA device, or the CPU."""
+    """Return the current CUDA device, or the CPU if there is none."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """What convolutions compute in, for a `precision` setting.
+    """Return the dtype of convolutions for a `precision` setting.
 
-    `auto` is bfloat16 where the hardware multiplies it natively (compute capability 8 and up,
-    AVX512-BF16), else float32: emulated bfloat16 is slower and less exact.
+    `auto` is bfloat16 if the hardware supports it natively (compute capability 8.0, AVX512-BF16),
+    else float32: emulated bfloat16 is slower and less exact.
     """
     if precision != "auto":
         return getattr(torch, precision)
@@ -33,16 +33,16 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def resolve_precision(device: torch.device, workers: Workers) -> str:
-    """What `auto` stands for in a training: the same on all workers, so bfloat16 if all have it."""
+    """Return the precision that `auto` means on all workers: bfloat16 if each supports it."""
     lacks = float(compute_dtype("auto", device) != torch.bfloat16)
     return "float32" if workers.all_reduce_sum(torch.tensor(lacks, device=device)) else "bfloat16"
 
 
 @contextlib.contextmanager
 def disable_tf32() -> Iterator[None]:
-    """Within, or in a function that it decorates, float32 has all its 24 bits on GPUs as well.
+    """Compute float32 on GPUs with all 24 bits of the mantissa; a context manager or decorator.
 
-    By default PyTorch lets cuDNN round what it convolves to TF32, which has 11.
+    By default cuDNN rounds the inputs of convolutions to TF32, which has 11.
     """
     backends = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [backend.allow_tf32 for backend in backends]
@@ -57,7 +57,7 @@ def disable_tf32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def cudnn_benchmark() -> Iterator[None]:
-    """Within, cuDNN times its algorithms and takes the fastest: a training's shapes come again."""
+    """Let cuDNN time its algorithms and use the fastest; pays off where shapes repeat."""
     before = torch.backends.cudnn.benchmark
     try:
         torch.backends.cudnn.benchmark = True

@@ -1,4 +1,4 @@
-"""The process group of a training: ranks and collective operations."""
+"""The workers of a training: ranks and collective operations."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 class Workers:
     """The rank of this process among the `size` workers of a training.
 
-    Every method is a collective operation: all workers call it in the same order. With one worker
-    none of them communicates.
+    Methods are collective operations, to be called by all workers in the same order; a single
+    worker does not communicate.
     """
 
     rank: int = 0
@@ -24,13 +24,13 @@ class Workers:
 
     @classmethod
     def from_process_group(cls) -> Self:
-        """Return the workers of torch.distributed where it is initialized, else a single one."""
+        """Return the workers of torch.distributed, or a single one if it is not initialized."""
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
 
     def all_reduce_grads(self, gradients: Sequence[Tensor]) -> None:
-        """Average gradients over the workers, in place and in one message.
+        """Average gradients over the workers, in place and in one all-reduce.
 
         Args:
             gradients: tensors of any shapes, of one dtype and device; the same on every worker.
@@ -59,13 +59,13 @@ class Workers:
         return value
 
     def all_gather_rows(self, rows: Tensor, total: int) -> Tensor:
-        """Return all rows [total, K], of which this worker has rank, rank + size, and so on."""
+        """Return the rows of all workers, [total, K]; this one has rank, rank + size, …"""
         if self.size == 1:
             return rows
-        everything = rows.new_zeros(total, *rows.shape[1:])
-        everything[self.rank :: self.size] = rows
-        dist.all_reduce(everything)
-        return everything
+        gathered = rows.new_zeros(total, *rows.shape[1:])
+        gathered[self.rank :: self.size] = rows
+        dist.all_reduce(gathered)
+        return gathered
 
     def broadcast_bool(self, value: bool, device: torch.device) -> bool:
         """Return the value of rank 0."""
@@ -76,7 +76,7 @@ class Workers:
         return bool(flag)
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """Replace tensors by those of rank 0, in place."""
+        """Overwrite tensors with those of rank 0."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)

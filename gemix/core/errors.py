@@ -7,6 +7,7 @@ Two kinds::
     |- DataError                bad scans, shards, manifests or results
     |- CheckpointError          bad checkpoints
     |- AlreadyFinishedError     finished results that would be replaced
+    |- LeaseHeldError           a work directory that another process writes
     |- StoreAccessError         a store that refuses: no permission, no such bucket
     |- TrackingConfigError      an MLflow store that is misnamed, damaged or of another version
     `- TransientError           an outage, which passes by itself or without a new command line
@@ -54,6 +55,10 @@ class CheckpointError(GemixError):
 
 class AlreadyFinishedError(GemixError):
     """An output directory that holds a finished result; ``--overwrite`` replaces it."""
+
+
+class LeaseHeldError(GemixError):
+    """A work directory that another living process writes."""
 
 
 class StoreAccessError(GemixError):

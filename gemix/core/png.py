@@ -1,4 +1,4 @@
-"""Grids of images as PNG, to look at."""
+"""Grids of images as PNG files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gemix.core.errors import DataError
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """Lays images out row by row.
+    """Arrange images in a grid, row by row.
 
     Args:
         images: uint8 [N, C, H, W]; N a multiple of `columns`.
@@ -25,13 +25,13 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 [H, W, C] as a PNG file: C of 1 is grey, 3 RGB; 2 and 4 have an alpha channel last.
+    """Encode uint8 [H, W, C] as a PNG file: C of 1 is grey, 3 RGB, 2 and 4 with alpha last.
 
     Raises:
-        DataError: for more channels than a PNG file holds.
+        DataError: for more than 4 channels.
     """
     if pixels.shape[-1] > 4:
-        raise DataError(f"images of {pixels.shape[-1]} channels; a PNG file holds 4 at most")
+        raise DataError(f"images of {pixels.shape[-1]} channels; a PNG file holds at most 4")
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     stream = io.BytesIO()
     image.save(stream, "PNG")

@@ -1,10 +1,9 @@
-"""Random numbers as a function of (seed, stream, sample index, step) and of nothing else.
+"""Random numbers as a function of (seed, stream, index, step) alone.
 
-Every sample has a generator of its own, keyed by the four numbers, so the draw never depends on
-how a batch is split, on the number of workers or on what was drawn before. The bits come from
-the counter-based Philox 4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-SC 2011), whose stream NumPy guarantees across versions. What a training draws for every batch is
-drawn on its device instead (:mod:`gemix.core.torch_rng`).
+Every sample has a generator of its own, so that draws depend neither on how a batch is split, nor
+on the number of workers, nor on earlier draws. The bits are those of the counter-based Philox 4x64
+(Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), whose stream NumPy
+guarantees across versions. :mod:`gemix.core.torch_rng` draws whole batches on a device.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ import numpy as np
 
 
 class Stream(enum.IntEnum):
-    """Independent streams; a number, once given, is never given to anything else."""
+    """Independent streams. Numbers are never reused, so that a seed keeps its meaning."""
 
     INIT = 1
     DATA_ORDER = 2
     G_LATENT = 3
     D_LATENT = 4
-    # 5 drew style mixing and 17 labels, which are of the latents' streams now
+    # retired: 5 (style mixing) and 17 (labels), now drawn by the streams of the latents
     SYNTHESIS_NOISE = 6
     AUGMENT_REAL = 7
     AUGMENT_FAKE = 8
@@ -30,7 +29,7 @@ class Stream(enum.IntEnum):
     SOFT_LABEL = 10
     SYNTHESIS_LATENT = 11
     PHANTOM = 12
-    # 13 drew splits, which are functions of the groups' names now
+    # retired: 13 (splits, now hashed from the groups' names)
     CLASSIFIER_ORDER = 14
     CLASSIFIER_AUGMENT = 15
     BOOTSTRAP = 16
@@ -40,17 +39,14 @@ class Stream(enum.IntEnum):
 
 
 def sample_rng(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:
-    """The generator of one sample.
+    """Return the generator of one sample, with the same numbers on every machine.
 
     Args:
         seed, index, step: each from 0 to 2**64 - 1.
-        stream: what the numbers are for.
-
-    Returns:
-        A NumPy generator; the same four arguments give the same numbers on every machine.
+        stream: purpose of the numbers.
     """
     key = np.array([seed, stream], dtype=np.uint64)
-    # word 0 of the counter is the one that the generator itself counts up
+    # the generator increments word 0 of the counter
     counter = np.array([0, index, step, 0], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
@@ -58,7 +54,7 @@ def sample_rng(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.r
 def normal(
     seed: int, stream: Stream, indices: Iterable[int], shape: tuple[int, ...], step: int = 0
 ) -> np.ndarray:
-    """Standard normal noise, one independent draw a sample: float32 [len(indices), *shape]."""
+    """Draw standard normal numbers for each sample: float32 [len(indices), *shape]."""
     draws = [
         sample_rng(seed, stream, index, step).standard_normal(shape, dtype=np.float32)
         for index in indices
@@ -69,7 +65,7 @@ def normal(
 def uniform(
     seed: int, stream: Stream, indices: Iterable[int], shape: tuple[int, ...], step: int = 0
 ) -> np.ndarray:
-    """Uniform numbers in [0, 1), one independent draw a sample: float32 [len(indices), *shape]."""
+    """Draw uniform numbers in [0, 1) for each sample: float32 [len(indices), *shape]."""
     draws = [
         sample_rng(seed, stream, index, step).random(shape, dtype=np.float32) for index in indices
     ]
@@ -77,5 +73,5 @@ def uniform(
 
 
 def permutation(seed: int, stream: Stream, size: int, step: int = 0) -> np.ndarray:
-    """A permutation of range(size): int64 [size]; `step` is the epoch."""
+    """Return a permutation of range(size), int64 [size]; `step` is the epoch."""
     return sample_rng(seed, stream, 0, step).permutation(size)

@@ -1,9 +1,9 @@
-"""Random numbers as a function of (seed, stream, index, step), drawn where the tensors are.
+"""Random numbers as a function of (seed, stream, index, step), drawn on any device.
 
-What :mod:`gemix.core.rng` is on the host, for whole batches on any device, so that a training on
-a GPU waits neither for the host nor for a copy. The bits are those of Philox 4x32 with ten rounds
-(Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with the seed as its key
-and (block, index, step, stream) as its counter: a CPU and a GPU draw the same ones.
+The counterpart of :mod:`gemix.core.rng` for whole batches: a training on a GPU waits neither for
+the host nor for a copy. Philox 4x32 with ten rounds (Salmon et al., "Parallel random numbers: as
+easy as 1, 2, 3", SC 2011), keyed by the seed, with (block, index, step, stream) as its counter: a
+CPU and a GPU draw the same bits.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _WORD = 0xFFFFFFFF
 def draw(
     seed: int, stream: Stream, indices: Tensor, step: Tensor, *, uniforms: int = 0, normals: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Uniform and standard normal numbers for each sample, on the device of `indices`.
+    """Draw uniform and standard normal numbers for each sample, on the device of `indices`.
 
-    Normal numbers are Box and Muller's, computed in float64: what machines differ by, and the
-    vectorized part of a tensor and its last elements, then vanishes in float32.
+    Normal numbers are Box and Muller's, computed in float64 and rounded to float32, so that the
+    rounding of different machines and vector units vanishes.
 
     Args:
         seed: from 0 to 2**64 - 1.
@@ -40,8 +40,8 @@ def draw(
     return _draw(indices, step, int(stream), seed & _WORD, seed >> 32, uniforms, normals)
 
 
-# One operation to the compiler: traced, its hundred small steps would take longer to compile than
-# the networks, and be done again for every channel that noise is added to.
+# One operation for the compiler: traced, its hundred small steps would take longer to compile than
+# the networks, and be fused, and so repeated, into every channel that noise is added to.
 @torch.library.custom_op("gemix::philox_draw", mutates_args=())
 def _draw(
     indices: Tensor, step: Tensor, stream: int, low: int, high: int, uniforms: int, normals: int
@@ -75,7 +75,7 @@ def _(indices, step, stream, low, high, uniforms, normals):
 
 
 def philox4x32(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Four random words for each counter.
+    """Return four random words for each counter.
 
     Args:
         counter: four words, int64 tensors of one shape with values from 0 to 2**32 - 1.
@@ -94,6 +94,6 @@ def philox4x32(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tenso
 
 
 def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """High and low word of a product of two words; int64 wraps, so its sign bit is a bit."""
+    """Return the high and low word of a product of two words; int64 wraps."""
     product = word * factor
     return (product >> 32) & _WORD, product & _WORD

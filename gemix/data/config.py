@@ -16,12 +16,7 @@ from gemix.core.config_schema import (
     Seed,
 )
 from gemix.data.preprocessing.windows import WINDOWS, parse_window
-
-GREY_SOURCES = ("folder", "covidx", "medmnist", "parquet")
-"""Sources of 8-bit images, which no window applies to."""
-
-NAMELESS_SOURCES = ("folder", "nifti")
-"""Sources that know patients by the names of files alone."""
+from gemix.data.sources.registry import SOURCES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +36,7 @@ class DataConfig(Config):
     """Where the scans are, how they become images, how they are split."""
 
     source: Annotated[
-        Literal["folder", "covidx", "dicom", "nifti", "medmnist", "parquet", "phantom"],
+        Literal[tuple(SOURCES)],  # type: ignore[valid-type]
         "Format of the scans, or the built-in phantom.",
     ] = "phantom"
     path: Annotated[str, "Folder, file or s3:// URL of the scans."] = ""
@@ -87,15 +82,16 @@ class DataConfig(Config):
 
     def validate(self) -> list[ConfigIssue]:
         """Require a path, windows that exist and a training share above 0."""
-        problems = self._window_problems() + self._split_problems()
-        if self.source != "phantom" and not self.path:
-            problems.append(
+        issues = self._window_issues() + self._split_issues()
+        needed = SOURCES[self.source].settings
+        if "path" in needed and not self.path:
+            issues.append(
                 ConfigIssue("path", self.path, f"a folder or URL (data.source is {self.source})")
             )
-        if self.source == "dicom" and not self.labels:
-            allowed = "a CSV file of patient (or series) and class (data.source is dicom)"
-            problems.append(ConfigIssue("labels", self.labels, allowed))
-        return problems
+        if "labels" in needed and not self.labels:
+            allowed = f"a CSV file of patient (or series) and class (data.source is {self.source})"
+            issues.append(ConfigIssue("labels", self.labels, allowed))
+        return issues
 
     @property
     def levels_and_widths(self) -> list[tuple[float, float]]:
@@ -107,43 +103,43 @@ class DataConfig(Config):
         """Return the share of the groups that is tested on: ``test_fraction``, or one fold."""
         return 1 / self.folds if self.folds else self.test_fraction
 
-    def _split_problems(self) -> list[ConfigIssue]:
-        problems = []
+    def _split_issues(self) -> list[ConfigIssue]:
+        issues = []
         if self.folds == 1:
-            problems.append(ConfigIssue("folds", self.folds, "0 for none, or at least 2"))
+            issues.append(ConfigIssue("folds", self.folds, "0 for none, or at least 2"))
         elif self.val_fraction + self.test_share >= 1:
             name = "folds" if self.folds else "test_fraction"
             allowed = f"a test share of less than {1 - self.val_fraction:g}"
-            problems.append(ConfigIssue(name, getattr(self, name), allowed))
+            issues.append(ConfigIssue(name, getattr(self, name), allowed))
         if self.folds and self.splits_from:
             allowed = f"nothing: data.folds={self.folds} draws splits of its own"
-            problems.append(ConfigIssue("splits_from", self.splits_from, allowed))
+            issues.append(ConfigIssue("splits_from", self.splits_from, allowed))
         if self.fold >= max(self.folds, 1):
-            problems.append(ConfigIssue("fold", self.fold, f"less than data.folds, {self.folds}"))
-        if self.patient_pattern and self.source not in NAMELESS_SOURCES:
+            issues.append(ConfigIssue("fold", self.fold, f"less than data.folds, {self.folds}"))
+        if self.patient_pattern and "patient_pattern" not in SOURCES[self.source].settings:
             allowed = f"nothing: {self.source} names its patients itself, or has none"
-            problems.append(ConfigIssue("patient_pattern", self.patient_pattern, allowed))
+            issues.append(ConfigIssue("patient_pattern", self.patient_pattern, allowed))
         try:
             groups = re.compile(self.patient_pattern).groups
         except re.error as error:
             allowed = f"a regular expression ({error})"
-            problems.append(ConfigIssue("patient_pattern", self.patient_pattern, allowed))
+            issues.append(ConfigIssue("patient_pattern", self.patient_pattern, allowed))
         else:
             if self.patient_pattern and not groups:
                 allowed = "a regular expression with a group: (P[0-9]+)_"
-                problems.append(ConfigIssue("patient_pattern", self.patient_pattern, allowed))
-        return problems
+                issues.append(ConfigIssue("patient_pattern", self.patient_pattern, allowed))
+        return issues
 
-    def _window_problems(self) -> list[ConfigIssue]:
+    def _window_issues(self) -> list[ConfigIssue]:
         known = f"{', '.join(WINDOWS)} or level/width in HU, as in -600/1500"
-        problems = [
+        issues = [
             ConfigIssue(f"windows.{index}", window, known)
             for index, window in enumerate(self.windows)
             if parse_window(window) is None
         ]
         if len(self.windows) not in (1, 3):
-            problems.append(ConfigIssue("windows", list(self.windows), "one window or three"))
-        elif len(self.windows) > 1 and self.source in GREY_SOURCES:
+            issues.append(ConfigIssue("windows", list(self.windows), "one window or three"))
+        elif len(self.windows) > 1 and not SOURCES[self.source].is_hounsfield:
             allowed = f"one window: {self.source} holds grey images, windowed already"
-            problems.append(ConfigIssue("windows", list(self.windows), allowed))
-        return problems
+            issues.append(ConfigIssue("windows", list(self.windows), allowed))
+        return issues

@@ -1,4 +1,4 @@
-"""How work on many inputs is spread: here one after another, in ``jobs/`` by Ray."""
+"""Parallel map over many inputs; ``jobs/`` binds it to Ray."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any, Protocol
 
 
 class MapFn(Protocol):
-    """Applies a function to many inputs, in any places and order."""
+    """Apply a function to many inputs, on any machines and in any order."""
 
     def __call__(
-        self, function: Callable[[Any], Any], inputs: Sequence[Any], what: str
+        self, function: Callable[[Any], Any], inputs: Sequence[Any], unit: str
     ) -> Iterator[Any]:
-        """Results in the order of their inputs, each as soon as it and those before it are there.
+        """Yield results in the order of their inputs, each as soon as those before it are there.
 
         Args:
-            function: picklable; an error of it ends the whole.
+            function: picklable; an error that it raises ends the map.
             inputs: picklable.
-            what: the work in one word, for progress reports: "slices".
+            unit: name of the inputs in progress reports: "slices".
         """
 
 
-def here(function: Callable[[Any], Any], inputs: Sequence[Any], what: str) -> Iterator[Any]:
-    """A :class:`MapFn` of this process alone."""
-    del what
+def serial_map(function: Callable[[Any], Any], inputs: Sequence[Any], unit: str) -> Iterator[Any]:
+    """Map in this process; see :class:`MapFn`."""
+    del unit
     return map(function, inputs)

@@ -1,4 +1,4 @@
-"""A scan as it comes from a source, and what is wrong with one that cannot be used."""
+"""A scan as a source returns it, and the exceptions for scans that are not used."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are exclusive."""
 
 LOWEST_HU, HIGHEST_HU = -1024.0, 3071.0
-"""What the 12 bits of a CT scanner hold, in Hounsfield units; the lowest stands for air."""
+"""The 12-bit range of a CT scanner in Hounsfield units; the lowest value stands for air."""
 
 
 class InvalidImageError(Exception):
-    """One file that cannot be used; its text is the reason, which the quarantine list shows."""
+    """A file that cannot be used; the text is the reason that the quarantine list shows."""
 
 
 class ScanFiltered(Exception):
-    """A scan that a rule leaves out; its text names the rule, which counts are kept by."""
+    """A good scan that a rule leaves out; the text is the rule's name, under which it counts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,9 +26,9 @@ class Scan:
     """One axial slice.
 
     Attributes:
-        pixels: [H, W]; float32 Hounsfield units, or uint8 grey.
-        is_hounsfield: which of the two.
-        box: the part to keep, as a list file gives it; None where the body is to be found.
+        pixels: [H, W] square pixels; float32 Hounsfield units or uint8 grey.
+        is_hounsfield: whether the pixels are Hounsfield units.
+        box: the part to keep, as a list file gives it; None to detect the body.
     """
 
     pixels: np.ndarray
@@ -38,7 +38,7 @@ class Scan:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quarantined:
-    """A file that was set aside, and why."""
+    """A file that was set aside, and the reason."""
 
     source: str
     reason: str

@@ -1,4 +1,4 @@
-"""Images from a trained generator: each a function of its seed, its label and the settings."""
+"""Sample a trained generator: each image is a function of its seed, label and the settings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gemix.core.errors import ConfigError
 from gemix.core.rng import Stream, normal
 from gemix.gan.config import SamplingConfig
 from gemix.gan.models.base import ImageGenerator
-from gemix.gan.training.latents import noise_size, shaped_noise
+from gemix.gan.training.latents import noise_numel, split_noise
 
 
 def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
-    """Latents float32 [N, z_dim], as the public StyleGAN2-ADA draws them for seeds.
+    """Draw latents float32 [N, z_dim], as the public StyleGAN2-ADA draws them for seeds.
 
     Args:
         seeds: from 0 to 2**32 - 1.
@@ -34,7 +34,7 @@ def sample_images(
     config: SamplingConfig,
     device: torch.device | None = None,
 ) -> np.ndarray:
-    """Images of seeds and soft labels, whatever the batch size.
+    """Generate the images of seeds and soft labels; the batch size does not change them.
 
     Args:
         seeds: N seeds; each gives the latent and, in noise mode `random`, the noise.
@@ -45,8 +45,8 @@ def sample_images(
         uint8 [N, C, H, W], computed in float32.
 
     Raises:
-        ConfigError: if the labels are not one weight for each class of the generator, one row a
-            seed; a generator without classes would ignore them in silence.
+        ConfigError: if the labels have not one row a seed and one column a class of the generator,
+            which without classes would ignore them.
     """
     expected = (len(seeds), generator.architecture.label_dim)
     if labels.shape != expected:
@@ -74,20 +74,20 @@ def sample_images(
 def draw_noise_of_seeds(
     generator: ImageGenerator, seeds: Sequence[int], device: torch.device
 ) -> list[torch.Tensor]:
-    """Noise of every shape that the generator takes, a function of each image's own seed."""
+    """Draw noise of every shape that the generator takes, a function of each image's seed."""
     shapes = generator.noise_shapes
-    size = noise_size(shapes)
+    size = noise_numel(shapes)
     rows = [normal(seed, Stream.SYNTHESIS_NOISE, [0], (size,)) for seed in seeds]
-    return shaped_noise(torch.from_numpy(np.concatenate(rows)).to(device), shapes)
+    return split_noise(torch.from_numpy(np.concatenate(rows)).to(device), shapes)
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Images of about -1 to 1 as bytes, rounded to the nearest grey level."""
+    """Round images of about -1 to 1 to the nearest of 256 grey levels, uint8."""
     return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def label_path(classes: int, steps: int) -> np.ndarray:
-    """Soft labels on the straight line between each two classes.
+    """Return soft labels on the straight line between each two classes.
 
     Returns:
         float32 [pairs, steps, K], for the pairs (0, 1), (0, 2), …, (1, 2), …

@@ -1,14 +1,15 @@
-"""S3 buckets that answer late, in part or not at all: the connection, and tries again, bounded.
+"""S3: the connection, with bounded retries of what fails or hangs.
 
-Two layers. The AWS SDK sends a failed request again, so that a listing of many pages or a large
-file does not start over for one of them. What still fails is done again as a whole, after longer
-waits. What the store refuses for good (no permission, no such bucket) is told at once.
+Two layers. The AWS SDK retries a request, so that a listing of many pages or a large file does not
+start over for one of them. An operation that still fails is retried as a whole, after longer waits.
+A refusal (no permission, no such bucket) is raised at once.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,10 +20,10 @@ from gemix.core.errors import DataError, StoreAccessError, StoreError
 
 T = TypeVar("T")
 
-SDK_RETRIES = 5  # of a request, 1.6 s in all; one in five failing, 6 in 100,000 still do
-RETRY_DELAYS = (2.0, 8.0, 30.0)  # seconds before an operation is done again
+SDK_RETRIES = 5  # of a request, 1.6 s in all; if one request in five fails, 6 in 100,000 still do
+RETRY_DELAYS = (2.0, 8.0, 30.0)  # seconds before an operation is retried
 CONNECT_TIMEOUT = 5.0  # seconds
-SILENCE_TIMEOUT = 10.0  # seconds without a byte; the first one of a busy store may take some
+SILENCE_TIMEOUT = 10.0  # seconds without a byte; a busy store may take some for the first
 
 _MEND_PERMISSION = (
     "the credentials that the standard AWS chain finds (environment, ~/.aws, the machine's role) "
@@ -38,7 +39,7 @@ _REFUSALS = {
     "HTTP status 401": _MEND_PERMISSION,
     "HTTP status 403": _MEND_PERMISSION,
     "NO_SUCH_BUCKET": _MEND_BUCKET,
-    "Bucket '": _MEND_BUCKET,  # Arrow's own word where it looked for the region in vain
+    "Bucket '": _MEND_BUCKET,  # of Arrow, which found no region for it
     "HTTP status 301": "the bucket lies in another region: set AWS_REGION to that one",
 }
 
@@ -46,9 +47,9 @@ _REFUSALS = {
 class S3Bucket(pafs.S3FileSystem):
     """The file system of a bucket: credentials of the standard AWS chain, requests retried.
 
-    Pickled it is the bucket's name alone: credentials, which an S3FileSystem would carry along
-    until they expire, are looked up anew by each process. The endpoint is that of
-    ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``, else AWS itself in the bucket's region.
+    A pickle holds the bucket's name alone: each process looks credentials up anew, which a pickled
+    S3FileSystem would carry along until they expire. The endpoint is ``AWS_ENDPOINT_URL_S3`` or
+    ``AWS_ENDPOINT_URL``, else AWS itself in the bucket's region.
     """
 
     def __init__(self, bucket: str):
@@ -73,10 +74,10 @@ class S3Bucket(pafs.S3FileSystem):
 
 
 def bucket_and_path(url: str) -> tuple[str, str]:
-    """The bucket's name, and ``bucket/prefix`` as Arrow wants it.
+    """Return the bucket's name, and ``bucket/prefix`` as Arrow expects it.
 
     Raises:
-        DataError: if there is no bucket, or something else beside its name.
+        DataError: if there is no bucket, or more than its name.
     """
     path = url.removeprefix("s3://")
     bucket = path.partition("/")[0]
@@ -90,19 +91,56 @@ def bucket_and_path(url: str) -> tuple[str, str]:
     return bucket, path
 
 
-def persist(operation: Callable[[], T], what: str) -> T:
-    """The result of `operation`, done again after each of `RETRY_DELAYS` while S3 fails.
+def create_object(bucket: str, key: str, data: bytes) -> bool:
+    """Write an object if there is none of that key, by a conditional request.
+
+    Returns:
+        Whether the object now holds `data`.
+
+    Raises:
+        OSError: if S3 fails, in Arrow's words, for :func:`retry`.
+    """
+    import boto3  # takes a while to load, and most processes do without
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=SILENCE_TIMEOUT,
+        retries={"total_max_attempts": 1 + SDK_RETRIES, "mode": "standard"},
+    )
+    try:
+        client = boto3.client("s3", config=config)
+        try:
+            client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 412:
+                raise
+            return client.get_object(Bucket=bucket, Key=key)["Body"].read() == data
+    except ClientError as error:
+        code = re.sub(r"(?<!^)(?=[A-Z])", "_", error.response["Error"]["Code"]).upper()
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        raise OSError(f"AWS Error {code}: {error} (HTTP status {status})") from error
+    except NoCredentialsError as error:
+        raise OSError(f"AWS Error ACCESS_DENIED: {error}") from error
+    except BotoCoreError as error:
+        raise OSError(f"AWS Error NETWORK_CONNECTION: {error}") from error
+    return True
+
+
+def retry(operation: Callable[[], T], what: str) -> T:
+    """Return the result of `operation`; retry it after each of `RETRY_DELAYS` while S3 fails.
 
     Args:
-        operation: safe to be done twice, as the answer alone may have been lost.
+        operation: idempotent, since the answer alone may have been lost.
         what: for the message, as in "s3://bucket/x cannot be read".
 
     Raises:
         StoreAccessError: if S3 refuses it.
         StoreError: if S3 has failed each time.
-        OSError: of `operation` as it is, if S3 is not to blame: no such file, say, or damage.
+        OSError: of `operation` as it is, if S3 is not its cause: no such file, say, or damage.
     """
-    # a body that ends too early is such an error too: the SDK holds it against Content-Length
+    # a body that ends early is such an error too: the SDK checks Content-Length
     began = time.monotonic()
     for wait in (*RETRY_DELAYS, None):
         try:
@@ -122,6 +160,6 @@ def persist(operation: Callable[[], T], what: str) -> T:
                     f"of the request ({text}); see whether the store is up and AWS_ENDPOINT_URL is "
                     "right, and run again"
                 ) from None
-        # workers that failed together come back apart
+        # spread the retries of workers that failed together
         time.sleep(wait * random.uniform(0.5, 1))
     raise AssertionError("unreachable")

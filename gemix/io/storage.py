@@ -1,29 +1,29 @@
-"""One view of a directory, on a local disk or in an S3 bucket.
+"""A directory on a local disk or in an S3 bucket.
 
 A file appears whole or not at all: local files are written aside, flushed and renamed, S3 objects
-appear when their upload ends. A *directory* counts as finished when its marker (a manifest, say)
-is there; the marker is written last and removed first, which holds on S3, where a directory
-cannot be renamed, just as on a disk.
+appear when their upload ends. A *directory* is finished when its marker (a manifest, say) is there;
+the marker is written last and removed first, on S3, where a directory cannot be renamed, as on a
+disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
 import posixpath
 import secrets
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from gemix.core.errors import AlreadyFinishedError, DataError
-from gemix.io.s3 import S3Bucket, bucket_and_path, persist
+from gemix.core.errors import AlreadyFinishedError, DataError, DiskFullError, StoreAccessError
+from gemix.io.s3 import S3Bucket, bucket_and_path, create_object, retry
 
 T = TypeVar("T")
 
@@ -37,15 +37,16 @@ class Store:
     (``AWS_ENDPOINT_URL`` included). Bytes are read and written as they are, whatever a name ends
     in: ``.gz`` is not unpacked. Picklable, and cheap to build: S3 is asked at the first use.
 
-    What S3 fails to do is tried again for about a minute (:mod:`gemix.io.s3`); every method here
-    raises StoreError where it stays down, or refuses.
+    Requests that S3 fails are retried for about a minute (:mod:`gemix.io.s3`). Every method raises
+    StoreError if the store stays down, StoreAccessError if it refuses; writing methods raise
+    DiskFullError if a local disk has no space left.
 
     Args:
-        url: a local path (relative paths are made absolute) or an ``s3://`` URL, taken literally:
-            ``%20`` is no space.
+        url: a local path (relative paths are made absolute, ``~`` is the home directory) or an
+            ``s3://`` URL, taken literally: ``%20`` is no space.
 
     Raises:
-        DataError: for any other URL scheme, or an S3 URL of no bucket or with credentials in it.
+        DataError: for other URL schemes, or an S3 URL without a bucket or with credentials in it.
     """
 
     def __init__(self, url: str | os.PathLike[str]):
@@ -53,17 +54,17 @@ class Store:
         if "://" in text and not text.startswith("s3://"):
             raise DataError(f"{text}: only local paths and s3:// URLs are supported")
         self.is_local = not text.startswith("s3://")
-        self.url = os.path.abspath(text) if self.is_local else text.rstrip("/")
+        self.url = os.path.abspath(os.path.expanduser(text)) if self.is_local else text.rstrip("/")
         self._bucket, self.root = ("", self.url) if self.is_local else bucket_and_path(self.url)
 
     @functools.cached_property
     def filesystem(self) -> pafs.FileSystem:
-        """Arrow's view of it, for libraries that take one; names in it are those of `path`."""
+        """Arrow's file system, for libraries that take one; names in it are those of `path`."""
         return pafs.LocalFileSystem() if self.is_local else S3Bucket(self._bucket)
 
     @classmethod
     def of_file(cls, url: str) -> tuple[Store, str]:
-        """The directory of a file, given by path or ``s3://`` URL, and the file's name in it."""
+        """Return the directory of a file, given by path or ``s3://`` URL, and its name in it."""
         folder, name = posixpath.split(url)
         return cls(folder or "."), name
 
@@ -77,15 +78,15 @@ class Store:
         return Store(f"{self.url}/{name}")
 
     def path(self, name: str) -> str:
-        """The name as `self.filesystem` wants it."""
+        """Return the name as `self.filesystem` expects it."""
         return posixpath.join(self.root, name)
 
     def exists(self, name: str) -> bool:
-        """Whether a file (not a directory) of that name is there."""
+        """Return whether a file (not a directory) of that name is there."""
         return self._info(name).type == pafs.FileType.File
 
     def size(self, name: str) -> int:
-        """The file's size in bytes.
+        """Return the file's size in bytes.
 
         Raises:
             DataError: if it is not there.
@@ -96,31 +97,34 @@ class Store:
         return info.size
 
     def list(self, recursive: bool = False) -> list[str]:
-        """Names of the files below, sorted; unfinished writes and a missing directory are empty."""
-        return sorted(self.stamps(recursive))
+        """Return the sorted names of the files below, none for a missing directory.
 
-    def stamps(self, recursive: bool = False) -> dict[str, str]:
-        """The same files with size and time of the last change: a file replaced has another."""
+        Unfinished writes are left out.
+        """
+        return sorted(self.file_versions(recursive))
+
+    def file_versions(self, recursive: bool = False) -> dict[str, str]:
+        """Return the files of :meth:`list` with their versions, which change with the content."""
         selector = pafs.FileSelector(self.root, allow_not_found=True, recursive=recursive)
         infos = self._do(lambda: self.filesystem.get_file_info(selector), "listed")
         return {
-            posixpath.relpath(info.path, self.root): stamp_of(info.size, info.mtime_ns)
+            posixpath.relpath(info.path, self.root): file_version(info.size, info.mtime_ns)
             for info in infos
             if info.type == pafs.FileType.File and ".writing-" not in info.path
         }
 
     def read_bytes(self, name: str, check_size: Callable[[int], None] = lambda size: None) -> bytes:
-        """The whole file.
+        """Return the whole file.
 
         Args:
-            check_size: is told how many bytes it has before any is read, and may raise.
+            check_size: called with the size in bytes before anything is read; may raise.
 
         Raises:
             DataError: if it is not there or cannot be read.
         """
 
         def read() -> bytes:
-            # in one request: a stream would send one every few hundred KiB
+            # one request; a stream sends one every few hundred KiB
             with self.filesystem.open_input_file(self.path(name)) as file:
                 check_size(file.size())
                 return file.read(file.size())
@@ -128,11 +132,11 @@ class Store:
         return self._read(read, name)
 
     def read_head(self, name: str, count: int, compression: str | None = None) -> bytes:
-        """The first `count` bytes, fewer if the file has fewer; the rest is not read.
+        """Return the first `count` bytes, fewer if the file has fewer, without reading the rest.
 
         Args:
-            count: bytes, after decompression; no more than that is decompressed.
-            compression: what the file is packed with, as ``gzip``; None for nothing.
+            count: bytes after decompression; no more than that is decompressed.
+            compression: codec of the file, such as ``gzip``; None for none.
 
         Raises:
             DataError: if it is not there, cannot be read or is damaged.
@@ -147,9 +151,9 @@ class Store:
         return self._read(read, name)
 
     def read_columns(self, name: str, columns: Sequence[str]) -> pa.Table:
-        """Some columns of a Parquet file; of the others nothing is read.
+        """Return some columns of a Parquet file, without reading the others.
 
-        They are held against the checksums of their pages, where the file has such.
+        Page checksums are verified where the file has them.
 
         Raises:
             DataError: if it is not there, damaged, or lacks a column.
@@ -169,7 +173,7 @@ class Store:
         return table
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Writes the file, whole or not at all; an older one is replaced."""
+        """Write the file, whole or not at all; replace an older one."""
         target = self.path(name)
         if not self.is_local:
 
@@ -178,21 +182,31 @@ class Store:
                     stream.write(data)
 
             return self._do(write, "written", name)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        aside = f"{target}.writing-{secrets.token_hex(4)}"
-        try:
-            with open(aside, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        with _written_aside(target, data) as aside:
             os.replace(aside, target)
-            _settle(os.path.dirname(target))
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write the file if there is none of that name, whole or not at all.
+
+        Of several processes that create one file at once, one succeeds.
+
+        Returns:
+            Whether it was written. A file of the same bytes counts as written by this call, whose
+            first attempt may have succeeded without an answer.
+        """
+        if not self.is_local:
+            key = self.path(name).partition("/")[2]
+            what = f"{self.url}/{name} cannot be written"
+            return retry(lambda: create_object(self._bucket, key, data), what)
+        try:
+            with _written_aside(self.path(name), data) as aside:
+                os.link(aside, self.path(name))
+        except FileExistsError:
+            return False
+        return True
 
     def read_json(self, name: str) -> Any:
-        """The parsed JSON file.
+        """Return the parsed JSON file.
 
         Raises:
             DataError: if it is missing or not JSON.
@@ -203,11 +217,11 @@ class Store:
             raise DataError(f"{self.url}/{name}: not valid JSON ({error})") from error
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes `value` as readable JSON; NaN and infinity are refused."""
+        """Write `value` as indented JSON; NaN and infinity are refused."""
         self.write_bytes(name, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
     def delete(self, name: str) -> None:
-        """Removes the file if it is there."""
+        """Delete the file if it is there."""
 
         def delete() -> None:
             with contextlib.suppress(FileNotFoundError):
@@ -216,7 +230,7 @@ class Store:
         self._do(delete, "deleted", name)
 
     def clear(self, first: str) -> None:
-        """Removes every file below, the file `first` before all others."""
+        """Delete every file below, the file `first` before all others."""
         self.delete(first)
         for name in self.list(recursive=True):
             self.delete(name)
@@ -231,14 +245,49 @@ class Store:
             raise DataError(f"{self.url}/{name}: cannot be read ({error})") from error
 
     def _do(self, operation: Callable[[], T], done: str, name: str = "") -> T:
-        """The operation's result; on S3 it is tried again where that helps."""
+        """Return the operation's result; retry it on S3."""
         if self.is_local:
             return operation()
-        return persist(operation, f"{self.url}/{name}".rstrip("/") + f" cannot be {done}")
+        return retry(operation, f"{self.url}/{name}".rstrip("/") + f" cannot be {done}")
 
 
-def _settle(folder: str) -> None:
-    """Makes the names in a local directory last: else a marker may outlive what it speaks for."""
+@contextlib.contextmanager
+def _written_aside(target: str, data: bytes) -> Iterator[str]:
+    """Write a temporary file beside `target`, flushed to the disk, for the block to rename.
+
+    Raises:
+        DiskFullError: if no space is left.
+        StoreAccessError: if the directory cannot be written.
+    """
+    folder = os.path.dirname(target)
+    aside = f"{target}.writing-{secrets.token_hex(4)}"
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield aside
+        _fsync_dir(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"no space left on {folder}: {os.path.basename(target)} of {len(data)} bytes "
+                f"cannot be written ({error.strerror}); make room and run the same command again"
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise StoreAccessError(
+                f"{folder}: {os.path.basename(target)} cannot be written ({error.strerror}); make "
+                "the directory writable or choose another one"
+            ) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # renamed, or never made
+            os.unlink(aside)
+
+
+def _fsync_dir(folder: str) -> None:
+    """Flush the names in a directory, lest a marker survive a crash that its files do not."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -246,16 +295,16 @@ def _settle(folder: str) -> None:
         os.close(descriptor)
 
 
-def stamp_of(size: int, mtime_ns: int) -> str:
-    """What changes when a file does: its size in bytes and the time of its last change."""
+def file_version(size: int, mtime_ns: int) -> str:
+    """Return the version of a file: its size in bytes and the time of its last change."""
     return f"{size}-{mtime_ns}"
 
 
 def open_output(url: str, marker: str, overwrite: bool) -> Store:
-    """The store to write a result into; the caller writes `marker` last.
+    """Return the store to write a result into; the caller writes `marker` last.
 
     A directory without the marker (new, or left by an interrupted run) is used as it is. A
-    finished one is refused, or with `overwrite` emptied, its marker first.
+    finished one is refused, or emptied with `overwrite`, its marker first.
 
     Raises:
         AlreadyFinishedError: if the result is finished and `overwrite` is not set.

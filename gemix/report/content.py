@@ -1,7 +1,7 @@
-"""What the report says, gathered from a work directory as plain values.
+"""The content of the report, read from a work directory as plain values.
 
-A step that has not run leaves its part out and is named in `ReportContent.missing`; a file that
-is there and cannot be read is an error.
+The part of a step that has not run is left out and named in `ReportContent.missing`; a file that
+exists and cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXAMPLES_PER_CLASS = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where the steps put their results: local paths or ``s3://`` URLs.
+    """Where the steps write their results: local paths or ``s3://`` URLs.
 
     `synthetic` has a directory for each method.
     """
@@ -48,7 +48,7 @@ class Sources:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelPath:
-    """One strip of images from the label of one class to that of another."""
+    """A strip of images from the label of one class to that of another."""
 
     start: str
     end: str
@@ -57,23 +57,23 @@ class LabelPath:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportContent:
-    """Everything on the page, before it is a page.
+    """Everything that the page shows.
 
     Attributes:
         run: name of the work directory.
-        created: when it was gathered, UTC.
+        created: time of reading, UTC.
         config: the resolved configuration.
         verdict: the first sentences; None before the evaluation.
         evaluation: ``evaluation.json``, results ordered: real, then as configured; None before.
-        data: None before prepare.
-        synthetic: images of each method's finished set.
-        examples: for each class name the rows to show, (training set, images).
+        data: the real images; None before prepare.
+        synthetic: number of images of each method's finished set.
+        examples: for each class the rows to show, (training set, images).
         label_paths: one strip for each pair of classes.
         gan_log: one mapping a line of the GAN's log.
-        image_metrics: how near the GAN's images are to the real ones; None where not measured.
+        image_metrics: of the GAN's images; None if not measured.
         histories: for each method one list of epochs a seed.
         steps: wall seconds of each finished step.
-        machine, versions, commit: what it ran on.
+        machine, versions, commit: of the process that reads.
         missing: what is left out, and which command makes it.
     """
 
@@ -97,7 +97,7 @@ class ReportContent:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names, or numbers where the real images are gone."""
+        """Class names, or numbers if the real images are gone."""
         if self.data:
             return self.data.manifest.classes
         confusion = self.evaluation["results"][0]["confusion"] if self.evaluation else []
@@ -105,10 +105,10 @@ class ReportContent:
 
 
 def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
-    """Reads what the steps have written so far.
+    """Read what the steps have written so far.
 
     Raises:
-        DataError: for a file that is there and cannot be read, or if no step has run at all.
+        DataError: for a file that cannot be read, or if no step has run.
     """
     missing: list[str] = []
     methods = config.synthesis.methods
@@ -156,7 +156,7 @@ def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
 def _examples(
     real: str, synthetic: Mapping[str, str], classes: Sequence[str]
 ) -> dict[str, tuple[tuple[str, tuple[Example, ...]], ...]]:
-    """Rows of images for each class: real ones of the training split, then each method's."""
+    """Return rows of images for each class: real ones of the training split, then each method's."""
     rows = {
         name: examples(url, "train", EXAMPLES_PER_CLASS)
         for name, url in {REAL: real, **synthetic}.items()
@@ -168,7 +168,7 @@ def _examples(
 
 
 def _label_paths(store: Store, classes: Sequence[str]) -> tuple[LabelPath, ...]:
-    """The strips of ``label_path.png``: one row a pair of classes, in lexicographic order."""
+    """Return the strips of ``label_path.png``: one a pair of classes, in lexicographic order."""
     name = "label_path.png"
     if not store.exists(name):
         return ()
@@ -192,7 +192,7 @@ def _gan_log(store: Store) -> tuple[Mapping[str, float | None], ...]:
 def _histories(
     store: Store, order: Sequence[str]
 ) -> dict[str, tuple[tuple[Mapping[str, float], ...], ...]]:
-    """Histories out of ``<method>-seed<k>/model.json``, in the order given."""
+    """Return histories from ``<method>-seed<k>/model.json``, in the order given."""
     found: dict[str, list[tuple[Mapping[str, float], ...]]] = {}
     for name in store.list(recursive=True):
         folder, _, file = name.rpartition("/")

@@ -1,4 +1,4 @@
-"""The part of the report about the real images: what they are, what was left out, how they look."""
+"""The report's section on the real images: source, exclusions, appearance."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET
 from gemix.data.dataset_card.description import Description, Reason, reasons
 from gemix.data.shards.manifest import MANIFEST, SPLITS, Manifest
 from gemix.io.storage import Store
-from gemix.report.figures import histogram_chart
+from gemix.report.charts import histogram_chart
 
 QUARANTINE_SHOWN = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataPart:
-    """The real images, and what was set aside.
+    """The real images, and the files that were set aside.
 
     Attributes:
         manifest: of the real set.
-        reasons: why files were set aside, the most frequent reasons first.
-        quarantine: the first `QUARANTINE_SHOWN` of the files, (source, reason).
-        quarantined: how many there are in all.
-        contact_sheet: a PNG of scans before and after; None where there is none.
+        reasons: why files were set aside, most frequent first.
+        quarantine: the first `QUARANTINE_SHOWN` files, (source, reason).
+        quarantined: number of all of them.
+        contact_sheet: a PNG of scans before and after preprocessing, if there is one.
     """
 
     manifest: Manifest
@@ -37,25 +37,25 @@ class DataPart:
 
     @property
     def about(self) -> Description:
-        """What the dataset card says."""
+        """Content of the dataset card."""
         return Description(manifest=self.manifest)
 
     @property
     def totals(self) -> dict[str, int]:
-        """Images of each split."""
+        """Number of images of each split."""
         return {split: self.manifest.images(split) for split in SPLITS}
 
     @property
     def missing(self) -> list[str]:
-        """What the set does not record, in words."""
+        """Names of what the set does not record."""
         return self.about.missing + ([] if self.contact_sheet else ["contact sheet"])
 
 
 def data_part(store: Store) -> DataPart | None:
-    """Reads what prepare has left; None where it has not finished.
+    """Read the prepared data; return None if prepare has not finished.
 
     Raises:
-        DataError: if it is damaged.
+        DataError: if they are damaged.
     """
     if not store.exists(MANIFEST):
         return None
@@ -71,7 +71,7 @@ def data_part(store: Store) -> DataPart | None:
 
 
 def grey_chart(part: DataPart) -> str | None:
-    """The histograms of the classes in one panel; None where they are not recorded."""
+    """Draw the grey-level histograms of the classes; return None if they are not recorded."""
     levels = part.about.grey_levels.values()
     return histogram_chart([of.shares for of in levels]) if levels else None
 
@@ -86,6 +86,6 @@ def _contact_sheet(store: Store) -> bytes | None:
     except (OSError, SyntaxError) as error:
         raise DataError(
             f"{store.url}/{CONTACT_SHEET}: damaged ({error}); prepare again with --overwrite, or "
-            "delete it to do without"
+            "delete it to leave it out"
         ) from error
     return data

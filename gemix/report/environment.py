@@ -1,4 +1,4 @@
-"""What a run ran on: machine and versions."""
+"""Machine and versions of this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = {"torch": "PyTorch", "timm": "timm", "ray": "Ray", "mlflow": "MLflow
 
 
 def machine() -> dict[str, str]:
-    """This machine in words: platform, processors, graphics cards."""
+    """Return platform, processors and GPUs of this machine."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     on_linux = hasattr(os, "sched_getaffinity")
     return {
@@ -25,6 +25,6 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of gemix, Python and the packages that results depend on."""
+    """Return the versions of gemix, Python and the packages that results depend on."""
     found = {"gemix": gemix.__version__, "Python": platform.python_version()}
     return found | {name: importlib.metadata.version(key) for key, name in _PACKAGES.items()}

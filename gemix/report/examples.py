@@ -1,4 +1,4 @@
-"""A few images of every class out of a shard set, without reading all of it."""
+"""A few images of every class of a shard set, without reading all of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gemix.core.png import encode_png
 from gemix.data.shards.manifest import Manifest
 from gemix.io.storage import Store
 
-LARGEST = 192  # pixels; a page with larger pictures is slow to open and shows no more
+LARGEST = 192  # pixels; larger pictures make the page slow
 
 _COLUMNS = (
     *("image", "channels", "height", "width"),
@@ -37,15 +37,15 @@ class Example:
 
 
 def examples(url: str, split: str, per_class: int) -> tuple[tuple[Example, ...], ...]:
-    """Images of each class: the first of different patients, in shard order.
+    """Return images of each class: the first of different patients, in shard order.
 
-    Shards are read one by one until every class has `per_class` images, so that a large set costs
-    little. Images of patients already shown fill up what is left.
+    Shards are read one by one until every class has `per_class` images. Further images of the same
+    patients fill up what is left.
 
     Args:
         url: a directory with a manifest.
         split: train, val or test.
-        per_class: how many images of each class at most.
+        per_class: maximum number of images of a class.
 
     Returns:
         For each class of the manifest, up to `per_class` examples.
@@ -77,7 +77,7 @@ def examples(url: str, split: str, per_class: int) -> tuple[tuple[Example, ...],
 
 
 def small_png(pixels: np.ndarray, largest: int = LARGEST) -> bytes:
-    """uint8 [C, H, W] with C of 1 or 3 as PNG, made smaller if a side exceeds `largest`."""
+    """Encode uint8 [C, H, W] with C of 1 or 3 as PNG, downscaled if a side exceeds `largest`."""
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     return encode_png(np.atleast_3d(np.asarray(image)))

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs no other file: no script, no font, no link out."""
+"""The report as one self-contained HTML page: no script, no font, no external link."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import jinja2
 import numpy as np
 
 from gemix.config import PipelineConfig
-from gemix.report.content import ReportContent
-from gemix.report.data_section import grey_chart
-from gemix.report.figures import (
+from gemix.evaluation.classification.bootstrap import few_groups
+from gemix.report.charts import (
     SERIES,
     curves_chart,
     difference_chart,
     log_curve,
     validation_curves,
 )
+from gemix.report.content import ReportContent
+from gemix.report.data_section import grey_chart
 from gemix.report.image_metrics import image_charts
 from gemix.report.verdict import (
     ACCURACY,
@@ -31,7 +32,7 @@ from gemix.report.verdict import (
     signed,
 )
 
-# what the settings table shows, in the reader's words; the rest is in the full configuration
+# rows of the settings table; the page ends with the full configuration
 _SETTINGS = (
     ("Scans", "data", "{source}, {resolution} × {resolution} pixels"),
     ("GAN", "gan", "{summary}, {kimg:g} kimg, batch {batch}, seed {seed}"),
@@ -49,10 +50,10 @@ _GAN_CHARTS = (
 
 
 def render(content: ReportContent) -> str:
-    """The page.
+    """Render the page.
 
     Returns:
-        A whole HTML document, text escaped, images and charts inline.
+        An HTML document, text escaped, images and charts inline.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gemix", "report"),
@@ -77,6 +78,8 @@ def render(content: ReportContent) -> str:
         metrics=[m for m in METRICS if any(r.get(m.key) is not None for r in results)],
         effect=effect,
         overlaps=_overlaps(content.evaluation or {}),
+        few_groups=few_groups(_test_set(content).get("groups_by_class", {})),
+        normal_class=_test_set(content).get("normal_class"),
         difference_charts=_difference_charts(results),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
         image_charts=image_charts(content.gan_log),
@@ -87,30 +90,41 @@ def render(content: ReportContent) -> str:
     )
 
 
+def _test_set(content: ReportContent) -> Mapping[str, Any]:
+    """Return what the evaluation recorded of the test set; earlier versions recorded less."""
+    return (content.evaluation or {}).get("test", {})
+
+
 def _overlaps(evaluation: Mapping[str, Any]) -> list[str]:
-    """A sentence on each thing that training and test share, or may share."""
+    """Return a sentence on each overlap, known or possible, of training and test."""
     found = evaluation.get("overlap") or {"shared": [], "unknown": []}
     return [
         *(
             f"Training and test overlap, which was allowed: {one['learned']} and "
-            f"{one['held_out']} share {one['groups']} patients or groups and {one['images']} "
-            "equal images. The results may measure memory."
+            f"{one['held_out']} share {one['groups']} patients or groups, {one['images']} "
+            f"equal images and {one.get('copies', 0)} copies of images. The results may measure "
+            "memory."
             for one in found["shared"]
         ),
         *(
-            f"There is no record of {name}: whether test images are among them is not known."
+            f"There is no record of {name}: test images may be among them."
             for name in found["unknown"]
+        ),
+        *(
+            f"{name} are on record without thumbnails: resaved, brightened or mirrored copies of "
+            "them among the test images would not be found."
+            for name in found.get("not_compared", ())
         ),
     ]
 
 
 def rate(value: float | None) -> str:
-    """Three decimals, or a dash where the metric does not exist (no class of the healthy)."""
+    """Format with three decimals, or a dash if there is no value (no healthy class)."""
     return "–" if value is None else f"{value:.3f}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:
-    """Wall time in the two units that matter."""
+    """Format wall time in its two largest units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,8 +1,7 @@
-"""The report's first sentences: whether the synthetic images helped, read off the statistics.
+"""The report's verdict: whether the synthetic images helped, derived from the statistics.
 
-The comparison that decides is the *first* method of ``synthesis.methods``, named before the run.
-Taking whichever method came out best on the test set would turn luck into a finding; the others
-are reported beside it.
+The *first* method of ``synthesis.methods`` decides; it is named before the run. Choosing the method
+that is best on the test set would turn chance into a finding; the others are reported beside it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 REAL = "real"
-SIMPLER = (REAL, "onehot")
+SIMPLER = (REAL, "onehot")  # than the method under test
 
 Effect = Literal["better", "worse", "open"]
 Status = Literal["shown", "partly shown", "not shown", "mixed", "harmful", "not tested"]
@@ -29,7 +28,7 @@ _ANSWERS: Mapping[Status, str] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric that the report shows: its key in the evaluation, its name, its good direction."""
+    """A metric that the report shows: key in the evaluation, name, direction."""
 
     key: str
     name: str
@@ -52,13 +51,13 @@ METRICS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the report says first.
+    """The verdict at the top of the page.
 
     Attributes:
-        status: the finding in one word or two.
-        answer: the answer to "does it help?", a short sentence.
-        summary: the numbers behind it, macro-F2 and the false-negative rate before accuracy.
-        remarks: one sentence each on the other methods and on what limits the finding.
+        status: the finding in one or two words.
+        answer: a short sentence that answers "does it help?".
+        summary: the numbers: macro-F2, false-negative rate, then accuracy.
+        remarks: one sentence on each other method and on limits of the finding.
     """
 
     status: Status
@@ -68,25 +67,25 @@ class Verdict:
 
 
 def method_name(method: str) -> str:
-    """How the page calls a training set: "real only", "real + softmax"."""
+    """Return the page's name of a training set: "real only", "real + softmax"."""
     return "real only" if method == REAL else f"real + {method}"
 
 
 def signed(value: float) -> str:
-    """Three decimals with a sign, and a true minus."""
+    """Format with three decimals and a sign, and a true minus."""
     return f"{value:+.3f}".replace("-", "−")
 
 
 def p_value(value: float) -> str:
-    """A p-value, not more precisely than it is known."""
+    """Format a p-value no more precisely than it is known."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.{3 if value < 0.01 else 2}f}"
 
 
 def effect(metric: Metric, difference: Mapping[str, float]) -> Effect:
-    """Which side of zero the whole interval lies on.
+    """Return on which side of zero the whole interval lies.
 
     Args:
-        metric: tells which side is the good one.
+        metric: whose direction decides which side is better.
         difference: `delta`, `low` and `high` of (method - real).
     """
     good, bad = difference["low"] > 0, difference["high"] < 0
@@ -96,7 +95,7 @@ def effect(metric: Metric, difference: Mapping[str, float]) -> Effect:
 
 
 def judge(macro_f2: Effect, fnr: Effect) -> Status:
-    """One finding out of the two effects that count."""
+    """Return the finding from the two deciding effects."""
     effects = {macro_f2, fnr}
     if effects == {"better", "worse"}:
         return "mixed"
@@ -108,7 +107,7 @@ def judge(macro_f2: Effect, fnr: Effect) -> Status:
 
 
 def decide(results: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Verdict:
-    """The verdict on an evaluation.
+    """Return the verdict on an evaluation.
 
     Args:
         results: one mapping a method, as ``evaluation.json`` has them.
@@ -140,7 +139,7 @@ def decide(results: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Verd
 
 
 def _differences(result: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, float]]:
-    """The differences to real, or nothing where the two that decide are not there."""
+    """Return the differences to real, or nothing if the two that decide are missing."""
     differences = (result or {}).get("difference_to_real") or {}
     return differences if {"macro_f2", "fnr"} <= differences.keys() else {}
 
@@ -195,10 +194,10 @@ def _compare(name: str, result: Mapping[str, Any]) -> str:
 
 
 def _simpler_wins(ours: str, by_method: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Says so where a simpler way reached more than the method under test."""
+    """Return a sentence for each simpler method that reached a higher macro-F2."""
     reached = by_method[ours]["macro_f2"]
     return [
-        f"The simpler way reached more: {method_name(name)} has macro-F2 "
+        f"A simpler method reached more: {method_name(name)} has macro-F2 "
         f"{by_method[name]['macro_f2']:.3f}, {method_name(ours)} {reached:.3f}"
         + ("." if name == REAL else " (no interval is computed for this difference).")
         for name in SIMPLER

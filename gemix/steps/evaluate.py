@@ -20,9 +20,15 @@ from gemix.core.errors import DataError
 from gemix.data.image_set import ImageSet
 from gemix.data.leakage.provenance import Provenance
 from gemix.data.shards.reading import read_images
-from gemix.evaluation.classification.bootstrap import Comparison, compare
+from gemix.evaluation.classification.bootstrap import (
+    Comparison,
+    compare_methods,
+    few_groups,
+    groups_by_class,
+)
+from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
 from gemix.evaluation.classification.plots import confusion_png
-from gemix.evaluation.classification.rates import RATES, class_rates, normal_class
+from gemix.evaluation.classification.rates import RATES
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor
@@ -31,6 +37,7 @@ from gemix.steps.overlap import enforce_no_overlap, real_splits
 from gemix.steps.train_classifier import CLASSIFIERS
 from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
+from gemix.tracking.registrable import NotRegistrableError
 
 log = logging.getLogger("gemix.evaluate")
 
@@ -51,9 +58,10 @@ def evaluate(
 
     Returns:
         What ``evaluation.json`` holds: `results`, one mapping a method, with means over its seeds;
-        `best`, the method of the registered classifier; `best_classifier`; `registered_model`,
-        its name and version; `test`, what it was tested on; `overlap`, what the test set shares
-        with that which classifiers and generators learned from, two empty lists if nothing.
+        `best`, the method of the best classifier; `best_classifier`; `registered_model`, its name
+        and version, null if it is not good enough; `test`, what it was tested on; `overlap`, what
+        the test set shares with what classifiers and generators were trained on, two empty lists
+        if nothing.
 
     Raises:
         DataError: if the classifiers are not finished, the test set cannot tell them apart, or
@@ -64,6 +72,10 @@ def evaluate(
     overlap = enforce_no_overlap("evaluate", config, [(seen, *real_splits(workspace, "test"))])
     test = read_images([workspace.data], "test")
     normal = normal_class(test.classes, config.data.normal_class)
+    log.info(describe_normal_class(test.classes, normal))
+    patients = groups_by_class(test.labels, test.groups, test.classes)
+    for warning in few_groups(patients):
+        log.warning(warning)
     executor = executor or LocalExecutor()
     executor.require(config.compute)
     store = open_step(workspace.evaluation, EVALUATION, config, overwrite)
@@ -71,7 +83,7 @@ def evaluate(
         run.set_tags(overlap.tags)
         run.log_dataset(test.digest, "real", "test")
         predictions = _predict_all(config, workspace, executor, listing, test)
-        compared = compare(
+        compared = compare_methods(
             test.labels, predictions, test.groups, classes=len(test.classes), normal=normal
         )
         results = [
@@ -87,6 +99,7 @@ def evaluate(
             "test": {
                 "images": len(test),
                 "groups": len(set(test.groups)),
+                "groups_by_class": patients,
                 "classes": list(test.classes),
                 "normal_class": None if normal is None else test.classes[normal],
                 "digest": test.digest,
@@ -161,15 +174,14 @@ def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> n
 
 
 def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) -> dict[str, Any]:
-    """One method's row; a rate that cannot be computed is null."""
-    by_class = class_rates(found.confusion)
+    """Return one method's row; a rate that cannot be computed is null."""
     return {
         "method": method,
         **{name: found.rates.get(name) for name in RATES},
         "per_class": {
             name: {"recall": float(recall), "fnr": float(1 - recall), "precision": float(precision)}
             for name, recall, precision in zip(
-                classes, by_class.recall, by_class.precision, strict=True
+                classes, found.by_class.recall, found.by_class.precision, strict=True
             )
             if not np.isnan(recall)
         },
@@ -184,26 +196,30 @@ def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) 
 
 def _register(
     config: PipelineConfig, workspace: Workspace, best: dict[str, Any], run: Run
-) -> dict[str, str]:
-    """Puts the best classifier into the model registry."""
+) -> dict[str, str] | None:
+    """Register the best classifier; return None if it is not good enough."""
     # here, since it loads MLflow, which the tasks that predict do without
     from gemix.tracking.model_registry import register
 
     name = config.tracking.registered_model
-    version = register(
-        Classifier.load(Store(f"{workspace.classifiers}/{best['name']}")),
-        read_images([workspace.data], "val").images[:2],
-        run,
-        name,
-        {key: str(best[key]) for key in ("method", "seed", "val_macro_f2")},
-    )
+    try:
+        version = register(
+            Classifier.load(Store(f"{workspace.classifiers}/{best['name']}")),
+            read_images([workspace.data], "val").images[:2],
+            run,
+            name,
+            {key: str(best[key]) for key in ("method", "seed", "val_macro_f2")},
+        )
+    except NotRegistrableError as error:
+        log.warning(str(error))
+        return None
     return {"name": name, "version": version}
 
 
 def _log_to_mlflow(
     run: Run, evaluation: dict[str, Any], compared: dict[str, Comparison], classes: Sequence[str]
 ) -> None:
-    """Metrics, confusion matrices and the whole evaluation to MLflow."""
+    """Log metrics, confusion matrices and the whole evaluation to MLflow."""
     for result in evaluation["results"]:
         method = result["method"]
         run.log_metrics({f"{method}/{name}": result[name] for name in RATES})

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from gemix.classifier.models import check_model
 from gemix.config import PipelineConfig, steps_to_redo
 from gemix.core.errors import AlreadyFinishedError, DataError
 from gemix.data.shards.manifest import MANIFEST, Manifest
@@ -72,8 +73,14 @@ def run_pipeline(
     Raises:
         AlreadyFinishedError: if the work directory holds a finished pipeline, or finished steps of
             other settings, and neither `overwrite` nor `redo` is set.
+        ConfigError: for a classifier that cannot take the images.
     """
     executor = executor or LocalExecutor()
+    check_model(
+        config.classifier.model,
+        channels=len(config.data.windows),
+        resolution=config.data.resolution,
+    )
     steps = _steps(config, workspace)
     store = _claim(config, workspace, steps, overwrite, redo)
     seconds = store.read_json(STEPS) if store.exists(STEPS) else {}

@@ -11,9 +11,10 @@ from gemix.core.errors import AlreadyFinishedError
 from gemix.data import prepare as steps
 from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET
 from gemix.data.dataset_card.markdown import CARD
-from gemix.data.prepare.resume_cache import forget
+from gemix.data.prepare import resume_cache
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.sources import open_source
+from gemix.evaluation.classification.normal_class import normal_class
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor
@@ -37,9 +38,10 @@ def prepare(
 
     Raises:
         AlreadyFinishedError: if the data are there already and `overwrite` is not set.
-        DataError: for scans that are missing, contradictory or too often bad.
+        DataError: for scans that are missing, contradictory or too often bad, or a
+            ``data.normal_class`` that is none of their classes.
     """
-    steps.check_places(config.data, Store(workspace.data))
+    steps.check_locations(config.data, Store(workspace.data))
     if not overwrite:
         _refuse_if_finished(workspace.data)
     # listed before an older result is removed: a wrong path must not cost it
@@ -49,7 +51,8 @@ def prepare(
     def map_fn(function: Callable[[Any], Any], inputs: Sequence[Any], unit: str) -> Iterator[Any]:
         return executor.map(function, inputs, title="prepare", unit=unit)
 
-    listing = steps.find(source, config.data, map_fn)
+    listing = steps.list_scans(source, config.data, map_fn)
+    normal_class(listing.classes, config.data.normal_class)  # refuses a name that is no class
     with tracking.start_run(config, workspace.workdir, "prepare") as run:
         for note in listing.notes:
             log.info("%s", note)
@@ -65,7 +68,7 @@ def _refuse_if_finished(url: str) -> None:
     try:
         open_output(url, MANIFEST, overwrite=False)
     except AlreadyFinishedError:
-        forget(Store(url))
+        resume_cache.clear(Store(url))
         raise
 
 

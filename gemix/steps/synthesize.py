@@ -82,7 +82,7 @@ def _make_set(
     overwrite: bool,
 ) -> Manifest:
     store = open_step(workspace.synthetic(method), MANIFEST, config, overwrite)
-    write_provenance(store, [], [_seen(workspace)])
+    provenance_sha256 = write_provenance(store, [], [_seen(workspace)])
     ranges = shard_ranges(count, config.synthesis.shard_rows)
     plans = [
         {"name": f"{index:05d}.parquet", "start": start, "count": size}
@@ -99,7 +99,12 @@ def _make_set(
     )
     shards = [ShardEntry.from_json(entry) for entry in entries]
     manifest = synthetic_manifest(
-        shards, generator, method, labels=config.labels, config=config.synthesis
+        shards,
+        generator,
+        method,
+        labels=config.labels,
+        config=config.synthesis,
+        provenance_sha256=provenance_sha256,
     )
     manifest.save(store)
     return manifest

@@ -18,7 +18,7 @@ import torch
 from gemix.classifier.bundle import MODEL, Classifier, is_finished
 from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.distributed import local_indices
-from gemix.classifier.models import check_name
+from gemix.classifier.models import check_model, check_name
 from gemix.classifier.train import check_sets, train
 from gemix.config import PipelineConfig
 from gemix.core.distributed import Workers
@@ -27,7 +27,8 @@ from gemix.data.image_set import ImageSet
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
-from gemix.evaluation.classification.rates import normal_class, score
+from gemix.evaluation.classification.normal_class import normal_class
+from gemix.evaluation.classification.rates import score
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor, WorkerContext
@@ -65,9 +66,11 @@ def train_classifiers(
             ``data.allow_overlap`` is set, images or patients that are both learned and held out.
         ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
     """
-    check_name(config.classifier.model)
     local_indices(Workers(0, config.compute.ranks), config.classifier.batch)
+    check_name(config.classifier.model)
     real = Manifest.load(Store(workspace.data))
+    check_model(config.classifier.model, channels=real.channels, resolution=real.resolution)
+    normal_class(real.classes, config.data.normal_class)
     arms = _training_sets(config, workspace, methods)
     generators = [
         Provenance(Store(workspace.synthetic(method)), f"the generator of the {method} images")

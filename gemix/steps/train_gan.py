@@ -12,7 +12,7 @@ from gemix.config import PipelineConfig
 from gemix.core.device import default_device
 from gemix.core.distributed import Workers
 from gemix.core.errors import DataError
-from gemix.data.leakage.provenance import SEEN, Provenance, write_provenance
+from gemix.data.leakage.provenance import PROVENANCE, Provenance, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.gan.checkpoints.best_snapshot import save_best_generator
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, check_resumable, checkpoints
@@ -21,7 +21,7 @@ from gemix.gan.checkpoints.transfer import Weights
 from gemix.gan.data.batch_split import local_indices
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.architecture import Architecture, is_side
-from gemix.gan.training.stages import inherit_conv_clamp, pretraining, weights_of
+from gemix.gan.training.stages import inherit_conv_clamp, pretraining_spec
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor, Polling, WorkerContext
@@ -74,7 +74,7 @@ def train_gan(
     overlap = enforce_no_overlap("train-gan", config, pairs)
     executor.require(config.compute)
     store = open_step(workspace.gan, MARKER, config, overwrite)
-    if not checkpoints(store) or not store.exists(SEEN):
+    if not checkpoints(store) or not store.exists(PROVENANCE):
         write_provenance(store, [train], before)
         if config.gan.pretrain_kimg:
             write_provenance(store / PRETRAINING, [train], before)
@@ -129,21 +129,21 @@ def _train_stages(
     def pretrained_weights() -> Weights:
         folder = store / PRETRAINING
         images = data.unconditional()
-        stage = Stage(folder, pretraining(spec), images, workers, run, first, polling)
+        stage = Stage(folder, pretraining_spec(spec), images, workers, run, first, polling)
         state = stage.run()
         stage.finish(state)
-        return weights_of(state)
+        return Weights.from_state(state)
 
     first = initial_weights if config.gan.init_from else None
     second = pretrained_weights if config.gan.pretrain_kimg else first
     stage = Stage(store, spec, data, workers, run, second, polling)
     metrics = ImageMetrics(config, workspace, data, spec, workers, stage.log)
     state = stage.run(metrics.at_snapshot)
-    metrics.at_end(state)
-    stage.finish(state)
+    shipped = metrics.at_end(state)
+    stage.finish(state, shipped.network)
     if workers.rank == 0:
         with wrap_disk_full(store):
-            if config.metrics.use_best:
+            if shipped.is_best:
                 save_best_generator(store)
             else:
                 save_generator(store, state, spec)

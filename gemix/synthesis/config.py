@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from gemix.core.config_schema import ConfigIssue, Range, Seed
 from gemix.gan.config import SamplingConfig
+from gemix.labels.registry import SAMPLERS
+
+Method = Literal[tuple(SAMPLERS)]  # a label sampler's name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,7 +17,7 @@ class SynthesisConfig(SamplingConfig):
     """How many images are made, of which soft labels, sampled how."""
 
     methods: Annotated[
-        tuple[Literal["softmax", "dirichlet", "dirichlet_pair", "onehot"], ...],
+        tuple[Method, ...],
         "Label samplers; each makes one set, which is added to the real training set.",
     ] = ("softmax", "dirichlet", "onehot")
     count: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gemix.core.errors import CheckpointError
+from gemix.data.leakage.provenance import PROVENANCE_SHA256
 from gemix.data.shards.manifest import Manifest, ShardEntry
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.gan.checkpoints.generator_io import GeneratorBundle
@@ -17,23 +18,22 @@ SHARDS, FEWEST_ROWS = 16, 64
 
 
 def check_generator(generator: GeneratorBundle, classes: tuple[str, ...]) -> None:
-    """Makes sure that generator and data are about the same classes.
+    """Check that generator and data have the same classes.
 
     Raises:
-        CheckpointError: if they are not.
+        CheckpointError: if they have not.
     """
     if generator.classes != classes:
         raise CheckpointError(
-            f"the generator knows the {len(generator.classes)} classes {list(generator.classes)}, "
-            f"the data has the {len(classes)} classes {list(classes)}; train it on this data"
+            f"the generator has the {len(generator.classes)} classes {list(generator.classes)}, "
+            f"the data {len(classes)}, {list(classes)}; run gemix train-gan on these data"
         )
 
 
 def shard_ranges(count: int, shard_rows: int) -> list[tuple[int, int]]:
-    """Cuts a set of `count` images into shards: (start, count) each.
+    """Split a set of `count` images into shards: (start, count) each.
 
-    Shards are no larger than `shard_rows`, and small sets are cut into several all the same, so
-    that there is work for several processes.
+    Shards have at most `shard_rows` images; small sets are split too, to occupy several processes.
     """
     rows = min(shard_rows, max(FEWEST_ROWS, -(-count // SHARDS)))
     return [(start, min(rows, count - start)) for start in range(0, count, rows)]
@@ -50,10 +50,10 @@ def write_synthetic_shard(
     labels: LabelConfig,
     config: SynthesisConfig,
 ) -> ShardEntry:
-    """Makes and writes images `start` to `start + count - 1` of a method's set.
+    """Write images `start` to `start + count - 1` of a method's set.
 
-    Image i has the seed `config.seed` + i in every method's set, so that sets differ in their
-    labels alone, and ``gemix sample`` shows any image again.
+    Image i has the seed `config.seed` + i in every method's set: sets differ in their labels alone,
+    and ``gemix sample`` reproduces any image.
     """
     theta, dominant = sample_labels(
         method,
@@ -73,7 +73,7 @@ def write_synthetic_shard(
         seeds=seeds,
         generator=generator.checksum,
     )
-    return write_shard(store, name, columns, "train")
+    return write_shard(store, name, columns, "train", generator.classes)
 
 
 def synthetic_manifest(
@@ -83,8 +83,9 @@ def synthetic_manifest(
     *,
     labels: LabelConfig,
     config: SynthesisConfig,
+    provenance_sha256: str,
 ) -> Manifest:
-    """The manifest of a method's set: what was asked of which generator."""
+    """Return the manifest of a method's set, with generator and settings as its origin."""
     architecture = generator.network.architecture
     return Manifest.of(
         shards,
@@ -98,5 +99,6 @@ def synthetic_manifest(
             "synthesis": config.to_mapping(),
             "generator": generator.checksum,
             "generator_kimg": generator.kimg,
+            PROVENANCE_SHA256: provenance_sha256,
         },
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import logging
 import os
 import urllib.error
@@ -15,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from gemix.core.errors import StoreAccessError, TrackingConfigError
 from gemix.io.storage import Store
-from gemix.tracking.mlflow_errors import tracking_error
+from gemix.tracking.mlflow_errors import redact_credentials, tracking_error
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,5 +113,11 @@ def check_health(uri: str) -> None:
         urllib.request.urlopen(request, timeout=_HEALTH_SECONDS).close()
     except urllib.error.HTTPError:
         return  # it is there; the first request of MLflow says what is wrong
-    except (OSError, ValueError) as error:
+    except (http.client.InvalidURL, ValueError):
+        raise TrackingConfigError(
+            f"MLflow store {redact_credentials(uri)}: not a URL; MLFLOW_TRACKING_URI is "
+            "http://host:port, with special characters of a user name or password "
+            "percent-encoded (/ is %2F)"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
         raise tracking_error(uri, error) from None

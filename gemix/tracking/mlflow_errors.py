@@ -23,6 +23,7 @@ _REFUSALS = {
     "RESOURCE_DOES_NOT_EXIST",
 }
 _DRIVERS = {  # pip names of database drivers, by module
+    "psycopg": "'psycopg[binary]'",
     "psycopg2": "psycopg2-binary",
     "MySQLdb": "mysqlclient",
     "pymysql": "pymysql",
@@ -33,8 +34,8 @@ _UNSET = "unset MLFLOW_TRACKING_URI to use an SQLite file in the work directory"
 
 def redact_credentials(text: str, uri: str = "") -> str:
     """Remove user names and passwords of URLs from a text, those of `uri` in any spelling."""
-    text = re.sub(r"(?<=://)[^\s/'\"]*@", "", text)
     # an unencoded password may hold slashes
+    text = re.sub(r"(?<=://)([^\s/'\"]*|[^\s/'\"@:]*:(?!\d+/)[^\s'\"]*)@", "", text)
     userinfo = uri.rpartition("://")[2].rpartition("@")[0]
     secret = userinfo.partition(":")[2]
     for one in {userinfo, secret, unquote(secret), quote(secret, safe="")}:

@@ -14,21 +14,21 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import io
 import json
 import logging
 import math
 import os
+import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gemix
 from gemix.config import PipelineConfig
-from gemix.core.errors import TrackingConfigError
+from gemix.core.errors import TrackingError
 from gemix.io.storage import Store
 from gemix.tracking.client import (
     check_health,
@@ -37,14 +37,13 @@ from gemix.tracking.client import (
     open_client,
     tracking_uri,
 )
-from gemix.tracking.database import ARTIFACTS, prepare_database, relocate_artifacts
+from gemix.tracking.database import prepare_database, relocate_artifacts
 from gemix.tracking.mlflow_errors import (
-    is_refusal,
     redact_credentials,
-    tracking_error,
     translate_mlflow_errors,
 )
 from gemix.tracking.spool import SPOOL, Operation, Sender
+from gemix.tracking.transport import OFFLINE, Transport, create_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,9 +51,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PARAM_CHARACTERS = 500  # the smallest limit among MLflow servers in use
-_BATCH = 100  # params or tags in one request
-_METRICS = 1000  # metrics in one request
-_DIGEST_CHARACTERS = 36  # of a dataset; longer digests are cut, the tag has all of it
+ANSWERED = "mlflow.json"  # in the work directory: the store that holds its runs
 _CLOSE_SECONDS = 15.0  # to wait at the end of a run for what is unsent
 _INTERRUPTED_SECONDS = 3.0  # the same after Ctrl-C
 
@@ -143,74 +140,16 @@ class Run:
     def _log(self, operation: Operation) -> None:
         self._sender().append(operation)
 
-    def _sender(self) -> Sender:
+    def _sender(self, owner: bool = False) -> Sender:
         with _senders_lock:
             sender = _senders.get(self._key)
             if sender is None:
                 target = redact_credentials(self.tracking_uri)
                 folder = Store(self.workdir) / SPOOL
-                sender = Sender(folder, target, self.run_id, _Transport(self.tracking_uri).send)
+                send = Transport(self.tracking_uri).send
+                sender = Sender(folder, target, self.run_id, send, owner)
                 _senders[self._key] = sender
             return sender
-
-
-class _Transport:
-    """The requests to MLflow; used by one thread."""
-
-    def __init__(self, uri: str):
-        self.uri = uri
-        self._client: MlflowClient | None = None
-
-    def send(self, run_id: str, operations: Sequence[Operation]) -> list[tuple[Operation, str]]:
-        """Send operations in their order, and return those that the store refused with the reason.
-
-        Raises:
-            GemixError: if the store is away.
-        """
-        refused = []
-        for group in _batches(operations):
-            try:
-                self._send(run_id, group)
-            except Exception as error:
-                if not is_refusal(error, self.uri):
-                    raise tracking_error(self.uri, error) from None
-                if len(group) > 1:  # one may be to blame
-                    for operation in group:
-                        refused += self.send(run_id, [operation])
-                else:
-                    refused.append((group[0], str(tracking_error(self.uri, error)).split("; ")[0]))
-        return refused
-
-    def _send(self, run_id: str, group: Sequence[Operation]) -> None:
-        mlflow = load_mlflow()
-        if self._client is None:
-            self._client = open_client(self.uri)
-        client, of = self._client, mlflow.entities
-        first = group[0]
-        match first["op"]:
-            case "metrics":
-                points = [of.Metric(*point) for one in group for point in one["metrics"]]
-                for start in range(0, len(points), _METRICS):
-                    client.log_batch(run_id, metrics=points[start : start + _METRICS])
-            case "params":
-                params = [of.Param(name, value) for name, value in first["params"].items()]
-                for start in range(0, len(params), _BATCH):
-                    client.log_batch(run_id, params=params[start : start + _BATCH])
-            case "tags":
-                tags = [of.RunTag(name, value) for name, value in first["tags"].items()]
-                client.log_batch(run_id, tags=tags)
-            case "artifact":
-                data = io.BytesIO(base64.b64decode(first["data"]))
-                client.log_stream(run_id, data, first["name"])
-            case "dataset":
-                digest, context = first["digest"], mlflow.utils.mlflow_tags.MLFLOW_DATASET_CONTEXT
-                source = json.dumps({"digest": digest})
-                cut = digest[:_DIGEST_CHARACTERS]
-                dataset = of.Dataset(first["name"], cut, "gemix", source)
-                tag = of.InputTag(context, first["context"])
-                client.log_inputs(run_id, [of.DatasetInput(dataset, [tag])])
-            case "end":
-                client.set_terminated(run_id, first["status"], first["time"])
 
 
 @contextlib.contextmanager
@@ -227,25 +166,14 @@ def start_run(config: PipelineConfig, workdir: str, job: str) -> Iterator[Run]:
         job: name of the run.
 
     Raises:
-        TrackingError: if the store cannot be reached now.
+        TrackingError: if the store cannot be reached, and never was for this work directory.
         TrackingConfigError: if it cannot be used as it is configured.
         DiskFullError, StoreAccessError: if its database cannot be written.
     """
-    uri = tracking_uri(workdir)
-    check_health(uri)
-    path = database_path(uri)
-    if path is not None:
-        prepare_database(path)
-        if str(path.parent) == Store(workdir).url:
-            relocate_artifacts(path)
+    run = _open_run(tracking_uri(workdir), config.tracking.experiment, workdir, job)
+    run._sender().adopt_others()
     mlflow = load_mlflow()
     status, names = mlflow.entities.RunStatus, mlflow.utils.mlflow_tags
-    with translate_mlflow_errors(uri):
-        client = open_client(uri)
-        experiment = _experiment(client, config.tracking.experiment, workdir)
-        created = client.create_run(experiment, run_name=job, tags={names.MLFLOW_RUN_NAME: job})
-    run = Run(uri, created.info.run_id, config.tracking.experiment, workdir)
-    run._sender().adopt_others()
     end = status.FAILED
     try:
         tags = {"job": job, "workdir": workdir, "gemix.version": gemix.__version__}
@@ -268,8 +196,42 @@ def start_run(config: PipelineConfig, workdir: str, job: str) -> Iterator[Run]:
             logger.warning(
                 "MLflow store %s: %d entries of this run are kept in %s/%s; the next command on "
                 "this work directory sends them",
-                *(redact_credentials(uri), left, workdir, SPOOL),
+                *(redact_credentials(run.tracking_uri), left, workdir, SPOOL),
             )
+
+
+def _open_run(uri: str, experiment: str, workdir: str, job: str) -> Run:
+    """Create a run in the store, or in the spool if a store that has answered before is away."""
+    wanted = {
+        "experiment": experiment,
+        "job": job,
+        "workdir": workdir,
+        "time": int(time.time() * 1000),
+    }
+    store, target = Store(workdir), {"tracking_uri": redact_credentials(uri)}
+    path = database_path(uri)
+    try:
+        check_health(uri)
+        if path is not None:
+            prepare_database(path)
+            if str(path.parent) == store.url:
+                relocate_artifacts(path)
+        load_mlflow()
+        with translate_mlflow_errors(uri):
+            run_id = create_run(open_client(uri), **wanted)
+    except TrackingError as error:
+        if not store.exists(ANSWERED) or store.read_json(ANSWERED) != target:
+            raise
+        logger.warning("%s. The step starts without it", str(error).split("; ")[0])
+        run = Run(uri, f"{OFFLINE}{secrets.token_hex(8)}", experiment, workdir)
+        run._sender(owner=True)
+        run._log({"op": "create", "run": wanted})
+        return run
+    if path is None and not (store.exists(ANSWERED) and store.read_json(ANSWERED) == target):
+        store.write_json(ANSWERED, target)
+    run = Run(uri, run_id, experiment, workdir)
+    run._sender(owner=True)
+    return run
 
 
 def git_commit() -> str | None:
@@ -282,40 +244,6 @@ def git_commit() -> str | None:
     return done.stdout.strip()
 
 
-def _experiment(client: MlflowClient, name: str, workdir: str) -> str:
-    """Return the id of the experiment, created where it is new.
-
-    Raises:
-        TrackingConfigError: if it is deleted.
-    """
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        # a server knows where its artifacts go; beside a database MLflow would take the current
-        # directory, which differs between processes
-        server = client.tracking_uri.startswith("http")
-        artifacts = None if server else _artifacts(workdir)
-        try:
-            return client.create_experiment(name, artifact_location=artifacts)
-        except load_mlflow().exceptions.MlflowException:
-            # another job may have created it in between
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    if found.lifecycle_stage != "active":
-        uri = redact_credentials(client.tracking_uri)
-        raise TrackingConfigError(
-            f"MLflow store {uri}: the experiment {name!r} is deleted; set tracking.experiment to "
-            f"another name, or run MLFLOW_TRACKING_URI='{uri}' mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}"
-        )
-    return found.experiment_id
-
-
-def _artifacts(workdir: str) -> str:
-    store = Store(workdir) / ARTIFACTS
-    return Path(store.url).as_uri() if store.is_local else store.url
-
-
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Return nested settings as dotted names and text, the empty ones as ``null`` and ``[]``."""
     flat: dict[str, str] = {}
@@ -326,15 +254,3 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             text = value if isinstance(value, str) else json.dumps(value)
             flat[prefix + name] = text[:_PARAM_CHARACTERS]
     return flat
-
-
-def _batches(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
-    """Group neighbouring metrics, which can be sent together."""
-    group: list[Operation] = []
-    for operation in operations:
-        if group and not (operation["op"] == group[0]["op"] == "metrics"):
-            yield group
-            group = []
-        group.append(operation)
-    if group:
-        yield group

@@ -25,6 +25,8 @@ from gemix.classifier.bundle import Classifier
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_errors import translate_mlflow_errors
 from gemix.tracking.mlflow_run import Run
+from gemix.tracking.registrable import check_registrable
+from gemix.tracking.transport import resolve_run
 
 ALIAS = "latest-best"
 _PACKAGES = ("mlflow", "numpy", "pyarrow", "safetensors", "timm", "torch", "torchvision")
@@ -50,27 +52,30 @@ def register(
         The version.
 
     Raises:
+        NotRegistrableError: for a classifier that is not finite or no better than guessing.
         GemixError: if the registry cannot be reached.
     """
+    check_registrable(classifier)
     client = run.client
     with translate_mlflow_errors(run.tracking_uri), tempfile.TemporaryDirectory() as folder:
-        experiment = client.get_run(run.run_id).info.experiment_id
+        run_id = resolve_run(client, run.run_id)
+        experiment = client.get_run(run_id).info.experiment_id
         logged = client.create_logged_model(
-            experiment, name="classifier", source_run_id=run.run_id, model_type="classifier"
+            experiment, name="classifier", source_run_id=run_id, model_type="classifier"
         )
         description = Model(
-            run_id=run.run_id, model_id=logged.model_id, artifact_path=logged.artifact_location
+            run_id=run_id, model_id=logged.model_id, artifact_path=logged.artifact_location
         )
         _save(classifier, example, Path(folder), description)
         client.log_model_artifacts(logged.model_id, f"{folder}/model")
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-        client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         _ensure_registered(client, name)
         version = client.create_model_version(
             name,
             # not models:/<id>, which MLflow would look up in its global store
             logged.artifact_location,
-            run_id=run.run_id,
+            run_id=run_id,
             model_id=logged.model_id,
             tags=dict(tags),
         )

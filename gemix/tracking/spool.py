@@ -1,9 +1,9 @@
 """What a run logs, kept in the work directory until the MLflow store has it.
 
 Each process appends its operations to a file of JSON lines,
-``<workdir>/mlflow-spool/<run>/<host>-<pid>-<random>.jsonl``, and a thread sends them, so that no
-call waits for a server. A file that a process left behind is sent by the process that closes the
-run, or by the next run in the work directory. An operation may be sent twice if a process dies in
+``mlflow-spool/<run>/<order>-<host>-<pid>-<random>.jsonl``, and a thread sends them, so that no call
+waits for a server. A file that a process left behind is sent by the process that closes the run,
+or by the next run in the work directory. An operation may be sent twice if a process dies in
 between; metrics, params, tags, artifacts and datasets of the same content are the same in MLflow.
 
 With a work directory in S3, where files cannot be appended to, the file lies in the process's
@@ -54,13 +54,15 @@ class Sender:
         target: the MLflow store without credentials; only what was meant for it is sent to it.
         run_id: the run.
         send: see :data:`Send`; raises while the store is away.
+        owner: whether this process started the run.
     """
 
-    def __init__(self, folder: Store, target: str, run_id: str, send: Send):
+    def __init__(self, folder: Store, target: str, run_id: str, send: Send, owner: bool):
         self.root, self.folder = folder, folder / run_id
         self.target, self.run_id, self._send = target, run_id, send
         host = re.sub(r"[^\w.-]", "_", socket.gethostname())
-        self.name = f"{host}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        order = 0 if owner else 1  # a run that was started offline is made by its owner's file
+        self.name = f"{order}-{host}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
         self._changed = threading.Condition()
         self._file = _File(self.folder, self.name, {"run": run_id, "target": target})
         self._closing = self._adopting = False
@@ -140,7 +142,7 @@ class Sender:
                 if closing:
                     return
                 with self._changed:
-                    self._adopting |= adopting
+                    self._adopting |= adopting and self._failures < len(_RETRY_SECONDS)
                 self._failed(error)
 
     def _deliver(self, run_id: str, operations: Sequence[Operation]) -> None:

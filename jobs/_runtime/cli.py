@@ -21,6 +21,7 @@ COMMANDS = {
     "train-classifier": "train classifiers on real, and on real + synthetic images",
     "evaluate": "evaluate the classifiers on the test set; register the best",
     "report": "write one HTML page of it all",
+    "config": "print every setting with its meaning, allowed values and default",
 }
 
 

@@ -40,8 +40,9 @@ class Command:
 
     Attributes:
         reads, writes, costs: what a user wants to know before.
-        sections: of the configuration, those that it reads.
         preset: the default of ``--config``.
+        sections: the sections of the configuration that it reads.
+        positional: the name of the positional arguments in the help.
     """
 
     name: str
@@ -50,19 +51,25 @@ class Command:
     writes: str
     costs: str
     run: Callable[[Request], object]
-    sections: tuple[str, ...] = ()
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     preset: str = "demo"
+    sections: tuple[str, ...] = ()
+    positional: str = "section.key=value"
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parse a command line, by default that of the process."""
+        return self.parser().parse_intermixed_args(argv)
 
     def parser(self) -> argparse.ArgumentParser:
         """Return the argument parser."""
-        lines = [self.summary, ""]
-        lines += [f"reads:  {self.reads}", f"writes: {self.writes}", f"costs:  {self.costs}"]
-        if self.sections:
-            lines += ["", f"configuration sections: {', '.join(self.sections)}"]
+        names = " ".join(self.sections)
+        settings = f"\n\nsettings: {names} (explained by `gemix config {names}`)" if names else ""
         parser = argparse.ArgumentParser(
             prog=f"gemix {self.name}",
-            description="\n".join(lines),
+            description=(
+                f"{self.summary}\n\nreads:  {self.reads}\nwrites: {self.writes}\n"
+                f"costs:  {self.costs}{settings}"
+            ),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.add_argument(
@@ -89,7 +96,7 @@ class Command:
         )
         self.add_options(parser)
         parser.add_argument(
-            "overrides", nargs="*", metavar="section.key=value", help="settings to change"
+            "overrides", nargs="*", metavar=self.positional, help="settings to change"
         )
         return parser
 
@@ -100,7 +107,7 @@ class Command:
             The exit code: 0 done, 1 failed, 2 a bad command line or configuration, 130 stopped by
             Ctrl-C, 143 by SIGTERM.
         """
-        args = self.parser().parse_intermixed_args(argv)
+        args = self.parse(argv)
         quiet = logging.WARNING if args.quiet else logging.INFO
         configure_logging(logging.DEBUG if args.verbose else quiet)
         # read when PyTorch is imported; see jobs._runtime.ray_cluster for the workers

@@ -18,7 +18,7 @@ from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import Generator
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 
 CLASSES = 3

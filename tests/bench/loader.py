@@ -23,7 +23,7 @@ from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.training.loop import train
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
 from gemix.steps.gan_training.data import open_training_data
 from jobs._runtime.ray_cluster import connect

@@ -29,7 +29,7 @@ from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.training.loop import train
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
 from gemix.steps.gan_training.evaluator import Evaluator
 
@@ -95,13 +95,13 @@ def measure(url: str, cache: str, precision: str, seed: int, given: argparse.Nam
     seconds = time.perf_counter() - began
     settings = MetricsConfig(images=given.images, real_images=given.images)
     evaluator = Evaluator(settings, Store(url), Store(cache), data, Workers.from_process_group())
-    figures = evaluator.figures(evaluator.sample_features(state.generator_ema))
+    quality = evaluator.evaluate(state.generator_ema).quality
     print(
-        f"seed {seed}, {precision}: KID {figures.kid:.4f} ± {figures.kid_error:.4f}, "
-        f"recall {figures.recall:.3f}, {1000 * given.kimg / seconds:.0f} images/s",
+        f"seed {seed}, {precision}: KID {quality['kid']:.4f} ± {quality['kid_error']:.4f}, "
+        f"recall {quality['recall']:.3f}, {1000 * given.kimg / seconds:.0f} images/s",
         flush=True,
     )
-    return {"seed": seed, "computed_in": precision, "seconds": seconds} | figures.to_json()
+    return {"seed": seed, "computed_in": precision, "seconds": seconds} | quality.to_json()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.training.loop import train
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 
 WARM_UP = 17  # steps, so that every lazy phase has run
 

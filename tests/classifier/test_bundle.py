@@ -19,6 +19,7 @@ from gemix.core.errors import CheckpointError, DataError
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import start_run
 from gemix.tracking.model_registry import ALIAS, register
+from gemix.tracking.registrable import NotRegistrableError, check_registrable
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +97,73 @@ def test_damage_is_named(classifier, tmp_path):
         Classifier.load(store).predict(np.zeros((1, 1, 32, 32), np.uint8))
 
 
+def with_nan(classifier: Classifier) -> Classifier:
+    state = {name: value.clone() for name, value in classifier.state.items()}
+    name = next(name for name, value in state.items() if value.is_floating_point())
+    state[name].view(-1)[0] = float("nan")
+    return dataclasses.replace(classifier, state=state)
+
+
+def test_weights_that_are_not_finite_are_refused(classifier, images, tmp_path):
+    broken = with_nan(classifier)
+    broken.save(Store(tmp_path))
+    with pytest.raises(CheckpointError, match=r"1 of \d+ weights are not finite.*--overwrite"):
+        Classifier.load(Store(tmp_path))
+    with pytest.raises(CheckpointError, match=r"outputs are not finite for 70 of 70 images"):
+        broken.predict(images)
+
+
+def test_a_newer_format_is_named(classifier, tmp_path):
+    store = Store(tmp_path)
+    classifier.save(store)
+    store.write_json(MODEL, store.read_json(MODEL) | {"version": 2})
+    with pytest.raises(CheckpointError, match=r"format 2.*update gemix"):
+        Classifier.load(store)
+
+
+@pytest.mark.parametrize("name", [MODEL, WEIGHTS])
+@pytest.mark.parametrize("part", [0, 0.5])
+def test_a_truncated_file_is_one_message_with_a_remedy(classifier, tmp_path, name, part):
+    store = Store(tmp_path)
+    classifier.save(store)
+    data = store.read_bytes(name)
+    store.write_bytes(name, data[: int(part * len(data))])
+    with pytest.raises(CheckpointError, match=r"damaged classifier.*--overwrite") as caught:
+        Classifier.load(store)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_that_a_later_version_added_trains_nothing_again(classifier, tmp_path):
+    store = Store(tmp_path)
+    classifier.save(store)
+    tree = store.read_json(MODEL)
+    del tree["config"]["horizontal_flip"]
+    store.write_json(MODEL, tree)
+    assert is_finished(
+        store,
+        method="softmax",
+        config=classifier.config,
+        training_digest=classifier.training_digest,
+    )
+
+
+@pytest.mark.parametrize("score", [float("nan"), 0.2, 1 / 3])
+def test_a_classifier_no_better_than_guessing_is_not_registered(classifier, score):
+    check_registrable(classifier)
+    worse = dataclasses.replace(classifier, validation={"val_macro_f2": score})
+    with pytest.raises(NotRegistrableError, match=r"not above 0\.333"):
+        check_registrable(worse)
+    with pytest.raises(NotRegistrableError, match="weights are not finite"):
+        check_registrable(with_nan(classifier))
+
+
 @pytest.fixture(scope="module")
 def registered(classifier, images, tmp_path_factory) -> tuple[str, str, Path]:
     """Tracking URI, version and folder of a registry with two versions."""
     workdir = tmp_path_factory.mktemp("registry")
     with start_run(PipelineConfig(), str(workdir), "evaluate") as run:
+        with pytest.raises(NotRegistrableError):
+            register(with_nan(classifier), images[:2], run, "ct", {})
         register(classifier, images[:2], run, "ct", {"method": "first"})
         version = register(classifier, images[:2], run, "ct", {"method": "softmax"})
     return run.tracking_uri, version, workdir

@@ -8,20 +8,23 @@ import safetensors.torch
 import timm
 import torch
 
-from gemix.classifier.augment.ct import Normalization, augment
+from gemix.classifier.augment.base import AugmentContext
+from gemix.classifier.augment.registry import AUGMENTATIONS, load_augmentation
+from gemix.classifier.augment.testing import AugmentationContract
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.models import Architecture, build
+from gemix.classifier.models import ModelSpec, build, check_model
+from gemix.classifier.normalization import Normalization
 from gemix.core.errors import ConfigError
 
 
-def architecture(model: str, **changes: int) -> Architecture:
-    return Architecture(model=model, **{"classes": 3, "channels": 1, "resolution": 64} | changes)
+def spec(model: str, **changes: int) -> ModelSpec:
+    return ModelSpec(model=model, **{"classes": 3, "channels": 1, "resolution": 64} | changes)
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "efficientnet_b0", "test_vit"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_timm_network_takes_our_images(model, channels):
-    network = build(architecture(model, channels=channels)).eval()
+    network = build(spec(model, channels=channels)).eval()
     with torch.inference_mode():
         assert network(torch.zeros(2, channels, 64, 64)).shape == (2, 3)
 
@@ -29,12 +32,12 @@ def test_any_timm_network_takes_our_images(model, channels):
 @pytest.mark.parametrize("model", ["resnt50", "hf-hub:timm/resnet50", "../resnet50", ""])
 def test_an_unknown_name_is_refused(model):
     with pytest.raises(ConfigError, match="timm has no model of that name"):
-        build(architecture(model))
+        build(spec(model))
 
 
 def test_the_nearest_name_is_offered():
     with pytest.raises(ConfigError, match=r"did you mean .*resnet50"):
-        build(architecture("resnt50"))
+        build(spec("resnt50"))
 
 
 def test_weights_come_from_a_safetensors_file(tmp_path):
@@ -42,11 +45,11 @@ def test_weights_come_from_a_safetensors_file(tmp_path):
     source = timm.create_model("test_resnet")
     path = str(tmp_path / "w.safetensors")
     safetensors.torch.save_file(source.state_dict(), path)
-    network = build(architecture("test_resnet", channels=3), weights=path)
+    network = build(spec("test_resnet", channels=3), weights=path)
     ours, theirs = network.state_dict(), source.state_dict()
     different = {name for name in ours if not torch.equal(ours[name], theirs[name])}
     assert different == {"fc.weight", "fc.bias"}
-    grey = build(architecture("test_resnet"), weights=path).state_dict()
+    grey = build(spec("test_resnet"), weights=path).state_dict()
     torch.testing.assert_close(
         grey["conv1.0.weight"], theirs["conv1.0.weight"].sum(dim=1, keepdim=True)
     )
@@ -54,11 +57,11 @@ def test_weights_come_from_a_safetensors_file(tmp_path):
 
 def test_weights_that_are_missing_or_do_not_fit_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.safetensors"):
-        build(architecture("test_resnet"), weights=str(tmp_path / "absent.safetensors"))
+        build(spec("test_resnet"), weights=str(tmp_path / "absent.safetensors"))
     path = str(tmp_path / "other.safetensors")
     safetensors.torch.save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(ConfigError, match=r"other\.safetensors.*belongs to another model"):
-        build(architecture("test_resnet"), weights=path)
+        build(spec("test_resnet"), weights=path)
     with pytest.raises(ConfigError, match=r"weights: given 'w\.pth'"):
         ClassifierConfig(weights="w.pth")
 
@@ -90,22 +93,87 @@ def side(images: torch.Tensor) -> torch.Tensor:
     return (weights * torch.arange(32)).sum(dim=1) / weights.sum(dim=1)
 
 
+def augment(images: torch.Tensor, *, name: str = "ct", batch_indices=None, **context):
+    indices = range(len(images)) if batch_indices is None else batch_indices
+    settings = {"seed": 0, "step": 0, "horizontal_flip": False} | context
+    targets = torch.ones(len(images), 1)
+    varied, same = load_augmentation(name)(
+        images, targets, AugmentContext(batch_indices=indices, **settings)
+    )
+    assert torch.equal(same, targets)
+    return varied
+
+
 def test_augmentation_is_light_and_never_mirrors_by_default():
-    moved = augment(blob(200), seed=0, positions=range(200), step=0, horizontal_flip=False)
+    moved = augment(blob(200))
     places = side(moved)
     assert places.max() < 12 and places.std() > 0.4
     levels = moved.amin(dim=(1, 2, 3))
     assert 0.02 < levels.std() < 0.1
-    flipped = augment(blob(200), seed=0, positions=range(200), step=0, horizontal_flip=True)
+    flipped = augment(blob(200), horizontal_flip=True)
     share = (side(flipped) > 16).float().mean()
     assert 0.35 < share < 0.65
 
 
 def test_augmentation_follows_the_place_in_the_global_batch():
     images = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    options = {"seed": 3, "horizontal_flip": False}
-    whole = augment(images, positions=range(8), step=5, **options)
-    odd = augment(images[1::2], positions=range(1, 8, 2), step=5, **options)
+    whole = augment(images, seed=3, step=5)
+    odd = augment(images[1::2], seed=3, step=5, batch_indices=range(1, 8, 2))
     torch.testing.assert_close(odd, whole[1::2])
-    later = augment(images, positions=range(8), step=6, **options)
+    later = augment(images, seed=3, step=6)
     assert not torch.allclose(later, whole)
+
+
+def test_ct_augmentation_does_not_change():
+    images = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    varied = augment(images, seed=3, step=5)
+    found = [varied[3, 0, 10, 10].item(), varied[5, 0, 4, 20].item()]
+    assert found == pytest.approx([0.6111962, 0.6357806], abs=1e-6)
+
+
+def test_none_mirrors_half_of_the_images_where_that_is_asked_for():
+    images = blob(200)
+    assert torch.equal(augment(images, name="none"), images)
+    flipped = augment(images, name="none", horizontal_flip=True)
+    mirrored = (flipped == images.flip(-1)).all(dim=(1, 2, 3))
+    assert 0.35 < mirrored.float().mean() < 0.65
+    assert torch.equal(flipped[~mirrored], images[~mirrored])
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+class TestEveryAugmentation(AugmentationContract):
+    @pytest.fixture(autouse=True)
+    def _choose(self, name):
+        self.augmentation = load_augmentation(name)
+
+
+def test_an_augmentation_that_breaks_the_contract_fails_it():
+    class InPlace(AugmentationContract):
+        @staticmethod
+        def augmentation(images, targets, context):
+            return images.add_(torch.randn_like(images)), targets
+
+    with pytest.raises(AssertionError):
+        InPlace().test_inputs_are_left_alone()
+    with pytest.raises(AssertionError):
+        InPlace().test_variation_follows_seed_and_step_alone()
+
+
+@pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
+def test_a_network_that_takes_the_images_passes_without_drawing(model):
+    state = torch.get_rng_state()
+    check_model(model, channels=1, resolution=32)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("model", ["inception_v3", "convnext_tiny"])
+def test_images_that_are_too_small_for_a_network_are_refused_before_a_training(model):
+    with pytest.raises(
+        ConfigError, match=rf"{model} for 1 x 16 x 16 images.*larger data\.resolution"
+    ):
+        check_model(model, channels=1, resolution=16)
+
+
+def test_an_unknown_network_is_refused_before_a_training():
+    with pytest.raises(ConfigError, match=r"did you mean .*resnet50"):
+        check_model("resnt50", channels=1, resolution=64)

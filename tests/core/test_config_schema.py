@@ -1,4 +1,4 @@
-"""Configs: validated when built, all problems at once."""
+"""Configs: validated when built, all issues at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from gemix.core.config_schema import (
     InvalidConfig,
     OnlyFor,
     Operational,
-    Positive,
     PowerOfTwo,
     Range,
     changed_settings,
@@ -26,7 +25,7 @@ from gemix.core.config_schema import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inner(Config):
-    count: Annotated[Positive, "Number of things."] = 3
+    count: Annotated[int, Range(low=1), "Number of things."] = 3
     name: str | None = None
 
 
@@ -60,10 +59,10 @@ class Tree(Config):
     inner: Annotated[Inner, Operational(), "An operational section."] = Inner()
 
 
-def problems(**values) -> dict[str, ConfigIssue]:
+def issues_of(**values) -> dict[str, ConfigIssue]:
     with pytest.raises(InvalidConfig) as caught:
         Outer.from_mapping(values)
-    return {problem.path: problem for problem in caught.value.problems}
+    return {issue.path: issue for issue in caught.value.issues}
 
 
 def test_defaults_round_trip():
@@ -73,8 +72,8 @@ def test_defaults_round_trip():
     assert Outer.from_mapping(plain) == config
 
 
-def test_every_problem_is_reported_with_its_path():
-    found = problems(
+def test_every_issue_is_reported_with_its_path():
+    found = issues_of(
         mode="exat", rate=1.5, size=100, weights=[1, -1], inner={"count": 0, "nam": 1}, colour=1
     )
     assert set(found) == {"mode", "rate", "size", "weights.1", "inner.count", "inner.nam", "colour"}
@@ -104,7 +103,7 @@ def test_every_problem_is_reported_with_its_path():
     ],
 )
 def test_wrong_types_are_refused(field, value):
-    assert field in problems(**{field: value})
+    assert field in issues_of(**{field: value})
 
 
 def test_python_callers_get_the_same_errors():
@@ -119,7 +118,7 @@ def test_errors_arrive_from_other_processes_as_they_were():
         Outer(rate=2, mode="none")
     arrived = pickle.loads(pickle.dumps(caught.value))
     assert str(arrived) == str(caught.value)
-    assert arrived.problems == caught.value.problems
+    assert arrived.issues == caught.value.issues
 
 
 def test_numbers_are_read_as_yaml_writes_them():
@@ -128,24 +127,30 @@ def test_numbers_are_read_as_yaml_writes_them():
 
 
 def test_conflicts_between_valid_fields():
-    assert problems(mode="exact", rate=0.95)["rate"].allowed == "at most 0.9 where mode is exact"
+    assert issues_of(mode="exact", rate=0.95)["rate"].allowed == "at most 0.9 where mode is exact"
 
 
 def test_each_number_of_a_list_is_bounded():
-    assert set(problems(weights=[1, float("inf"), 1e308])) == {"weights.1", "weights.2"}
+    assert set(issues_of(weights=[1, float("inf"), 1e308])) == {"weights.1", "weights.2"}
 
 
 def test_bounds_of_a_setting_that_may_be_null():
     assert Outer(limit=2).limit == 2
-    assert problems(limit=1)["limit"].allowed == "an integer, from 2 to 65536 or null"
+    assert issues_of(limit=1)["limit"].allowed == "an integer, from 2 to 65536 or null"
 
 
 def test_settings_of_other_methods_are_refused_all_at_once():
     with pytest.raises(InvalidConfig) as caught:
         Methods(method="b", of_a=0.7, of_a_too=3, of_both=2)
-    assert [issue.path for issue in caught.value.problems] == ["of_a", "of_a_too"]
+    assert [issue.path for issue in caught.value.issues] == ["of_a", "of_a_too"]
     assert "allowed: the default, 0.5: method b does not read it" in str(caught.value)
+    assert "given 3, allowed: the default, null: method b" in str(caught.value)
     assert Methods(method="c", of_a=0.5, of_both=2).of_both == 2
+    with pytest.raises(InvalidConfig) as caught:
+        Methods.from_mapping({"method": "b", "of_a": 7, "of_a_too": 3, "off": 1})
+    assert [issue.path for issue in caught.value.issues] == ["of_a", "off", "of_a_too"]
+    with pytest.raises(InvalidConfig, match=r"^1 bad setting.*\n  method: given 'bb'"):
+        Methods.from_mapping({"method": "bb", "of_a": 0.7})
     assert Methods(of_a=0.7, of_a_too=3).of_a == 0.7
 
 
@@ -159,6 +164,7 @@ def test_documentation_of_the_fields():
     assert count.allowed == "an integer, from 1 to 1e9"
     assert (limit.doc, limit.default, limit.is_operational) == ("Most things, or null.", None, True)
     assert docs["weights"].default == []
+    assert [entry.methods for entry in field_docs(Methods)] == [(), ("a",), ("a",), ("b", "c")]
     assert docs["mode"].doc == "" and docs["mode"].allowed == "one of fast, exact"
 
 

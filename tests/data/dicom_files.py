@@ -42,7 +42,7 @@ CANARY_VALUES = {
 }
 """What texts hold whose form is fixed; all others hold `CANARY` and the number of their tag."""
 
-PLANTED, PLANTED_BAD = 12, 12
+PLANTED, PLANTED_BAD = 12, 14
 
 SUPINE = [1, 0, 0, 0, 1, 0]
 CORONAL = [1, 0, 0, 0, 0, -1]
@@ -100,6 +100,8 @@ def write(path: Path, stored: np.ndarray | None = None, **changes) -> Path:
         "PixelRepresentation": int(stored.dtype.kind == "i"),
         "RescaleSlope": 1,
         "RescaleIntercept": -1024,
+        "RescaleType": "HU",
+        "PixelSpacing": [0.7, 0.7],
     }
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -227,6 +229,8 @@ def write_planted_archive(root: Path) -> DicomSource:
         (
             {"RescaleSlope": None},
             {"RescaleSlope": garbage},
+            {"RescaleType": CANARY},
+            {"PixelSpacing": garbage},
             {"NumberOfFrames": 2},
             {"PhotometricInterpretation": CANARY},
             {"syntax": f"{CANARY_UID}.66"},

@@ -105,3 +105,30 @@ def test_a_tiff_file_whose_offsets_are_no_offsets_is_refused(kind):
 def test_a_decompression_bomb_is_refused_before_it_is_decoded():
     with pytest.raises(InvalidImageError, match="pixels"):
         decode_image(png(60000, 60000, 8, 0, b""))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, smooth()),
+        (2, smooth()[:, ::-1]),
+        (3, np.rot90(smooth(), 2)),
+        (4, smooth()[::-1]),
+        (6, np.rot90(smooth(), 1)),
+        (8, np.rot90(smooth(), -1)),
+    ],
+)
+def test_images_stand_upright_as_their_exif_orientation_says(kind, orientation, stored):
+    exif = Image.Exif()
+    exif[0x0112] = orientation  # Exif 2.3, section 4.6.4
+    options = {"tiffinfo": {0x0112: orientation}} if kind == "TIFF" else {"exif": exif}
+    options |= {"quality": 100} if kind == "JPEG" else {}
+    decoded = decode_image(encode(Image.fromarray(np.ascontiguousarray(stored)), kind, **options))
+    assert decoded.shape == smooth().shape
+    assert np.abs(decoded.astype(int) - smooth()).max() <= 1
+
+
+def test_damaged_exif_data_say_nothing_about_the_image():
+    data = encode(Image.fromarray(GREY), exif=b"Exif\0\0XX*\0garbage")
+    np.testing.assert_array_equal(decode_image(data), GREY)

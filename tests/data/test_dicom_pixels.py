@@ -111,6 +111,49 @@ def test_what_cannot_be_used_is_told(tmp_path, changes, reason):
     assert str(tmp_path) not in str(caught.value)
 
 
+def frame_of_noise() -> np.ndarray:
+    """Stored values int16 of tissue, 30 to 49 HU, to every edge; air in two lungs."""
+    stored = np.random.default_rng(0).integers(1054, 1074, (48, 48)).astype(np.int16)
+    stored[10:38, 8:20] = stored[10:38, 28:40] = 174
+    return stored
+
+
+def test_a_padding_value_that_is_tissue_punches_no_holes(tmp_path):
+    stored = frame_of_noise()
+    assert (stored == 1064).any()
+    np.testing.assert_array_equal(load(tmp_path, stored, PixelPaddingValue=1064), stored - 1024.0)
+
+
+@pytest.mark.parametrize(("value", "limit"), [(1054, 1074), (1074, 1054)])
+def test_a_padding_range_of_tissue_punches_no_holes(tmp_path, value, limit):
+    stored = frame_of_noise()
+    ends = {"PixelPaddingValue": value, "PixelPaddingRangeLimit": limit}
+    np.testing.assert_array_equal(load(tmp_path, stored, **ends), stored - 1024.0)
+
+
+@pytest.mark.parametrize(("value", "limit"), [(3500, 4095), (4095, 3500), (0, 100)])
+def test_all_of_a_padding_range_is_air(tmp_path, value, limit):
+    stored = frame_of_noise()
+    expected = stored - 1024.0
+    stored[:4] = np.linspace(min(value, limit), max(value, limit), 48).astype(np.int16)
+    expected[:4] = -1024
+    ends = {"PixelPaddingValue": value, "PixelPaddingRangeLimit": limit}
+    np.testing.assert_array_equal(load(tmp_path, stored, **ends), expected)
+
+
+def test_padding_of_water_around_a_field_of_view_is_air(tmp_path):
+    stored = frame_of_noise()
+    y, x = np.mgrid[:48, :48] - 23.5
+    corners = np.hypot(y, x) > 23
+    stored[corners] = 1060
+    expected = np.where(corners, -1024, stored - 1024.0)
+    inner = (stored == 1060) & (np.hypot(y, x) < 21)
+    assert inner.any()
+    pixels = load(tmp_path, stored, PixelPaddingValue=1060)
+    np.testing.assert_array_equal(pixels[inner], 36)
+    assert (pixels != expected).mean() < 0.01  # tissue of this value that touches the corners
+
+
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_a_file_cut_short_is_a_bad_image(make, share):
     source = make(patients=1, slices=1)

@@ -77,7 +77,7 @@ def test_what_is_no_labelled_axial_ct_slice_is_counted(make):
     write(root / "mr", **whose, InstanceNumber=12, Modality="MR")
     write(root / "coronal", **whose, InstanceNumber=13, ImageOrientationPatient=CORONAL)
     write(root / "nowhere", **whose, InstanceNumber=14, ImageOrientationPatient=None)
-    write(root / "copy", **whose, InstanceNumber=1)
+    (root / "copy").write_bytes((root / f"{CANARY}^Doe 0" / f"{CANARY}1").read_bytes())
     write(root / "stranger", PatientID="stranger", InstanceNumber=15)
     write(root / "burned", **whose, InstanceNumber=16, BurnedInAnnotation="YES")
     (root / "notes.txt").write_text("x")
@@ -208,7 +208,7 @@ def test_a_header_longer_than_what_is_read_first_is_read_whole(tmp_path, length)
     assert len(listing.notes) == 1
 
 
-def test_pixels_are_not_read_for_a_listing(make):
+def test_a_listing_does_without_pixels_that_cannot_be_read(make):
     source = make(patients=1, slices=2)
     listing = source.list()
     for item in listing.items:
@@ -225,7 +225,7 @@ def test_a_deflated_file_is_read_and_one_that_inflates_beyond_measure_is_not(tmp
     source = DicomSource(str(tmp_path), "labels.csv")
     item = source.list().items[0]
     np.testing.assert_array_equal(source.load(item).pixels, body() - np.float32(1024))
-    monkeypatch.setattr("gemix.data.sources.dicom.header._MOST_BYTES", 2000)
+    monkeypatch.setattr("gemix.data.sources.dicom.header.MAX_BYTES", 2000)
     with pytest.raises(DataError, match="set aside 2 files: damaged DICOM header"):
         source.list()
     with pytest.raises(InvalidImageError, match="truncated or damaged"):

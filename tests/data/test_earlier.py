@@ -12,7 +12,7 @@ from PIL import Image
 from gemix.core.config_schema import InvalidConfig
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.prepare import check_places, prepare_here
+from gemix.data.prepare import check_locations, prepare_here
 from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
@@ -136,6 +136,6 @@ def test_what_cannot_settle_anything_is_refused(folder, tmp_path):
     ):
         prepared(wrong(splits_from=f"{tmp_path}/phantom"), Store(tmp_path / "out"))
     with pytest.raises(DataError, match=r"data\.splits_from .*would replace the sides"):
-        check_places(wrong(splits_from=f"{tmp_path}/phantom/"), Store(tmp_path / "phantom"))
+        check_locations(wrong(splits_from=f"{tmp_path}/phantom/"), Store(tmp_path / "phantom"))
     with pytest.raises(InvalidConfig, match=r"splits_from.*data\.folds=5 draws"):
         wrong(splits_from=f"{tmp_path}/phantom", folds=5)

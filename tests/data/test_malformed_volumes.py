@@ -29,6 +29,10 @@ def noise(rng, *shape) -> np.ndarray:
     return rng.integers(0, 2000, shape, dtype=np.int16)
 
 
+def hounsfield_noise(rng, *shape) -> np.ndarray:
+    return noise(rng, *shape) - np.int16(1000)
+
+
 def damages(rng) -> Iterator[Damage]:
     """What can happen to any file: cut short, emptied, overwritten."""
     yield lambda data: b"<html><body>404 Not Found</body></html>"
@@ -165,7 +169,9 @@ def header_changes() -> Iterator[dict]:
 
 def volume(rng, dtype=np.int16, **fields) -> bytes:
     """Two slices with a name in every text of the header."""
-    image = nib.Nifti1Image(noise(rng, SIDE, SIDE, 2).astype(dtype), np.diag([-1.0, -1, 1, 1]))
+    image = nib.Nifti1Image(
+        hounsfield_noise(rng, SIDE, SIDE, 2).astype(dtype), np.diag([-1.0, -1, 1, 1])
+    )
     data = image.to_bytes()
     header = nib.Nifti1Header(data[:348], check=False)
     texts = {name: CANARY for name in ("descrip", "aux_file", "intent_name", "db_name")}
@@ -183,14 +189,14 @@ def write_nifti(rng, folder: Path) -> tuple[set[str], int]:
             (folder / name / f"good {index}.nii").write_bytes(volume(rng))
     files = [volume(rng, **fields) for fields in header_changes()]
     for value in (np.nan, np.inf):
-        spoilt = noise(rng, SIDE, SIDE, 2).astype(np.float32)
+        spoilt = hounsfield_noise(rng, SIDE, SIDE, 2).astype(np.float32)
         spoilt[3, 4] = value
         files.append(nib.Nifti1Image(spoilt, np.diag([-1.0, -1, 1, 1])).to_bytes())
     files += [damage(volume(rng)) for damage in damages(rng)]
     packed = [damage(gzip.compress(volume(rng))) for damage in damages(rng)]
     packed += [gzip.compress(damage(volume(rng))) for damage in damages(rng)]
-    packed.append(volume(rng))  # not packed at all
     harmless = [damage(volume(rng)) for damage in flips(rng, 0, 352, 60)]
+    harmless.append(gzip.compress(volume(rng)))  # packed, whatever it is called
     for kind, ending, many in (
         ("bad", "nii", files), ("packed", "nii.gz", packed), ("flip", "nii", harmless)
     ):  # fmt: skip

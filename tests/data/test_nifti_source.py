@@ -104,7 +104,7 @@ def test_what_cannot_be_opened_is_set_aside(root, misname):
 
 
 def test_realistic_volumes_become_shards(tmp_path):
-    config = DataConfig(source="nifti", path="unused", resolution=32, max_bad_fraction=0.1)
+    config = DataConfig(source="nifti", path="unused", resolution=32, max_bad_fraction=0.2)
     phantom = config.phantom
     for number, name in enumerate(["normal"] * 4 + ["cancer"] * 4):
         stack = [render_slice(phantom, name, number, place, 64) for place in range(3)]
@@ -131,3 +131,31 @@ def test_a_bucket_is_the_same_as_a_disk(root, bucket):
     for item in listing.items:
         if "#" in item.key:
             np.testing.assert_array_equal(remote.load(item).pixels, local.load(item).pixels)
+
+
+def test_a_lost_volume_counts_as_a_file_not_as_a_slice(tmp_path):
+    """Three of 20 volumes are 15%, although all other slices are there."""
+    root = tmp_path / "raw"
+    for number in range(20):
+        label = "ab"[number % 2]
+        slices = np.random.default_rng(number).integers(-1000, 400, (40, 20, 20)).astype(np.int16)
+        save(root / label / f"{number}.nii", slices, "LPS")
+    for number in (0, 2, 4):
+        (root / "a" / f"{number}.nii").write_bytes(b"no volume")
+    source = NiftiSource(str(root))
+    config = DataConfig(source="nifti", path=str(root), resolution=16, max_bad_fraction=0.1)
+    with pytest.raises(DataError, match=r"3 of 20 files are bad.*also class 'a': 3 of 10 files"):
+        prepare_here(source, config, Store(tmp_path / "out"))
+
+
+def test_folders_of_splits_are_kept(tmp_path):
+    for split in ("train", "test"):
+        for label in "ab":
+            save(tmp_path / split / label / "1.nii", volume(), "LPS")
+    save(tmp_path / "labelsTr" / "a" / "1.nii", volume(), "LPS")
+    listing = NiftiSource(str(tmp_path)).list()
+    assert listing.classes == ("a", "b")
+    assert {(item.key[:4], item.split) for item in listing.items} == {
+        ("test", "test"),
+        ("trai", "train"),
+    }

@@ -8,7 +8,7 @@ import pytest
 
 from gemix.core.errors import DataError
 from gemix.data.leakage.overlap import TAG, Split, check_no_overlap, find_shared
-from gemix.data.leakage.provenance import SEEN, Provenance, write_provenance
+from gemix.data.leakage.provenance import PROVENANCE, Provenance, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.io.storage import Store
@@ -53,14 +53,14 @@ def mixed(tmp_path):
 
 def test_splits_without_anything_in_common_pass(clean):
     findings = check_no_overlap([(Split(clean, "train"), Split(clean, s)) for s in ("val", "test")])
-    assert findings.to_json() == {"shared": [], "unknown": []}
+    assert findings.to_json() == {"shared": [], "unknown": [], "not_compared": []}
     assert findings.tags == {} and findings.warnings == []
 
 
 def test_identical_images_are_counted_in_what_is_tested_on(mixed):
     shared = find_shared(Split(mixed, "train"), Split(mixed, "test"))
     assert (shared.groups, shared.images) == (0, 2)
-    assert shared.examples == ((), ("test/1.png", "test/4.png"))
+    assert shared.examples == ((), ("test/1.png", "test/4.png"), ())
     back = find_shared(Split(mixed, "test"), Split(mixed, "train"))
     assert (back.images, back.examples[1]) == (1, ("train/6.png",))
 
@@ -69,7 +69,7 @@ def test_shared_groups_are_counted_and_three_are_named(tmp_path):
     store = write_set(tmp_path, train=(pictures(1), "p"), test=(pictures(2), "p"))
     shared = find_shared(Split(store, "train"), Split(store, "test"))
     assert (shared.groups, shared.images) == (4, 0)
-    assert shared.examples == (("p-0", "p-1", "p-2"), ())
+    assert shared.examples == (("p-0", "p-1", "p-2"), (), ())
     assert "share 4 groups (p-0, p-1, p-2, …)" in str(shared)
 
 
@@ -126,7 +126,7 @@ def test_a_network_has_seen_what_the_one_it_started_from_has(clean, tmp_path):
     write_provenance(second, [Split(other, "train")], [Provenance(first, "the network")])
     seen = Provenance(second, "the generator")
     assert seen.unknown == ()
-    rows = pq.read_table(second.path(SEEN)).to_pylist()
+    rows = pq.read_table(second.path(PROVENANCE)).to_pylist()
     assert len(rows) == 16
     assert {row["dataset"] for row in rows} == {
         Manifest.load(store).content_digest("train") for store in (clean, other)
@@ -143,9 +143,9 @@ def test_what_several_have_seen_is_kept_once(clean, tmp_path):
     last = Store(tmp_path / "last")
     parts = [Split(clean, "train"), Split(clean, "val")]
     write_provenance(last, parts, [Provenance(store, "the generator") for store in generators])
-    assert pq.read_table(last.path(SEEN)).num_rows == 16
+    assert pq.read_table(last.path(PROVENANCE)).num_rows == 16
     write_provenance(last, parts, [Provenance(last, "itself")])
-    assert pq.read_table(last.path(SEEN)).num_rows == 16
+    assert pq.read_table(last.path(PROVENANCE)).num_rows == 16
 
 
 def test_a_network_without_a_record_is_passed_on_as_unknown(clean, tmp_path):
@@ -157,7 +157,7 @@ def test_a_network_without_a_record_is_passed_on_as_unknown(clean, tmp_path):
     name = f"the training images of the network in {public.url}"
     assert seen.unknown == (name,)
     findings = check_no_overlap([(seen, Split(clean, "test")), (seen, Split(clean, "val"))])
-    assert findings.to_json() == {"shared": [], "unknown": [name]}
+    assert findings.to_json() == {"shared": [], "unknown": [name], "not_compared": []}
     assert findings.warnings[0].startswith(name) and findings.tags == {}
     assert find_shared(seen, Split(clean, "train")).images == 8
 
@@ -166,15 +166,15 @@ def test_a_network_without_a_record_is_passed_on_as_unknown(clean, tmp_path):
 def test_a_damaged_record_is_no_clean_one(clean, tmp_path, damage):
     store = Store(tmp_path / "gan")
     write_provenance(store, [Split(clean, "train")])
-    whole = store.read_bytes(SEEN)
-    checksums = pq.read_metadata(store.path(SEEN)).row_group(0).column(1)
+    whole = store.read_bytes(PROVENANCE)
+    checksums = pq.read_metadata(store.path(PROVENANCE)).row_group(0).column(1)
     last = checksums.data_page_offset + checksums.total_compressed_size - 40
     broken = {
         "cut": whole[: len(whole) // 2],
         "changed": whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :],
         "other": clean.read_bytes("train-000.parquet"),
     }
-    store.write_bytes(SEEN, broken[damage])
+    store.write_bytes(PROVENANCE, broken[damage])
     with pytest.raises(DataError, match=r"(?s)seen\.parquet: cannot be read.*--overwrite"):
         check_no_overlap([(Provenance(store, "the generator"), Split(clean, "test"))])
 

@@ -11,7 +11,7 @@ from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET
 from gemix.data.dataset_card.markdown import CARD
-from gemix.data.prepare import QUARANTINE, find, prepare_here
+from gemix.data.prepare import QUARANTINE, list_scans, prepare_here
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
@@ -138,7 +138,7 @@ def test_a_class_that_is_all_bad_is_named(make_folder, tmp_path):
     with pytest.raises(
         DataError, match=r"class 'b' has no training image left .*quarantine\.json\): 4"
     ):
-        prepared(folder_config(root, max_bad_fraction=0.5), tmp_path / "out")
+        prepared(folder_config(root, max_bad_fraction=1), tmp_path / "out")
 
 
 def test_a_box_outside_the_image_sets_that_file_aside(make_covidx, tmp_path):
@@ -221,7 +221,7 @@ def test_the_histograms_count_every_pixel(phantom_set):
 def test_a_class_of_fewer_images_than_splits_is_refused(make_folder):
     config = folder_config(make_folder(a=9, b=2))
     with pytest.raises(DataError, match=r"class 'b': 2 images.*3 parts.*data\.val_fraction"):
-        find(open_source(config), config)
+        list_scans(open_source(config), config)
 
 
 def test_shards_of_an_interrupted_run_do_not_stay(make_folder, tmp_path):

@@ -13,7 +13,7 @@ from gemix.data.preprocessing.body import body_mask, bounding_box
 from gemix.data.preprocessing.decode import decode_image
 from gemix.data.preprocessing.preprocess import preprocess
 from gemix.data.preprocessing.windows import apply_window
-from gemix.data.scan import InvalidImageError, Scan
+from gemix.data.scan import InvalidImageError, Scan, ScanFiltered
 
 CONFIG = DataConfig(resolution=64)
 
@@ -84,8 +84,39 @@ def test_a_box_outside_the_image_is_refused(box):
 
 
 def test_a_blank_image_is_refused():
-    with pytest.raises(InvalidImageError, match="blank: every pixel has the value 7"):
+    with pytest.raises(InvalidImageError, match="blank: 99% of its pixels have greys from 7 to 7"):
         preprocess(grey(np.full((64, 64), 7)), CONFIG)
+
+
+def test_a_speck_does_not_hide_that_an_image_is_blank():
+    pixels = np.zeros((64, 64))
+    pixels[30, 30] = 1
+    with pytest.raises(InvalidImageError, match=r"^blank"):
+        preprocess(grey(pixels), CONFIG)
+    pixels[30, 30] = 255
+    with pytest.raises(InvalidImageError, match=r"^blank"):
+        preprocess(grey(pixels), CONFIG)
+
+
+@pytest.mark.parametrize("minimum", [0, 0.1])
+@pytest.mark.parametrize("value", [-1024, 40, 3000])
+def test_a_blank_slice_of_a_volume_is_left_out_as_blank(value, minimum):
+    """Padding of one value, of any height; a threshold for lungs does not change the rule."""
+    config = DataConfig(resolution=64, min_lung_fraction=minimum)
+    pixels = np.full((48, 64), value, np.float32)
+    with pytest.raises(ScanFiltered, match=r"^blank$"):
+        preprocess(Scan(pixels=pixels, is_hounsfield=True), config)
+
+
+def test_a_slice_that_the_windows_leave_of_one_grey_is_blank(phantom_slices):
+    scan = Scan(pixels=phantom_slices[0] + 2500, is_hounsfield=True)
+    with pytest.raises(ScanFiltered, match=r"^blank$"):
+        preprocess(scan, CONFIG)
+    dark = Scan(pixels=phantom_slices[0] - 3000, is_hounsfield=True)
+    with pytest.raises(ScanFiltered, match=r"^blank$"):
+        preprocess(dark, CONFIG)
+    some = DataConfig(resolution=64, windows=("lung", "mediastinal", "2500/1400"))
+    assert preprocess(scan, some)[2].std() > 10
 
 
 def test_where_there_is_no_body_the_whole_frame_is_kept():

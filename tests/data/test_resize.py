@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemix.data.preprocessing.resize import resized
+from gemix.data.preprocessing.resize import resize_lanczos
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ def test_the_pixels_are_those_of_pillow(side, resolution, kind):
         "ramp": np.add.outer(np.arange(side), np.arange(side)) * 127 // side,
     }[kind].astype(np.uint8)
     plain = Image.fromarray(square).resize((resolution,) * 2, Image.Resampling.LANCZOS)
-    np.testing.assert_array_equal(resized(square, resolution), np.asarray(plain))
+    np.testing.assert_array_equal(resize_lanczos(square, resolution), np.asarray(plain))

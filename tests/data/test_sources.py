@@ -1,112 +1,157 @@
-"""What holds for every source."""
+"""Every registered source meets the contract; the registry names what settings need."""
 
 from __future__ import annotations
 
-import os
-import pickle
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gemix.core.config_schema import InvalidConfig
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.sources import open_source
+from gemix.data.sources.registry import SOURCES
+from gemix.data.testing import SourceContract
 
 
-@pytest.fixture
-def make_parquet(tmp_path, grey_slices) -> Callable[[], Path]:
-    """Writes two files of three images each, of two classes."""
+class Registered(SourceContract):
+    """Opens the source `name` through the registry, of an archive that a fixture writes."""
 
-    def make() -> Path:
-        for name, chosen in (("a", grey_slices[:3]), ("b", grey_slices[3:6])):
-            columns = {
-                "image": [image.tobytes() for image in chosen],
-                "channels": [1] * 3,
-                "height": [96] * 3,
-                "width": [96] * 3,
-                "class": ["x", "y", "x"],
-            }
-            (tmp_path / "parquet").mkdir(exist_ok=True)
-            pq.write_table(pa.table(columns), tmp_path / "parquet" / f"{name}.parquet")
-        return tmp_path / "parquet"
+    name: str
+    fixture: str
 
-    return make
+    @pytest.fixture(autouse=True)
+    def _write(self, request):
+        self.write = request.getfixturevalue(self.fixture)
+
+    def settings(self) -> dict:
+        return {}
+
+    def open(self, folder):
+        return open_source(DataConfig(source=self.name, path=str(self.write()), **self.settings()))
 
 
-@pytest.fixture(params=["folder", "covidx", "dicom", "nifti", "medmnist", "parquet", "phantom"])
-def source(request, make_folder, make_covidx, make_dicom, make_nifti, make_medmnist, make_parquet):
-    make = {
-        "folder": make_folder,
-        "covidx": make_covidx,
-        "dicom": make_dicom,
-        "nifti": make_nifti,
-        "medmnist": make_medmnist,
-        "parquet": make_parquet,
-        "phantom": lambda: "",
-    }[request.param]
-    config = DataConfig(
-        source=request.param,
-        path=str(make()),
-        labels="labels.csv" if request.param == "dicom" else "",
-        phantom=PhantomConfig(patients_per_class=2, slices_per_patient=2),
-    )
-    return open_source(config)
+class TestFolder(Registered):
+    name, fixture, has_groups = "folder", "make_folder", False
 
 
-def test_items_are_labelled_and_distinct(source):
-    listing = source.list()
-    assert len({item.key for item in listing.items}) == len(listing.items) > 0
-    assert {item.class_index for item in listing.items} == set(range(len(listing.classes)))
-    assert listing.listed >= len(listing.items)
-    assert listing.notes
+class TestFolderOfSplits(Registered):
+    name, fixture = "folder", "make_folder"
+
+    def settings(self):
+        return {"patient_pattern": r"slice (\d+)"}
+
+    def open(self, folder):
+        for split in ("train", "test"):
+            root = self.write(f"scans/{split}")
+        config = DataConfig(source=self.name, path=str(root.parent), **self.settings())
+        return open_source(config)
 
 
-def test_classes_come_one_after_the_other(source):
-    indices = [item.class_index for item in source.list().items]
-    assert indices == sorted(indices)
+class TestCovidx(Registered):
+    name, fixture = "covidx", "make_covidx"
 
 
-def test_listing_again_or_in_another_process_is_the_same(source):
-    listing = source.list()
-    assert source.list() == listing
-    assert pickle.loads(pickle.dumps(source)).list() == listing
+class TestDicom(Registered):
+    name, fixture = "dicom", "make_dicom"
+
+    @pytest.fixture(autouse=True)
+    def _small_chunks(self, monkeypatch):
+        monkeypatch.setattr("gemix.data.sources.dicom.source._CHUNK", 3)
+
+    def settings(self):
+        return {"labels": "labels.csv"}
 
 
-def test_however_the_work_is_spread_the_listing_is_the_same(source, monkeypatch):
-    def elsewhere(function, inputs, what):
-        """In processes that know nothing of each other, the last input first."""
-        travelled = [pickle.loads(pickle.dumps((function, value))) for value in inputs]
-        results = {i: pickle.dumps(f(v)) for i, (f, v) in reversed([*enumerate(travelled)])}
-        yield from (pickle.loads(results[i]) for i in range(len(inputs)))
+class TestNifti(Registered):
+    name, fixture = "nifti", "make_nifti"
 
-    listing = source.list()
-    for module in ("dicom", "nifti"):
-        monkeypatch.setattr(f"gemix.data.sources.{module}._CHUNK", 3)
-    assert source.list(elsewhere) == listing
+    @pytest.fixture(autouse=True)
+    def _small_chunks(self, monkeypatch):
+        monkeypatch.setattr("gemix.data.sources.nifti.source._CHUNK", 3)
 
 
-def test_items_change_with_the_file_that_they_are_read_from(source):
-    before = source.list().items.table["stamp"].to_pylist()
-    if not hasattr(source, "store"):
-        assert set(before) == {None}
-        return
-    for path in Path(source.store.url).rglob("*"):
-        os.utime(path, (1, 1))
-    after = source.list().items.table["stamp"].to_pylist()
-    assert all(before + after)
-    assert not set(before) & set(after)
+class TestMedMnist(Registered):
+    name, fixture, has_groups, lists_whole_files = "medmnist", "make_medmnist", False, True
+
+    def file_of(self, source, item):
+        return Path(source.store.url) / source.name
 
 
-def test_every_item_loads_and_fits_its_box(source):
-    for item in source.list().items[::5]:
-        scan = source.load(item)
-        assert scan.pixels.ndim == 2
-        assert scan.box == item.box
-        if scan.is_hounsfield:
-            assert scan.pixels.dtype == np.float32
-            assert scan.pixels.min() < -900
+class TestParquet(Registered):
+    name, fixture, has_groups = "parquet", "make_parquet", False
+
+    @pytest.fixture
+    def make_parquet(self, tmp_path, grey_slices):
+        def make():
+            for name, chosen in (("a", grey_slices[:3]), ("b", grey_slices[3:6])):
+                columns = {
+                    "image": [image.tobytes() for image in chosen],
+                    "channels": [1] * 3,
+                    "height": [96] * 3,
+                    "width": [96] * 3,
+                    "class": ["x", "y", "x"],
+                }
+                (tmp_path / "parquet").mkdir(exist_ok=True)
+                pq.write_table(pa.table(columns), tmp_path / "parquet" / f"{name}.parquet")
+            return tmp_path / "parquet"
+
+        return make
+
+    def file_of(self, source, item):
+        return Path(source.store.url) / item.key.partition("#")[0]
+
+
+class TestPhantom(SourceContract):
+    has_files = False
+
+    def open(self, folder):
+        phantom = PhantomConfig(patients_per_class=2, slices_per_patient=2)
+        return open_source(DataConfig(source="phantom", phantom=phantom))
+
+
+def test_every_registered_source_is_tested():
+    tested = {cls.name for cls in Registered.__subclasses__()} | {"phantom"}
+    assert tested == set(SOURCES)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_settings_follow_from_the_registry(name):
+    entry = SOURCES[name]
+    given = {"path": "x", "labels": "y"}
+    needed = {key: value for key, value in given.items() if key in entry.settings}
+    DataConfig(source=name, **needed)
+    for left_out in needed:
+        with pytest.raises(InvalidConfig, match=left_out):
+            DataConfig(source=name, **{k: v for k, v in needed.items() if k != left_out})
+    pattern = {"patient_pattern": "(x)"}
+    if "patient_pattern" in entry.settings:
+        DataConfig(source=name, **needed, **pattern)
+    else:
+        with pytest.raises(InvalidConfig, match="patient_pattern"):
+            DataConfig(source=name, **needed, **pattern)
+
+
+def test_a_source_of_hounsfield_units_takes_three_windows_and_others_one():
+    for name, entry in SOURCES.items():
+        given = {"path": "x", "labels": "y"}
+        needed = {key: value for key, value in given.items() if key in entry.settings}
+        windows = {"windows": ("lung", "mediastinal", "bone")}
+        if entry.is_hounsfield:
+            assert len(DataConfig(source=name, **needed, **windows).levels_and_widths) == 3
         else:
-            assert scan.pixels.dtype == np.uint8
+            with pytest.raises(InvalidConfig, match="windows"):
+                DataConfig(source=name, **needed, **windows)
+
+
+def test_settings_are_read_without_loading_a_source():
+    program = (
+        "import sys, gemix.data.config\n"
+        "sys.exit(', '.join(sorted({'pydicom', 'nibabel', 'PIL', 'cv2', 'torch'} "
+        "& set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (0, "")

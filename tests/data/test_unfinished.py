@@ -15,7 +15,7 @@ import pytest
 
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.prepare import find, prepare, prepare_here
+from gemix.data.prepare import list_scans, prepare, prepare_here
 from gemix.data.shards.manifest import MANIFEST
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
@@ -55,7 +55,7 @@ def stop_while_writing(store: Store, done: int) -> None:
 
     source = open_source(CONFIG)
     with pytest.raises(KeyboardInterrupt):
-        prepare(source, find(source, CONFIG), CONFIG, store, spread)
+        prepare(source, list_scans(source, CONFIG), CONFIG, store, spread)
 
 
 def content(store: Store) -> dict[str, bytes]:
@@ -181,7 +181,7 @@ def test_runs_of_two_settings_take_no_part_of_each_other(tmp_path):
         yield from map(function, inputs)
 
     source = open_source(CONFIG)
-    assert prepare(source, find(source, CONFIG), CONFIG, store, spread).digest == alone.digest
+    assert prepare(source, list_scans(source, CONFIG), CONFIG, store, spread).digest == alone.digest
 
 
 @pytest.mark.slow

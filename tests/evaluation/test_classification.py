@@ -7,10 +7,11 @@ import pytest
 from sklearn import metrics as sklearn
 
 from gemix.core.errors import DataError
+from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
 from gemix.evaluation.classification.rates import (
+    chance_macro_f2,
     class_rates,
     confusion_matrix,
-    normal_class,
     rates,
     score,
 )
@@ -97,10 +98,41 @@ def test_missed_disease_is_disease_predicted_normal():
         (("abnormal", "other"), None, None),
         (("normal left", "normal right"), None, None),
         (("normal", "healthy"), "healthy", 1),
+        (("normal", "healthy"), None, None),
+        (("covid", "non-normal"), None, None),
+        (("Non-normal", "Healthy"), None, 1),
+        (("not normal", "healthy"), None, 1),
+        (("NotNormal", "ok"), None, None),
+        (("normalised", "covid"), None, None),
+        (("normal", "not_normal"), None, 0),
+        (("NORMAL", "NonNormal"), None, 0),
+        (("nonNormal", "nonnormal", "ab-normal", "unhealthy", "isn't normal"), None, None),
+        (("covid", "healthyControls"), None, 1),
+        (("covid", "normal (no finding)"), None, 1),
+        (("near normal", "NORMALLung"), None, 1),
+        (("no finding", "covid"), None, None),
     ],
 )
 def test_the_normal_class_is_found_by_name(classes, name, expected):
     assert normal_class(classes, name) == expected
+
+
+def test_the_choice_of_the_normal_class_is_told_with_its_setting():
+    told = describe_normal_class(("covid", "Normal"), 1)
+    assert told == "healthy class: Normal (data.normal_class)"
+    told = describe_normal_class(("covid", "ok"), None)
+    assert "none of covid, ok" in told and "set data.normal_class" in told
+
+
+def test_guessing_expects_a_macro_f2_of_one_over_the_classes():
+    rng = np.random.default_rng(0)
+    shares = np.array([0.7, 0.2, 0.1])
+    labels = rng.choice(3, size=200_000, p=shares)
+    for guess in (shares, np.full(3, 1 / 3), np.eye(3)[0]):
+        found = score(labels, rng.choice(3, size=len(labels), p=guess), 3)["macro_f2"]
+        assert found < chance_macro_f2(3) + 0.004
+    best = score(labels, rng.choice(3, size=len(labels), p=shares), 3)["macro_f2"]
+    assert best == pytest.approx(chance_macro_f2(3), abs=0.004)
 
 
 def test_bad_input_is_named():

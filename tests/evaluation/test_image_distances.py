@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from gemix.evaluation.image_quality import kid as kernel
 from gemix.evaluation.image_quality import nearest_neighbors as distances
+from gemix.evaluation.image_quality.base import ImageMetricError
 from gemix.evaluation.image_quality.fid import Gaussian, frechet_distance
 from gemix.evaluation.image_quality.kid import kid
 from gemix.evaluation.image_quality.nearest_neighbors import nearest, radii
@@ -42,7 +43,7 @@ def test_fewer_rows_than_neighbors_give_fewer_columns():
 def test_a_copy_is_at_distance_nil_even_far_from_the_origin(block_rows):
     b = normal(60, 64, shift=1000.0)
     found, rows = nearest(b[[5, 40]], b, 1)
-    assert found.max() < 1e-3 * radii(b, 1).min()
+    assert found.max() == 0 < radii(b, 1).min()
     assert rows[:, 0].tolist() == [5, 40]
 
 
@@ -124,3 +125,64 @@ def test_precision_recall_density_coverage_by_brute_force(block_rows):
     assert found.density == pytest.approx(inside.sum().item() / (5 * 45))
     assert found.coverage == pytest.approx(inside.any(1).double().mean().item())
     assert 0.1 < found.recall < found.precision < 1  # a small set inside the large one
+
+
+@pytest.mark.parametrize("other", [50, 130])
+def test_the_error_of_kid_is_finite_for_every_number_of_images(other):
+    for count in range(50, 131):
+        one, two = normal(count, seed=count), normal(other, seed=1, shift=0.2)
+        for found in (kid(one, two), kid(two, one)):
+            assert np.isfinite(found.value) and np.isfinite(found.error) and found.error > 0, count
+
+
+def test_the_blocks_of_kid_differ_by_one_row_at_most():
+    """Its error is that of ten estimates from 55 = 5 x 6 + 5 x 5 rows."""
+    x, y = normal(55, seed=1), normal(64, seed=2, shift=0.5)
+    bounds_x = np.cumsum([0, *[6] * 5, *[5] * 5])
+    bounds_y = np.cumsum([0, *[7] * 4, *[6] * 6])
+    parts = [
+        kernel._mmd(x[bounds_x[i] : bounds_x[i + 1]], y[bounds_y[i] : bounds_y[i + 1]])
+        for i in range(10)
+    ]
+    assert kid(x, y).error == pytest.approx(np.std(parts, ddof=1) / 10**0.5)
+
+
+def test_too_few_images_for_kid_are_told():
+    with pytest.raises(ImageMetricError, match=r"needs 20 or more.*metrics\.images"):
+        kid(normal(60), normal(19))
+
+
+@pytest.mark.parametrize("width", [2, 8, 512])
+@pytest.mark.parametrize("shift", [0.0, 0.37, 1000.0])
+def test_ties_of_exact_copies_count_as_inside(width, shift, block_rows):
+    real = normal(60, width, shift=shift)
+    found = prdc(real, real.clone().flip(0), real_radii(real))
+    assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
+    # a copy of each of the five nearest, and of the image itself
+    assert found.density == pytest.approx(6 / 5, abs=1e-12)
+
+
+def test_density_counts_ties_as_fractions_say():
+    """Integers: distances and ties are exact in any arithmetic."""
+    rng = np.random.default_rng(0)
+    real = torch.from_numpy(rng.integers(0, 3, (80, 3))).float()
+    fake = torch.from_numpy(rng.integers(0, 4, (70, 3))).float()
+    pairs = (real[:, None] - fake).square().sum(-1)
+    within = lambda x, k: (x[:, None] - x).square().sum(-1).sort(1).values[:, k]  # noqa: E731
+    inside = pairs <= within(real, 5)[:, None]
+    for shift in (0.0, 1000.0):
+        found = prdc(real + shift, fake + shift, real_radii(real + shift))
+        assert found.density == inside.sum().item() / (5 * 70)
+        assert found.coverage == inside.any(1).double().mean().item()
+        precise = (pairs <= within(real, 3)[:, None]).any(0)
+        assert found.precision == precise.double().mean().item()
+        assert found.recall == (pairs <= within(fake, 3)).any(1).double().mean().item()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1e4])
+def test_constant_images_are_inside_each_other_and_nothing_else_is(value):
+    real = torch.full((60, 512), value)
+    same = prdc(real, real.clone()[:50], real_radii(real))
+    assert (same.precision, same.recall, same.coverage, same.density) == (1, 1, 1, 60 / 5)
+    other = prdc(real, real[:50] + 1, real_radii(real))
+    assert (other.precision, other.recall, other.coverage, other.density) == (0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""All figures together: how they order sets, what is cached, and what is said."""
+"""All metrics together: how they order sets, what is cached, and what is told."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from gemix.core.errors import ConfigError
+from gemix.evaluation.image_quality.base import ImageMetric, ImageMetricError, MetricOutput
 from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.evaluation.image_quality.measure import measure
-from gemix.evaluation.image_quality.real_stats import Reference, real_stats_name
-from gemix.evaluation.privacy.copying import nearness, thumbnails
+from gemix.evaluation.image_quality.real_stats import RealStats, real_stats_name
+from gemix.evaluation.image_quality.registry import METRICS, metric_outputs
+from gemix.evaluation.image_quality.testing import ImageMetricContract
+from gemix.evaluation.privacy.copying import copying_audit, thumbnails
 from gemix.io.storage import Store
 
 CPU = torch.device("cpu")
@@ -29,70 +32,70 @@ def clusters(rows: int, *, seed: int, modes: int = 4, shift: float = 0.0) -> tor
 
 
 @pytest.fixture(scope="module")
-def reference() -> Reference:
-    return Reference.of(clusters(400, seed=0))
+def real() -> RealStats:
+    return RealStats.of(clusters(400, seed=0))
 
 
 @pytest.fixture(scope="module")
-def figures(reference):
+def qualities(real):
     sets = {
         "like": clusters(300, seed=1),
         "shifted a little": clusters(300, seed=1, shift=0.4),
         "shifted far": clusters(300, seed=1, shift=4.0),
         "collapsed": clusters(300, seed=1, modes=1),
     }
-    return {name: measure(reference, fakes, "toy") for name, fakes in sets.items()}
+    return {name: measure(real, fakes, "toy") for name, fakes in sets.items()}
 
 
-def test_a_set_like_the_real_one_is_within_noise(figures):
-    like = figures["like"]
-    assert abs(like.kid) < 3 * like.kid_error
-    assert like.precision > 0.7 and like.recall > 0.7 and like.coverage > 0.9
-    assert like.density == pytest.approx(1, abs=0.2)
+def test_a_set_like_the_real_one_is_within_noise(qualities):
+    like = qualities["like"]
+    assert abs(like["kid"]) < 3 * like["kid_error"]
+    assert like["precision"] > 0.7 and like["recall"] > 0.7 and like["coverage"] > 0.9
+    assert like["density"] == pytest.approx(1, abs=0.2)
 
 
-@pytest.mark.parametrize("figure", ["kid", "fid"])
-def test_distances_grow_with_the_shift(figures, figure):
+@pytest.mark.parametrize("metric", ["kid", "fid"])
+def test_distances_grow_with_the_shift(qualities, metric):
     like, little, far = (
-        getattr(figures[name], figure) for name in ("like", "shifted a little", "shifted far")
+        qualities[name][metric] for name in ("like", "shifted a little", "shifted far")
     )
     assert like < little < far
 
 
-def test_shifted_far_has_neither_precision_nor_coverage(figures):
-    far = figures["shifted far"]
-    assert far.precision == far.density == far.coverage == 0
+def test_shifted_far_has_neither_precision_nor_coverage(qualities):
+    far = qualities["shifted far"]
+    assert far["precision"] == far["density"] == far["coverage"] == 0
 
 
-def test_a_collapsed_set_is_precise_and_covers_little(figures):
-    collapsed, like = figures["collapsed"], figures["like"]
-    assert collapsed.precision > 0.75
-    assert collapsed.recall < 0.4 < like.recall
-    assert collapsed.coverage < 0.35 < like.coverage
-    assert collapsed.kid > like.kid + 5 * collapsed.kid_error
+def test_a_collapsed_set_is_precise_and_covers_little(qualities):
+    collapsed, like = qualities["collapsed"], qualities["like"]
+    assert collapsed["precision"] > 0.75
+    assert collapsed["recall"] < 0.4 < like["recall"]
+    assert collapsed["coverage"] < 0.35 < like["coverage"]
+    assert collapsed["kid"] > like["kid"] + 5 * collapsed["kid_error"]
 
 
-def test_every_figure_stands_beside_what_made_it(figures):
-    like = figures["like"]
+def test_every_figure_stands_beside_what_made_it(qualities):
+    like = qualities["like"]
     text = str(like)
     assert "KID" in text.split(",")[0] and "fewer than 10000 real images" in text
     assert text.endswith("300 generated against 400 real images, by toy")
-    assert like.headline == "kid" and like.score == like.kid
+    assert like.primary_metric == "kid" and like.score == like["kid"]
     many = dataclasses.replace(like, real_images=10_000)
-    assert many.headline == "fid" and many.score == like.fid
+    assert many.primary_metric == "fid" and many.score == like["fid"]
     assert str(many).startswith("FID")
 
 
-def test_a_reference_reads_back_and_a_damaged_one_does_not(reference, tmp_path):
+def test_a_reference_reads_back_and_a_damaged_one_does_not(real, tmp_path):
     store = Store(tmp_path)
     name = real_stats_name("ab" * 32, "toy", 400)
-    assert Reference.load(store, name, CPU) is None
-    reference.save(store, name)
-    again = Reference.load(store, name, CPU)
+    assert RealStats.load(store, name, CPU) is None
+    real.save(store, name)
+    again = RealStats.load(store, name, CPU)
     fakes = clusters(100, seed=5)
-    assert measure(again, fakes, "toy") == measure(reference, fakes, "toy")
+    assert measure(again, fakes, "toy") == measure(real, fakes, "toy")
     store.write_bytes(name, store.read_bytes(name)[:-100])
-    assert Reference.load(store, name, CPU) is None
+    assert RealStats.load(store, name, CPU) is None
 
 
 def test_a_pickle_in_a_reference_is_not_run(tmp_path):
@@ -105,7 +108,7 @@ def test_a_pickle_in_a_reference_is_not_run(tmp_path):
     (tmp_path / "ran").unlink(missing_ok=True)
     store = Store(tmp_path)
     store.write_bytes("real.npz", stream.getvalue())
-    assert Reference.load(store, "real.npz", CPU) is None
+    assert RealStats.load(store, "real.npz", CPU) is None
     assert not (tmp_path / "ran").exists()
 
 
@@ -119,18 +122,18 @@ def test_another_set_extractor_or_number_is_another_file():
     assert len(names) == 8
 
 
-def test_nearness_of_copies_of_unseen_patients_and_of_far_samples():
+def test_copying_audit_of_copies_of_unseen_patients_and_of_far_samples():
     unseen = torch.linspace(1, 2, 101)
-    assert nearness(torch.zeros(10), unseen).nearer == 1
-    assert nearness(torch.zeros(10), unseen).near_fraction == 1
-    alike = nearness(unseen, unseen)
-    assert alike.nearer == pytest.approx(0.5)
+    assert copying_audit(torch.zeros(10), unseen).copying_auc == 1
+    assert copying_audit(torch.zeros(10), unseen).near_fraction == 1
+    alike = copying_audit(unseen, unseen)
+    assert alike.copying_auc == pytest.approx(0.5)
     assert alike.near_fraction == pytest.approx(0.05, abs=0.011)
-    assert nearness(torch.full((10,), 3.0), unseen).nearer == 0
+    assert copying_audit(torch.full((10,), 3.0), unseen).copying_auc == 0
 
 
-def test_nearness_counts_ties_half():
-    assert nearness(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0, 2.0])).nearer == (
+def test_copying_audit_counts_ties_half():
+    assert copying_audit(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0, 2.0])).copying_auc == (
         pytest.approx((2 - 1 + 1) / 3)
     )
 
@@ -156,3 +159,57 @@ def test_thumbnails_average_large_images_and_keep_small_ones():
 def test_bad_settings_are_told(settings, words):
     with pytest.raises(ConfigError, match=words):
         MetricsConfig(**settings)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.names[0])
+class TestEveryMetric(ImageMetricContract):
+    @pytest.fixture(autouse=True)
+    def _choose(self, metric):
+        self.metric = metric
+
+
+def test_names_of_all_metrics_are_apart():
+    names = [name for metric in METRICS for name in metric.names]
+    arrays = [name for metric in METRICS for name in metric.statistics]
+    assert len(set(names)) == len(names) and len(set(arrays)) == len(arrays)
+    expected = ["kid", "fid", "precision", "recall", "density", "coverage"]
+    assert [output.name for output in metric_outputs()] == expected
+
+
+class Mean(ImageMetric):
+    """A metric that returns what it is told to."""
+
+    outputs = (MetricOutput(name="mean", label="mean", higher_is_better=True, chart="mean"),)
+
+    def __init__(self, result):
+        self.result = result
+
+    def compute(self, real, fakes):
+        return {"mean": self.result()}
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [(lambda: float("nan"), "finite numbers"), (lambda: 1 / 0, "division by zero")],
+)
+def test_a_metric_that_fails_is_one_clear_error(real, result, words):
+    with pytest.raises(ImageMetricError, match=f"image metric mean: .*{words}"):
+        measure(real, clusters(60, seed=1), "toy", [Mean(result)])
+
+
+def test_a_metric_of_the_wrong_direction_fails_the_contract():
+    class Backwards(ImageMetricContract):
+        metric = Mean(lambda: 1.0)
+
+    with pytest.raises(AssertionError):
+        Backwards().test_the_direction_is_the_declared_one()
+
+
+def test_a_cache_without_the_statistics_of_a_new_metric_is_completed(real, tmp_path):
+    store = Store(tmp_path)
+    stream = io.BytesIO()
+    np.savez(stream, features=real.features.numpy())
+    store.write_bytes("real.npz", stream.getvalue())
+    again = RealStats.load(store, "real.npz", CPU)
+    fakes = clusters(100, seed=5)
+    assert measure(again, fakes, "toy") == measure(real, fakes, "toy")

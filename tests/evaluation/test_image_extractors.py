@@ -13,17 +13,17 @@ import timm
 import torch
 from torch import nn
 
-from gemix.classifier.augment.ct import Normalization
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.models import Architecture, build
+from gemix.classifier.models import ModelSpec, build
+from gemix.classifier.normalization import Normalization
 from gemix.core.errors import ConfigError
 from gemix.evaluation.image_quality.features.base import Extractor
+from gemix.evaluation.image_quality.features.registry import EXTRACTORS, open_extractor
+from gemix.evaluation.image_quality.features.testing import FeatureExtractorContract
 from gemix.io.storage import Store
-from gemix.steps.gan_training.extractors import open_extractor
 
 CPU = torch.device("cpu")
-KINDS = ("timm", "timm-random", "torchscript", "onnx", "bundle")
 
 
 class Pooled(nn.Module):
@@ -77,12 +77,12 @@ def pretrained(monkeypatch) -> None:
 
 
 def save_classifier(folder: Path, channels: int = 1) -> str:
-    architecture = Architecture(model="test_resnet", classes=3, channels=channels, resolution=32)
+    spec = ModelSpec(model="test_resnet", classes=3, channels=channels, resolution=32)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        state = build(architecture).state_dict()
+        state = build(spec).state_dict()
     Classifier(
-        architecture=architecture,
+        spec=spec,
         normalization=Normalization(mean=(0.4,) * channels, std=(0.2,) * channels),
         classes=("a", "b", "c"),
         method="real",
@@ -119,30 +119,32 @@ def pictures(count: int, *, side: int = 32, channels: int = 1, seed: int = 0) ->
     return rng.integers(0, 256, (count, channels, side, side), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_contract_of_every_extractor(kind, open_kind):
-    state = torch.get_rng_state()
-    extractor = open_kind(kind)
-    images = pictures(70)
-    features = extractor(images)
-    assert features.dtype == torch.float32 and features.ndim == 2 and len(features) == 70
-    assert features.device == CPU and features.isfinite().all()
-    assert not features.requires_grad and not features.is_inference()
-    # features are of the image alone: not of its batch, its place, or of an earlier call
-    torch.testing.assert_close(extractor(images[65:]), features[65:], rtol=1e-4, atol=1e-4)
-    assert torch.equal(extractor(images), features)
-    assert features.std(dim=0).max() > 0
-    # grey images are equal channels, and sizes need not be those of the network
-    colour = extractor(images.repeat(3, axis=1))
-    torch.testing.assert_close(colour, features, rtol=1e-4, atol=1e-4)
-    assert extractor(pictures(2, side=48)).shape == (2, features.shape[1])
-    # a name and a checksum, the same when opened again
-    again = open_kind(kind)
-    assert again.identity == extractor.identity
-    assert torch.equal(again(images), features)
-    assert len(extractor.checksum) == 64 and extractor.checksum[:12] in extractor.identity
-    # and nothing is drawn that a training would have drawn
-    assert torch.equal(torch.get_rng_state(), state)
+@pytest.mark.parametrize("kind", EXTRACTORS)
+class TestEveryExtractor(FeatureExtractorContract):
+    @pytest.fixture(autouse=True)
+    def _choose(self, kind, open_kind):
+        self.kind, self.open_kind = kind, open_kind
+
+    def open(self, device):
+        return self.open_kind(self.kind)
+
+
+def test_an_extractor_that_breaks_the_contract_fails_it():
+    class Batchwise(FeatureExtractorContract):
+        def open(self, device):
+            def forward(images):
+                features = images.float().flatten(1)
+                return features - features.mean(dim=0)
+
+            return Extractor(name="odd", checksum="0" * 64, forward=forward, device=device)
+
+    with pytest.raises(AssertionError):
+        Batchwise().test_features_depend_on_the_image_alone()
+
+
+def test_an_unknown_kind_names_the_known_ones():
+    with pytest.raises(ConfigError, match="choose one of timm:<what>, timm-random:<what>"):
+        open_extractor("inception:v3", 32, CPU)
 
 
 def test_untrained_weights_are_the_same_everywhere():
@@ -187,7 +189,7 @@ def test_files_that_are_no_model_or_missing(kind, words, tmp_path):
     (tmp_path / "bad").write_bytes(b"not a model")
     with pytest.raises(ConfigError, match=words):
         open_extractor(f"{kind}:{tmp_path / 'bad'}", 32, CPU)
-    with pytest.raises(ConfigError, match="mend the path"):
+    with pytest.raises(ConfigError, match="correct the path"):
         open_extractor(f"{kind}:{tmp_path / 'none'}", 32, CPU)
 
 
@@ -203,7 +205,7 @@ def test_features_that_are_no_table_of_numbers_are_refused():
         lambda images: images.float().flatten(1) / 0,
     ):
         extractor = Extractor(name="odd", checksum="0" * 64, forward=forward, device=CPU)
-        with pytest.raises(ConfigError, match=r"metrics\.extractor odd: gave"):
+        with pytest.raises(ConfigError, match=r"metrics\.extractor odd: returned"):
             extractor(pictures(3))
 
 

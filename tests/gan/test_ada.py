@@ -18,7 +18,8 @@ from gemix.gan.config import GanConfig
 from gemix.gan.data.batch_split import local_indices
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.training.loop import train
-from gemix.gan.training.state import TrainingState, new_state
+from gemix.gan.training.registry import new_state
+from gemix.gan.training.state import TrainingState
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 
 SIZES = {"mapping_layers": 1, "channel_base": 32, "channel_max": 4}

@@ -21,8 +21,8 @@ def smooth_images(count: int = 2, size: int = 32, channels: int = 1) -> torch.Te
 
 
 def run(images, name, p, indices=None, step=0):
-    positions = torch.tensor(indices if indices is not None else range(len(images)))
-    augment = Augmenter(AUGMENT_SETS[name], seed=1, positions=positions)
+    batch_index = torch.tensor(indices if indices is not None else range(len(images)))
+    augment = Augmenter(AUGMENT_SETS[name], seed=1, batch_index=batch_index)
     return augment(
         images, Stream.AUGMENT_REAL, torch.tensor([step]), torch.tensor([p], dtype=torch.float64)
     )
@@ -50,8 +50,51 @@ def test_warps_move_the_image_as_named(transform, expected):
     assert (moved[inner] - expected(images)[inner]).abs().max() < 0.02
 
 
+ONE = torch.ones(1, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("transform", "least"),
+    [
+        (translate(0 * ONE, 0 * ONE), 0.99),
+        (scale(-ONE, ONE), 0.99),
+        (rotate(math.pi / 2 * ONE), 0.99),
+        (rotate(-math.pi / 2 * ONE) @ scale(-ONE, ONE), 0.99),
+        (rotate(math.pi * ONE), 0.99),
+        (translate(2 * 3 / 64 * ONE, -2 * 5 / 64 * ONE), 0.99),
+        (translate(2 * 0.5 / 64 * ONE, 0 * ONE), 0.95),
+        # a quarter of a pixel is half an upsampled one, where bilinear sampling loses most
+        (translate(2 * 0.25 / 64 * ONE, 0 * ONE), 0.86),
+        (rotate(math.radians(3) * ONE), 0.89),
+    ],
+    ids=["none", "flip", "quarter", "transpose", "half", "pixels", "0.5 px", "0.25 px", "3 deg"],
+)
+def test_fine_waves_keep_their_amplitude_and_place(transform, least):
+    """Complex gain at 20 cycles in 64 pixels: 1 is a perfect warp, and 0 none at all."""
+    line = (torch.arange(64, dtype=torch.float64) + 0.5) / 32 - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    here = torch.stack([x, y, torch.ones_like(x)])
+    source = torch.einsum("ij,jhw->ihw", transform[0].inverse(), here)
+    for axis in (0, 1):
+        waves = torch.polar(torch.ones_like(x), 20 * math.pi * here[axis])
+        moved = torch.complex(*warp(torch.stack([waves.real, waves.imag])[None], transform)[0])
+        gain = moved * torch.polar(torch.ones_like(x), -20 * math.pi * source[axis])
+        gain = gain[16:48, 16:48].mean()
+        assert gain.real > least and abs(gain.imag) < 0.02
+
+
+def test_beyond_the_border_the_image_is_mirrored_about_the_border_pixels():
+    images = smooth_images()
+    for pixels in (4, -7):
+        moved = warp(images, translate(torch.full((2,), 2 * pixels / 32), torch.zeros(2)))
+        padded = torch.nn.functional.pad(images, (8, 8, 0, 0), mode="reflect")
+        expected = padded[..., 8 - pixels : 40 - pixels]
+        # an edge pixel that stood twice would make an error of up to 0.8
+        assert (moved - expected)[:, :, 8:24].abs().max() < 0.1
+
+
 def test_blitting_moves_by_whole_pixels():
-    augment = Augmenter(AugmentSet(xint=0.125), seed=1, positions=torch.arange(256))
+    augment = Augmenter(AugmentSet(xint=0.125), seed=1, batch_index=torch.arange(256))
     always = torch.ones(1, dtype=torch.float64)
     drawn = augment.draw(Stream.AUGMENT_REAL, torch.tensor([0]), always, side=32)
     pixels = drawn.transform[:, :2, 2] * 16

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from gemix.core.rng import Stream
 from gemix.gan.augment.augment_set import AugmentSet, Draws
 from gemix.gan.augment.augmenter import AUGMENT_SETS, Augmenter
-from gemix.gan.augment.color import colour_transform, recolour
+from gemix.gan.augment.color import apply_color, color_transform
 from gemix.gan.augment.geometry import rotate, scale, warp
 
 STRENGTH = {"brightness": 0.2, "contrast": 0.5, "lumaflip": 1.0, "hue": 1.0, "saturation": 1.0}
@@ -25,15 +25,15 @@ def pixels(channels: int = 3) -> torch.Tensor:
     return torch.rand(1, channels, 2, 3, generator=generator, dtype=torch.float64) * 2 - 1
 
 
-def recoloured(images, normal: float = NORMAL, uniform: float = UNIFORM, **strength):
+def recolored(images, normal: float = NORMAL, uniform: float = UNIFORM, **strength):
     """Images under a set in which everything applies and every random number is the same."""
     draws = Draws(
         p=torch.ones(1, dtype=torch.float64),
-        gate=torch.ones(1, 12, dtype=torch.bool),
+        applied=torch.ones(1, 12, dtype=torch.bool),
         uniform=torch.full((1, 12), uniform, dtype=torch.float64),
         normal=torch.full((1, 8), normal, dtype=torch.float64),
     )
-    return recolour(images, colour_transform(AugmentSet(**strength), draws))
+    return apply_color(images, color_transform(AugmentSet(**strength), draws))
 
 
 def brightness(x):
@@ -69,8 +69,8 @@ FORMULAS = {f.__name__: f for f in (brightness, contrast, lumaflip, hue, saturat
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_each_colour_transformation_is_its_formula(name):
-    changed = recoloured(pixels(), **{name: STRENGTH[name]})
+def test_each_color_transformation_is_its_formula(name):
+    changed = recolored(pixels(), **{name: STRENGTH[name]})
     torch.testing.assert_close(changed, FORMULAS[name](pixels()))
     assert (changed - pixels()).abs().max() > 0.1
 
@@ -79,35 +79,35 @@ def test_all_apply_one_after_the_other_in_the_order_of_the_paper():
     expected = pixels()
     for formula in FORMULAS.values():
         expected = formula(expected)
-    torch.testing.assert_close(recoloured(pixels(), **STRENGTH), expected)
+    torch.testing.assert_close(recolored(pixels(), **STRENGTH), expected)
 
 
 def test_hue_keeps_luma_and_a_third_of_a_turn_permutes_the_channels():
-    turned = recoloured(pixels(), uniform=0.1, hue=1.0)
+    turned = recolored(pixels(), uniform=0.1, hue=1.0)
     torch.testing.assert_close(luma(turned), luma(pixels()))
     torch.testing.assert_close(turned.norm(dim=1), pixels().norm(dim=1))
-    third = recoloured(pixels(), uniform=0.5 + 1 / 3, hue=1.0)
+    third = recolored(pixels(), uniform=0.5 + 1 / 3, hue=1.0)
     torch.testing.assert_close(third, pixels().roll(1, dims=1))
 
 
 def test_no_saturation_is_grey_of_the_same_luma():
-    grey = recoloured(pixels(), normal=-math.inf, saturation=1.0)
+    grey = recolored(pixels(), normal=-math.inf, saturation=1.0)
     torch.testing.assert_close(grey, luma(pixels()).expand_as(grey))
 
 
-def test_the_luma_flip_negates_luma_keeps_colour_and_undoes_itself():
-    flipped = recoloured(pixels(), lumaflip=1.0)
+def test_the_luma_flip_negates_luma_keeps_color_and_undoes_itself():
+    flipped = recolored(pixels(), lumaflip=1.0)
     torch.testing.assert_close(luma(flipped), -luma(pixels()))
     torch.testing.assert_close(flipped - luma(flipped), pixels() - luma(pixels()))
-    torch.testing.assert_close(recoloured(flipped, lumaflip=1.0), pixels())
-    unflipped = recoloured(pixels(), uniform=0.4, lumaflip=1.0)  # applies to every second
+    torch.testing.assert_close(recolored(flipped, lumaflip=1.0), pixels())
+    unflipped = recolored(pixels(), uniform=0.4, lumaflip=1.0)  # applies to every second
     torch.testing.assert_close(unflipped, pixels())
 
 
-def test_a_grey_image_changes_as_its_colour_image_does_in_the_mean():
+def test_a_grey_image_changes_as_its_color_image_does_in_the_mean():
     grey = pixels(channels=1)
-    expected = recoloured(grey.expand(-1, 3, -1, -1), **STRENGTH).mean(dim=1, keepdim=True)
-    torch.testing.assert_close(recoloured(grey, **STRENGTH), expected)
+    expected = recolored(grey.expand(-1, 3, -1, -1), **STRENGTH).mean(dim=1, keepdim=True)
+    torch.testing.assert_close(recolored(grey, **STRENGTH), expected)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_strengths_are_those_of_the_paper(name, drawn, spread):
     """Standard deviations over 4,000 samples; hue is even over the whole circle."""
     assert getattr(AUGMENT_SETS["bgc"], name) == STRENGTH[name]
     alone = AugmentSet(**{name: STRENGTH[name]})
-    augment = Augmenter(alone, seed=2, positions=torch.arange(4000))
+    augment = Augmenter(alone, seed=2, batch_index=torch.arange(4000))
     p = torch.ones(1, dtype=torch.float64)
     probe = torch.eye(4, dtype=torch.float64)[:3].reshape(1, 3, 2, 2)  # red, green, blue and black
     changed = augment(probe.expand(4000, -1, -1, -1), Stream.AUGMENT_REAL, torch.tensor([0]), p)

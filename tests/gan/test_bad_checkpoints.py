@@ -20,8 +20,8 @@ from gemix.gan.checkpoints.generator_io import (
     save_imported,
 )
 from gemix.gan.checkpoints.transfer import Weights
+from gemix.gan.training.registry import new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import new_state
 from gemix.io.storage import Store
 
 CONFIG = tiny_config()
@@ -122,7 +122,7 @@ def test_tensors_without_their_json_are_no_checkpoint(store):
         ({"classes": ("a", "b")}, r"on 3 classes \['a', 'b', 'c'\], the data has 2 \['a', 'b'\]"),
         ({"classes": ("a", "b", "d")}, r"classes were \['a', 'b', 'c'\], now \['a', 'b', 'd'\]"),
         ({"data_digest": "d2"}, "training images have changed, data_digest was 'd1', now 'd2'"),
-        ({"config": tiny_config(g_lr=0.1)}, "config changed: g_lr was None, now 0.1"),
+        ({"config": tiny_config(pl_weight=1.0)}, "config changed: pl_weight was 2.0, now 1.0"),
         ({"resolution": 32, "data_digest": "d2"}, "architecture.*: resolution was 16, now 32"),
         ({"img_channels": 3, "data_digest": "d2"}, "architecture.*: img_channels was 1, now 3"),
         ({"channel_max": 8}, "architecture changed: channel_max was 16, now 8"),

@@ -10,7 +10,7 @@ from gemix.core.errors import CheckpointError
 from gemix.gan.checkpoints.best_snapshot import read_best, save_best_generator, save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.checkpoints.generator_io import load_generator
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
 
 MEASURED = {"figure": "kid", "images": 100, "extractor": "toy"}

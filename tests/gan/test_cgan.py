@@ -14,13 +14,13 @@ from gemix.core.distributed import Workers
 from gemix.core.rng import Stream
 from gemix.gan.config import GanConfig, SamplingConfig
 from gemix.gan.data.batch_split import local_indices
-from gemix.gan.losses import functional as losses
+from gemix.gan.losses import adversarial as losses
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.cgan import CganDiscriminator, CganGenerator
 from gemix.gan.sampling import sample_images
 from gemix.gan.training.cgan import CganTrainer
 from gemix.gan.training.loop import train
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 
 LOGITS = torch.tensor([[0.0], [2.0], [-1.0], [30.0], [-30.0]])
 
@@ -34,29 +34,31 @@ def test_the_losses_are_those_of_equation_2():
     minimax = sum(log(1 - x) for x in p) / 3
     nonsaturating = -sum(log(x) for x in p) / 3
     assert losses.minimax_generator_loss(LOGITS[:3]).item() == pytest.approx(minimax, rel=1e-6)
-    assert losses.generator_loss(LOGITS[:3]).item() == pytest.approx(nonsaturating, rel=1e-6)
+    assert losses.nonsaturating_generator_loss(LOGITS[:3]).item() == pytest.approx(
+        nonsaturating, rel=1e-6
+    )
     # the discriminator maximizes E[log D(x)] + E[log(1 - D(G(z)))], so it minimizes the negative
     real, fake = LOGITS[:3], LOGITS[:3] - 1
     value = sum(map(log, probabilities(real))) / 3
     value += sum(log(1 - x) for x in probabilities(fake)) / 3
-    assert losses.discriminator_loss(real, fake).item() == pytest.approx(-value, rel=1e-6)
+    assert losses.logistic_discriminator_loss(real, fake).item() == pytest.approx(-value, rel=1e-6)
 
 
 def test_the_losses_stay_exact_where_the_discriminator_is_sure():
     assert losses.minimax_generator_loss(LOGITS[3:4]).item() == pytest.approx(-30)
     assert losses.minimax_generator_loss(LOGITS[4:]).item() == pytest.approx(-math.exp(-30))
-    assert losses.generator_loss(LOGITS[4:]).item() == pytest.approx(30)
+    assert losses.nonsaturating_generator_loss(LOGITS[4:]).item() == pytest.approx(30)
 
 
 def test_minimax_saturates_where_the_other_does_not():
     gradients = {}
-    for name in ("minimax_generator_loss", "generator_loss"):
+    for name in ("minimax_generator_loss", "nonsaturating_generator_loss"):
         logits = torch.tensor([[-10.0]], requires_grad=True)
         getattr(losses, name)(logits).backward()
         gradients[name] = logits.grad.item()
     p = 1 / (1 + math.exp(10))
     assert gradients["minimax_generator_loss"] == pytest.approx(-p, rel=1e-4)
-    assert gradients["generator_loss"] == pytest.approx(p - 1, rel=1e-4)
+    assert gradients["nonsaturating_generator_loss"] == pytest.approx(p - 1, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["minimax", "nonsaturating"])
@@ -64,7 +66,7 @@ def test_the_generator_is_trained_on_the_loss_that_is_set(name):
     config = tiny_config(method="cgan", cgan_loss=name)
     state = new_state(ARCHITECTURE, config, CPU)
     trainer = CganTrainer(state, disks(), config, Workers())
-    z, label = trainer.latents(Stream.G_LATENT, trainer.step)
+    z, label = trainer.draw_latents(Stream.G_LATENT, trainer.step)
     with torch.no_grad():
         p = torch.sigmoid(state.discriminator(state.generator(z, label), label))
     expected = torch.log(1 - p).mean() if name == "minimax" else -torch.log(p).mean()

@@ -21,12 +21,11 @@ from gemix.core.distributed import Workers
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
-from gemix.gan.models.registry import METHODS
 from gemix.gan.training.compile import CompileError
 from gemix.gan.training.loop import train
-from gemix.gan.training.registry import TRAINERS
+from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import TrainingState, new_state
+from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 
 SIZES = {"mapping_layers": 1, "channel_base": 64, "channel_max": 8}
@@ -96,7 +95,7 @@ class Apart(Workers):
 def gradients(settings, phase, architecture=ARCHITECTURE, workers=Workers()):  # noqa: B008
     """What a phase of the first step returns, and its gradients by name; None for no gradient."""
     state = new_state(architecture, settings, CPU)
-    trainer = TRAINERS[settings.method](state, noise_images(architecture), settings, workers)
+    trainer = METHODS[settings.method](state, noise_images(architecture), settings, workers)
     value = getattr(trainer, phase)()
     network = state.generator if "generator" in phase else state.discriminator
     return value, {name: parameter.grad for name, parameter in network.named_parameters()}

@@ -1,51 +1,38 @@
-"""One contract for every reader of training images, and what streaming promises beyond it."""
+"""The contract of training datasets, and what streaming guarantees beyond it."""
 
 from __future__ import annotations
 
 import tracemalloc
-from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from gemix.core.distributed import Workers
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.partial_reading import read_rows, read_soft_labels
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
-from gemix.gan.data.batch_split import local_indices
 from gemix.gan.data.dataset import InMemoryDataset, TrainingDataset
 from gemix.gan.data.shuffle_order import ShuffleOrder
 from gemix.gan.data.streaming import StreamingDataset
+from gemix.gan.data.testing import (
+    COUNT,
+    SHARD_ROWS,
+    TrainingDatasetContract,
+    make_images,
+    make_labels,
+    rows_of_steps,
+)
 from gemix.io.storage import Store
 
-SHARD_ROWS = (7, 12, 1, 9, 12, 9)  # 50 images
-COUNT = sum(SHARD_ROWS)
 READERS = ("memory", "stream")
 
 
-def pictures(count: int = COUNT) -> np.ndarray:
-    """Images uint8 [count, 1, 8, 8] whose first two pixels are their number."""
-    images = np.random.default_rng(5).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
-    images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(count), 256)
-    return images
-
-
-def numbers(images: torch.Tensor) -> list[int]:
-    pixels = ((images[:, 0, 0, :2] + 1) * 127.5).round().int()
-    return (pixels[:, 0] * 256 + pixels[:, 1]).tolist()
-
-
-def soft_labels(count: int = COUNT) -> np.ndarray:
-    return np.random.default_rng(6).dirichlet([1, 1, 1], count).astype(np.float32)
-
-
 def write_set(url: str) -> Store:
-    """The pictures in shards of `SHARD_ROWS`, and a test split that nobody is to see."""
-    store, images, labels = Store(url), pictures(), soft_labels()
+    """Write the images in shards of `SHARD_ROWS`, and a test split that nobody is to see."""
+    store, images, labels = Store(url), make_images(), make_labels()
     shards, start = [], 0
     for number, rows in enumerate((*SHARD_ROWS, 5)):
         split = "train" if number < len(SHARD_ROWS) else "test"
@@ -92,85 +79,21 @@ def store(tmp_path_factory) -> Store:
     return write_set(str(tmp_path_factory.mktemp("set")))
 
 
-@pytest.fixture(params=READERS)
-def opened(request, store):
-    """Opens the set with one of the readers."""
-    made = []
-
-    def make(**settings) -> TrainingDataset:
-        made.append(open_data(request.param, store, **settings))
-        return made[-1]
-
-    yield make
-    for data in made:
-        data.close()
+class TestInMemoryDataset(TrainingDatasetContract):
+    def open_dataset(self, order):
+        return InMemoryDataset(make_images(), make_labels(), order.seed, order=order)
 
 
-def shown(data: TrainingDataset, steps: range, batch: int) -> list[int]:
-    return [n for step in steps for n in numbers(data.real_batch(step, batch, range(batch))[0])]
+class TestStreamingDataset(TrainingDatasetContract):
+    @pytest.fixture(autouse=True)
+    def _shards(self, store):
+        self.store = store
+
+    def open_dataset(self, order):
+        return open_data("stream", self.store, seed=order.seed, window_rows=order.window_rows)
 
 
-@pytest.mark.parametrize("window_rows", [1, 20, 1000])
-@pytest.mark.parametrize("batch", [8, 50, 130])
-def test_every_epoch_holds_every_image_once_and_no_batch_is_short(opened, batch, window_rows):
-    order = shown(opened(window_rows=window_rows), range(3 * COUNT // batch + 1), batch)
-    epochs = [order[start : start + COUNT] for start in range(0, 3 * COUNT - COUNT + 1, COUNT)]
-    assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_images_and_labels_are_those_of_the_shards(opened):
-    images, labels = opened().real_batch(2, 16, range(16))
-    rows = numbers(images)
-    assert images.dtype == torch.float32 and labels.dtype == torch.float32
-    torch.testing.assert_close((images + 1) * 127.5, torch.tensor(pictures()[rows]).float())
-    torch.testing.assert_close(labels, torch.tensor(soft_labels()[rows]))
-
-
-def test_the_order_is_a_matter_of_the_seed(opened):
-    first, again, other = (shown(opened(seed=seed), range(6), 8) for seed in (3, 3, 4))
-    assert first == again
-    assert first != other
-
-
-@pytest.mark.parametrize("size", [2, 4])
-def test_the_global_batch_is_the_same_for_any_number_of_workers(opened, size):
-    batch, alone = 16, opened()
-    shares = [local_indices(Workers(rank, size), batch, 4) for rank in range(size)]
-    readers = [opened() for _ in shares]
-    for step in range(8):
-        images, labels = alone.real_batch(step, batch, range(batch))
-        for data, positions in zip(readers, shares, strict=True):
-            ours, our_labels = data.real_batch(step, batch, positions)
-            assert torch.equal(ours, images[positions])
-            assert torch.equal(our_labels, labels[positions])
-
-
-@pytest.mark.parametrize("step", [1, 5, 6, 40])
-def test_starting_at_a_step_equals_going_there(opened, step):
-    undisturbed = shown(opened(), range(step + 4), 8)
-    resumed = opened()
-    assert shown(resumed, range(step, step + 4), 8) == undisturbed[step * 8 :]
-    assert shown(resumed, range(1), 8) == undisturbed[:8]  # going back is allowed
-
-
-def test_a_step_may_ask_twice(opened):
-    data = opened(window_rows=1)
-    for step in range(4):
-        first, second = (data.real_batch(step, 16, range(16)) for _ in range(2))
-        assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
-        first[0].zero_()
-        assert not torch.equal(data.real_batch(step, 16, range(16))[0], first[0])
-
-
-def test_labels_are_drawn_from_those_of_the_images(opened):
-    evenly = (torch.arange(10 * COUNT, dtype=torch.float64) + 0.5) / (10 * COUNT)
-    drawn = opened().random_labels(evenly)
-    counts = {row: 10 * many for row, many in Counter(map(tuple, soft_labels().tolist())).items()}
-    assert Counter(map(tuple, drawn.tolist())) == counts
-
-
-def test_both_readers_give_the_same(store):
+def test_both_datasets_give_the_same(store):
     for window_rows in (20, COUNT):
         memory, stream = (open_data(r, store, window_rows=window_rows) for r in READERS)
         for step in range(8):
@@ -185,7 +108,7 @@ def test_a_set_of_one_window_is_shuffled_as_a_whole(store):
     real = read_images([store.url], "train")
     plain = InMemoryDataset(real.images, real.soft_labels, seed=3)
     stream = open_data("stream", store, window_rows=COUNT)
-    assert shown(stream, range(12), 8) == shown(plain, range(12), 8)
+    assert rows_of_steps(stream, range(12), 8) == rows_of_steps(plain, range(12), 8)
     stream.close()
 
 
@@ -195,9 +118,9 @@ def test_windows_hold_no_more_than_they_may():
     while sample < 300:
         window = order.window_of(sample)
         assert window.start == sample
-        assert len(window.rows) == (40 if sample < 280 else 20)
-        assert set(window.rows // 10) == set(window.shards)
-        seen |= set(window.rows.tolist())
+        assert len(window.dataset_rows) == (40 if sample < 280 else 20)
+        assert set(window.dataset_rows // 10) == set(window.shards)
+        seen |= set(window.dataset_rows.tolist())
         sample = window.stop
     assert seen == set(range(300))
 
@@ -247,7 +170,7 @@ def test_a_damaged_shard_is_named_while_streaming(tmp_path):
     file.write_bytes(data)
     stream = open_data("stream", store)
     with pytest.raises(DataError, match=r"train-3\.parquet.*--overwrite"):
-        shown(stream, range(COUNT // 8 + 1), 8)
+        rows_of_steps(stream, range(COUNT // 8 + 1), 8)
     stream.close()
 
 
@@ -262,7 +185,9 @@ def test_labels_that_cannot_be_read_are_named(tmp_path, harm):
 
 def test_shards_stream_from_a_bucket(bucket, store):
     remote = open_data("stream", write_set(f"{bucket}/data"))
-    assert shown(remote, range(8), 8) == shown(open_data("memory", store), range(8), 8)
+    assert rows_of_steps(remote, range(8), 8) == rows_of_steps(
+        open_data("memory", store), range(8), 8
+    )
     remote.close()
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gemix.gan.importers.stylegan2 import load_networks
-from gemix.gan.losses import functional as losses
+from gemix.gan.losses import adversarial, regularizers
 from gemix.gan.models import ops
 
 NETWORKS = ["stylegan2_c3_32px_gray.npz", "stylegan2_c0_16px_rgb.npz"]
@@ -98,7 +98,7 @@ def test_generator_loss_and_gradients(case):
     case.generator.zero_grad()
     noise = case.generator.synthesis.noise_const()
     images = case.generator(case["in.z"], case.label, noise)
-    loss = losses.generator_loss(case.discriminator(images, case.label))
+    loss = adversarial.nonsaturating_generator_loss(case.discriminator(images, case.label))
     assert_close(loss, case.ref["loss.G"])
     loss.backward()
     case.assert_gradients(case.generator, "gradG.")
@@ -107,7 +107,7 @@ def test_generator_loss_and_gradients(case):
 def test_r1_and_its_gradients(case):
     case.discriminator.zero_grad()
     images = case["in.x"].requires_grad_()
-    penalty = losses.r1_penalty(case.discriminator(images, case.label), images)
+    penalty = regularizers.r1_penalty(case.discriminator(images, case.label), images)
     assert_close(penalty, case.ref["r1.per_image"])
     (penalty.mean() / 2).backward()
     case.assert_gradients(case.discriminator, "gradD_r1.")
@@ -116,7 +116,40 @@ def test_r1_and_its_gradients(case):
 def test_path_lengths(case):
     ws = case.generator.map(case["in.z"], case.label).detach().requires_grad_()
     images = case.generator.synthesis(ws, case.generator.synthesis.noise_const())
-    assert_close(losses.path_lengths(images, ws, case["pl.noise"]), case.ref["pl.lengths"])
+    assert_close(regularizers.path_lengths(images, ws, case["pl.noise"]), case.ref["pl.lengths"])
+
+
+def test_path_length_penalty_and_its_gradients(case):
+    """Equation 4, with a running mean that is updated by the batch and differentiated through.
+
+    The value follows from the reference lengths; of the gradient there is no reference, so it is
+    held against that of the same formula, written down without regard to workers.
+    """
+    start, decay = 0.1 * float(case["pl.lengths"].mean()), 0.01
+    generator = case.generator
+
+    def lengths() -> torch.Tensor:
+        ws = generator.map(case["in.z"], case.label)
+        images = generator.synthesis(ws, generator.synthesis.noise_const())
+        return regularizers.path_lengths(images, ws, case["pl.noise"])
+
+    def gradient(penalty: torch.Tensor) -> torch.Tensor:
+        found = torch.autograd.grad(penalty, list(generator.parameters()), allow_unused=True)
+        return torch.cat([g.flatten() for g in found if g is not None])
+
+    own = lengths()
+    penalty, mean = regularizers.path_length_penalty(own, own.mean(), torch.tensor(start), decay)
+    reference = case.ref["pl.lengths"].astype(np.float64)
+    expected_mean = start + decay * (reference.mean() - start)
+    assert mean.item() == pytest.approx(expected_mean, rel=RELATIVE)
+    assert penalty.item() == pytest.approx(np.square(reference - expected_mean).mean(), rel=1e-3)
+    ours = gradient(penalty)
+    own = lengths()
+    moving = start + decay * (own.mean() - start)
+    whole = gradient((own - moving).square().mean())
+    constant = gradient((lengths() - expected_mean).square().mean())
+    assert (ours - whole).norm() / whole.norm() < RELATIVE
+    assert (constant - whole).norm() / whole.norm() > 10 * RELATIVE  # the two do differ
 
 
 def test_upfirdn2d(shared):

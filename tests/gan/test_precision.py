@@ -15,8 +15,8 @@ from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.sampling import sample_images
 from gemix.gan.training.loop import train
+from gemix.gan.training.registry import new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import new_state
 from gemix.io.storage import Store
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from gemix.gan.checkpoints.generator_io import load_generator, save_generator
 from gemix.gan.config import GanConfig, SamplingConfig
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.sampling import label_path, latents_of_seeds, sample_images
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
 
 ARCHITECTURE = Architecture(

@@ -14,13 +14,14 @@ from gemix.core.distributed import Workers
 from gemix.core.rng import Stream
 from gemix.gan.checkpoints.checkpoint import save_checkpoint
 from gemix.gan.config import GanConfig
+from gemix.gan.losses.regularizers import path_length_penalty
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.layers import MinibatchStdLayer
-from gemix.gan.models.registry import METHODS
-from gemix.gan.training.latents import styles
+from gemix.gan.training.latents import mixed_styles
 from gemix.gan.training.loop import train
+from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import TrainingState, new_state
+from gemix.gan.training.state import TrainingState
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 from gemix.io.storage import Store
 
@@ -128,8 +129,10 @@ def test_the_optimizers_have_these_settings():
     assert g["eps"] == d["eps"] == 1e-8
 
 
-def test_a_generator_without_regularizer_keeps_its_rate():
+def test_a_network_without_regularizer_keeps_its_rate():
     adam, _ = METHODS["stylegan2-ada"].adam(GanConfig(pl_weight=0), 16)
+    assert (adam.lr, adam.betas) == (0.0025, (0, 0.99))
+    _, adam = METHODS["stylegan2-ada"].adam(GanConfig(r1_gamma=0), 16)
     assert (adam.lr, adam.betas) == (0.0025, (0, 0.99))
 
 
@@ -184,6 +187,45 @@ def test_the_mean_path_length_moves_by_its_decay(decay):
     torch.testing.assert_close(state.pl_mean, 0.5 + decay * (mean - 0.5))
 
 
+@pytest.mark.parametrize("decay", [0.01, 0.25])
+def test_the_path_length_penalty_is_differentiated_through_the_running_mean(decay):
+    """As the public implementation does; the mean as a constant differs by about `decay`."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.rand(8, generator=generator, dtype=torch.float64, requires_grad=True)
+    running = torch.tensor(0.2, dtype=torch.float64)
+
+    def penalty(lengths: torch.Tensor) -> torch.Tensor:
+        return (lengths - (running + decay * (lengths.mean() - running))).square().mean()
+
+    found, mean = path_length_penalty(lengths, lengths.mean(), running, decay)
+    torch.testing.assert_close(found, penalty(lengths))
+    torch.testing.assert_close(mean, running + decay * (lengths.detach().mean() - running))
+    assert not mean.requires_grad
+    (gradient,) = torch.autograd.grad(found, lengths)
+    numeric = torch.stack(
+        [
+            (penalty(lengths + step) - penalty(lengths - step)) / 2e-6
+            for step in torch.eye(8, dtype=torch.float64) * 1e-6
+        ]
+    )
+    torch.testing.assert_close(gradient, numeric.detach(), rtol=1e-6, atol=1e-9)
+    constant = 2 * (lengths - mean).detach() / 8
+    assert ((gradient - constant).norm() / gradient.norm()).item() > decay / 10
+
+
+def test_workers_differentiate_through_the_running_mean_of_all():
+    lengths = torch.rand(8, generator=torch.Generator().manual_seed(0))
+
+    def gradient(part: slice) -> torch.Tensor:
+        own = lengths[part].clone().requires_grad_()
+        penalty, _ = path_length_penalty(own, lengths.mean(), torch.tensor(0.2), 0.25)
+        return torch.autograd.grad(penalty, own)[0]
+
+    whole = gradient(slice(None))
+    parts = [gradient(slice(None, 4)), gradient(slice(4, None))]
+    torch.testing.assert_close(torch.cat(parts) / 2, whole)
+
+
 # The generator's average, the mean style, style mixing.
 
 
@@ -234,7 +276,7 @@ def test_the_mean_style_moves_by_its_beta():
     state = new_state(ARCHITECTURE, tiny_config(), CPU)
     trainer, expected = trainer_of(tiny_config(), state), torch.zeros(16)
     for state.step in range(2):
-        latents = trainer.passes.latents.draw(Stream.G_LATENT, trainer.step)
+        latents = trainer.loss.latents.draw(Stream.G_LATENT, trainer.step)
         with torch.no_grad():
             w = state.generator.mapping(latents.z[:, 0], latents.label)
         trainer.train_generator()
@@ -246,10 +288,10 @@ def crossovers(prob: float) -> torch.Tensor:
     """For 512 samples, how many of the 6 styles are those of the sample's first latent."""
     settings = tiny_config(batch=512, style_mixing_prob=prob)
     trainer = trainer_of(settings)
-    generator, latents = trainer.state.generator, trainer.passes.latents
+    generator, latents = trainer.state.generator, trainer.loss.latents
     drawn = latents.draw(Stream.G_LATENT, torch.tensor([0]))
     with torch.no_grad():
-        mixed = styles(generator, drawn)
+        mixed = mixed_styles(generator, drawn)
         first, second = (generator.map(drawn.z[:, i], drawn.label) for i in range(2))
     own = (mixed == first).all(dim=2)
     counts = own.sum(dim=1)

@@ -32,6 +32,7 @@ OPERATIONS = {
     "read_head": lambda store: store.read_head("x", 1),
     "read_columns": lambda store: store.read_columns("x", ["a"]),
     "write_bytes": lambda store: store.write_bytes("x", b"2"),
+    "create": lambda store: store.create("y", b"2"),
     "delete": lambda store: store.delete("x"),
     "open_output": lambda store: open_output(store.url, "x", overwrite=False),
 }

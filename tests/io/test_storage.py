@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gemix.core.errors import AlreadyFinishedError, DataError
+from gemix.core.errors import AlreadyFinishedError, DataError, DiskFullError, StoreAccessError
 from gemix.io.storage import Store, open_output
 
 
@@ -90,3 +93,51 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_other_schemes_are_refused():
     with pytest.raises(DataError, match="s3://"):
         Store("gs://bucket/x")
+
+
+def test_a_file_is_created_once(url):
+    store = Store(url)
+    assert store.create("a/x", b"1")
+    assert not store.create("a/x", b"2")
+    assert store.read_bytes("a/x") == b"1"
+    assert store.list(recursive=True) == ["a/x"]
+    store.delete("a/x")
+    assert store.create("a/x", b"2")
+
+
+def test_of_many_processes_that_create_a_file_one_succeeds(url):
+    store = Store(url)
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda n: store.create("x", str(n).encode()), range(8)))
+    assert sum(done) == 1
+    assert store.read_bytes("x") == str(done.index(True)).encode()
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Store("~/runs/x").url == f"{tmp_path}/runs/x"
+    assert Store("./~").url.endswith("/~")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "says"),
+    [
+        (errno.ENOSPC, DiskFullError, "no space left on {}: x of 3 bytes cannot be written"),
+        (errno.EDQUOT, DiskFullError, "no space left on {}"),
+        (errno.EROFS, StoreAccessError, "{}: x cannot be written .*Read-only.*writable"),
+        (errno.EACCES, StoreAccessError, "{}: x cannot be written"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_named_and_the_old_file_stays(
+    tmp_path, monkeypatch, number, kind, says
+):
+    store = Store(tmp_path)
+    store.write_bytes("x", b"old")
+
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(kind, match=says.format(tmp_path)):
+        store.write_bytes("x", b"new")
+    assert store.list() == ["x"] and store.read_bytes("x") == b"old"

@@ -10,7 +10,7 @@ import torch
 from gemix.data.shards.manifest import Manifest
 from gemix.gan.checkpoints.checkpoint import save_checkpoint
 from gemix.gan.checkpoints.generator_io import save_generator
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
 from gemix.steps.train_gan import training_spec
 from jobs import sample as sample_job

@@ -25,7 +25,7 @@ from gemix.steps.gan_training.stage import Stage
 from gemix.steps.train_gan import training_spec
 from gemix.tracking import mlflow_run as tracking
 
-FIGURES = {"kid", "kid_error", "fid", "precision", "recall", "density", "coverage"}
+METRICS = {"kid", "kid_error", "fid", "precision", "recall", "density", "coverage"}
 
 
 class Killed(BaseException):
@@ -58,8 +58,8 @@ def train(
                 raise Killed
 
         state = stage.run(at_snapshot)
-        metrics.at_end(state)
-        stage.log.finish(state)
+        shipped = metrics.at_end(state)
+        stage.log.finish(state, shipped.network)
     return state, run.run_id
 
 
@@ -84,13 +84,13 @@ def trained(config, prepared, tmp_path_factory):
     return workspace, state, run
 
 
-def test_figures_are_in_the_log_and_in_mlflow_with_the_extractor(trained):
+def test_metrics_are_in_the_log_and_in_mlflow_with_the_extractor(trained):
     workspace, _, run = trained
     log = log_of(workspace)
     assert sorted(log) == list(range(1, 9))
     assert [step for step, row in log.items() if "kid" in row] == [3, 6, 8]
     for step in (3, 6, 8):
-        assert log[step].keys() > FIGURES | {"loss_g", "images", "real_images"}
+        assert log[step].keys() > METRICS | {"loss_g", "images", "real_images"}
         assert log[step]["extractor"].startswith("timm-random:test_resnet of seed 0 at 64 x 64 (")
     client = MlflowClient(f"sqlite:///{workspace.workdir}/mlflow.db")
     assert [m.step for m in client.get_metric_history(run, "kid")] == [3, 6, 8]
@@ -104,7 +104,7 @@ def test_the_best_and_the_summary_are_kept(trained):
     best, summary = read_best(store), store.read_json("metrics.json")
     assert best["weights"] == f"best-{lowest:08d}"
     assert best["score"] == log[lowest]["kid"] == summary["best"]["score"]
-    assert summary["headline"] == best["measured"]["figure"] == "kid"
+    assert summary["primary_metric"] == best["measured"]["figure"] == "kid"
     assert summary["last"]["kid"] == log[8]["kid"]
     assert store.exists("memorization.png")
     assert len(Store(workspace.metrics).list()) == 1
@@ -131,8 +131,8 @@ def test_the_log_of_a_killed_training_is_that_of_one_that_was_not(
     ours, whole = log_of(workspace), log_of(trained[0])
     assert ours.keys() == whole.keys()
     for step, row in whole.items():
-        figures = {name: row[name] for name in (*FIGURES, "extractor") if name in row}
-        assert {name: ours[step][name] for name in figures} == figures
+        values = {name: row[name] for name in (*METRICS, "extractor") if name in row}
+        assert {name: ours[step][name] for name in values} == values
         assert ("kid" in ours[step]) == ("kid" in row)
     assert read_best(Store(workspace.gan)) == read_best(Store(trained[0].gan))
 
@@ -171,3 +171,31 @@ def test_too_few_images_are_told(config, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(gan_metrics, "FEWEST_REAL", 1000)
     with pytest.raises(DataError, match=r"want 1000 or more; set metrics\.images=0"):
         train(config, prepared.data, Workspace.at(tmp_path))
+
+
+def test_metrics_memorization_and_label_path_are_of_the_generator_that_ships(
+    config, prepared, trained, tmp_path, monkeypatch
+):
+    """The first snapshot is made the best, so that it is not the last that ships."""
+    whole = log_of(trained[0])
+    first, last = whole[3], whole[8]
+    scores = iter([0.0, 1.0, 1.0])
+    keep = gan_metrics.save_if_best
+    monkeypatch.setattr(
+        gan_metrics,
+        "save_if_best",
+        lambda store, state, spec, score, measured: keep(
+            store, state, spec, next(scores), measured
+        ),
+    )
+    metrics = dataclasses.replace(config.metrics, use_best=True)
+    workspace = Workspace.at(tmp_path)
+    train(dataclasses.replace(config, metrics=metrics), prepared.data, workspace)
+    store = Store(workspace.gan)
+    summary = store.read_json("metrics.json")
+    assert summary["used"] == "best" and summary["generator"]["kimg"] == first["kimg"]
+    for name in METRICS:
+        assert summary["generator"][name] == pytest.approx(first[name])
+        assert summary["last"][name] == pytest.approx(last[name])
+    for picture in ("label_path.png", "memorization.png"):
+        assert store.read_bytes(picture) != Store(trained[0].gan).read_bytes(picture)

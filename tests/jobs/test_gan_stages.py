@@ -19,9 +19,9 @@ from gemix.gan.checkpoints.generator_io import (
     save_imported,
     saved_architecture,
 )
+from gemix.gan.checkpoints.transfer import Weights
 from gemix.gan.data.dataset import InMemoryDataset
-from gemix.gan.training.stages import weights_of
-from gemix.gan.training.state import new_state
+from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
 from gemix.steps.gan_training.stage import Stage
 from gemix.steps.train_gan import PRETRAINING, train_gan, training_spec
@@ -41,7 +41,7 @@ def public(tiny_config, prepared, tmp_path_factory):
     state = new_state(sizes, tiny_config.gan, torch.device("cpu"))
     names = tuple("abcde")
     origin = dataclasses.replace(origin, architecture=sizes, classes=names)
-    save_imported(store, weights_of(state), origin)
+    save_imported(store, Weights.from_state(state), origin)
     return store
 
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from gemix.config import PipelineConfig
 from gemix.core.errors import DataError
 from gemix.data.leakage.overlap import TAG, Split
-from gemix.data.leakage.provenance import SEEN, Provenance, write_provenance
+from gemix.data.leakage.provenance import PROVENANCE, Provenance, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
@@ -157,13 +157,13 @@ def test_what_a_gan_learned_from_goes_with_its_images(tiny_config, prepared):
     gan = dataclasses.replace(tiny_config.gan, pretrain_kimg=0.016)
     train_gan(dataclasses.replace(tiny_config, gan=gan), prepared)
     train = read_images([prepared.data], "train")
-    seen = pq.read_table(Store(prepared.gan).path(SEEN))
+    seen = pq.read_table(Store(prepared.gan).path(PROVENANCE))
     assert sorted(seen["group"].to_pylist()) == sorted(train.groups)
     assert set(seen["dataset"].to_pylist()) == {train.digest}
-    assert pq.read_table(Store(f"{prepared.gan}/{PRETRAINING}").path(SEEN)).equals(seen)
+    assert pq.read_table(Store(f"{prepared.gan}/{PRETRAINING}").path(PROVENANCE)).equals(seen)
     synthesize(tiny_config, prepared, methods=["onehot"])
     images_of_it = Store(prepared.synthetic("onehot"))
-    assert pq.read_table(images_of_it.path(SEEN)).equals(seen)
+    assert pq.read_table(images_of_it.path(PROVENANCE)).equals(seen)
     assert Provenance(images_of_it, "the generator").unknown == ()
     # as if the data had been split anew since
     gan = Store(prepared.gan)

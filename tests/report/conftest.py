@@ -128,8 +128,8 @@ def source(tmp_path_factory: pytest.TempPathFactory, config: PipelineConfig) -> 
     return render(gather(fabricate(layout(tmp_path_factory.mktemp("page"))), config))
 
 
-def image_figures(kimg: float) -> dict:
-    """Figures of a generator that gets better."""
+def image_quality(kimg: float) -> dict:
+    """Metrics of a generator that improves."""
     return {
         "kimg": kimg,
         "kid": 0.1 / kimg,
@@ -156,17 +156,18 @@ def write_image_metrics(gan: Store, rng: np.random.Generator) -> None:
     onehot = np.eye(3)
     rows = [np.hstack([draw(rng, onehot[row % 3])[0] for _ in range(7)]) for row in range(5)]
     write_png(gan, "memorization.png", np.vstack(rows))
-    nearness = {"nearer": 0.25, "near_fraction": 0.015}
+    audit = {"copying_auc": 0.25, "near_fraction": 0.015}
     gan.write_json(
         "metrics.json",
         {
-            "headline": "kid",
-            "last": image_figures(4.0),
+            "primary_metric": "kid",
+            "last": image_quality(4.0),
+            "generator": image_quality(4.0),
             "best": {"kimg": 3.0, "score": 0.0234},
             "used": "last",
             "memorization": {
-                "by_features": nearness,
-                "by_pixels": nearness,
+                "by_features": audit,
+                "by_pixels": audit,
                 "samples": 500,
                 "held_out": 12,
                 "neighbors": 3,
@@ -210,7 +211,7 @@ def fabricate(sources: Sources) -> Sources:
             "augment_p": float(k) / 40,
             "r_t": None if index < 3 else 0.6 + 0.1 * rng.standard_normal(),
         }
-        | (image_figures(float(k)) if index % 10 == 9 else {})
+        | (image_quality(float(k)) if index % 10 == 9 else {})
         for index, k in enumerate(kimg)
     ]
     gan = Store(sources.gan)

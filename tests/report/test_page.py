@@ -67,7 +67,7 @@ def test_the_verdict_comes_before_the_table_and_accuracy_last(source):
     text = Page(source).text
     assert text.index("Not shown.") < text.index("Real against real + synthetic")
     assert text.index("macro-F2 ↑") < text.index("false-negative rate ↓") < text.index("accuracy ↑")
-    assert "The simpler way reached more: real + onehot has macro-F2 0.675" in text
+    assert "A simpler method reached more: real + onehot has macro-F2 0.675" in text
 
 
 def test_real_only_stands_first_then_the_methods_as_configured(source):
@@ -157,3 +157,21 @@ def test_overlap_that_was_allowed_is_said_beside_the_results(finished, config, s
     assert "share 2 patients or groups and 3 equal images" in text
     assert "no record of the training images of the generator" in text
     assert "neither the GAN nor any classifier has seen" not in text
+
+
+def with_evaluation(finished, config, **changes) -> str:
+    store = Store(finished.evaluation)
+    store.write_json("evaluation.json", store.read_json("evaluation.json") | changes)
+    return Page(render(gather(finished, config))).text
+
+
+def test_classes_of_few_test_patients_and_the_healthy_class_are_named(finished, config):
+    test = {"normal_class": "normal", "groups_by_class": {"normal": 30, "cancer": 1}}
+    text = with_evaluation(finished, config, test=test)
+    assert "class cancer has 1 patient or groups in the test set" in text
+    assert "class normal has" not in text and "The healthy class is normal." in text
+
+
+def test_a_classifier_that_was_not_registered_is_told(finished, config):
+    text = with_evaluation(finished, config, registered_model=None)
+    assert "No classifier was registered" in text and "version 3" not in text

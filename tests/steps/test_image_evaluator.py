@@ -1,4 +1,4 @@
-"""Real images by position, evaluations shared among workers, and the memorisation view."""
+"""Real images by position, evaluations shared among workers, and the memorization view."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gemix.core.distributed import Workers
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
+from gemix.evaluation.image_quality.base import ImageMetricError
 from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.evaluation.image_quality.features.base import Extractor
 from gemix.gan.data.dataset import InMemoryDataset
@@ -82,12 +83,15 @@ def evaluator(folder: Store, cache: Store, workers: Workers) -> Evaluator:
 
 
 def evaluate(folder: Store, cache: Store, workers: Workers) -> dict:
-    """Features, figures and memorisation as plain values; nothing but features off rank 0."""
+    """Features, metrics and memorization as plain values; nothing but features off rank 0."""
     ours, network = evaluator(folder, cache, workers), generator()
-    features = ours.sample_features(network)
-    figures, view = ours.figures(features), ours.memorization(network, features)
-    told = {"figures": figures.to_json(), "view": view.figures, "png": view.png} if figures else {}
-    return {"features": features, **told}
+    found = ours.evaluate(network)
+    view = ours.memorization(network, found.features)
+    assert found.failure is None
+    told = {}
+    if found.quality:
+        told = {"quality": found.quality.to_json(), "view": view.summary, "png": view.png}
+    return {"features": found.features, **told}
 
 
 def run_worker(rank: int, size: int, folder: str, out: str) -> None:
@@ -130,9 +134,9 @@ def test_samples_are_asked_for_labels_of_training_images_and_draw_nothing_else(s
 
 def test_real_features_are_read_from_the_cache(shards, tmp_path, monkeypatch):
     first = evaluate(shards, Store(tmp_path), Workers())
-    monkeypatch.setattr(Evaluator, "_real_features", None)
+    monkeypatch.setattr(Evaluator, "_extract_real_features", None)
     again = evaluate(shards, Store(tmp_path), Workers())
-    assert first["figures"] == again["figures"]
+    assert first["quality"] == again["quality"]
 
 
 @pytest.mark.slow
@@ -142,10 +146,10 @@ def test_two_workers_measure_what_one_measures(shards, tmp_path):
     alone = evaluate(shards, Store(tmp_path / "alone"), Workers())
     for rank in (0, 1):
         torch.testing.assert_close(load(rank)["features"], alone["features"])
-    assert "figures" not in load(1)
+    assert "quality" not in load(1)
     together = load(0)
-    assert together["figures"].pop("extractor") == alone["figures"].pop("extractor")
-    assert together["figures"] == pytest.approx(alone["figures"], rel=1e-3, abs=1e-5)
+    assert together["quality"].pop("extractor") == alone["quality"].pop("extractor")
+    assert together["quality"] == pytest.approx(alone["quality"], rel=1e-3, abs=1e-5)
     assert together["view"] == alone["view"] and together["png"] == alone["png"]
 
 
@@ -159,9 +163,9 @@ def test_copies_are_found_and_shown_beside_their_originals(shards):
     fakes = images[originals] ^ noise
     view = memorization_view(PIXELS, real, PIXELS(images), held_out, fakes, PIXELS(fakes))
     for space in ("by_features", "by_pixels"):
-        assert view.figures[space] == {"nearer": 1.0, "near_fraction": 1.0}
-    assert view.figures["samples"] == 9 and view.figures["held_out"] == 30
-    rows = view.figures["rows"]
+        assert view.summary[space] == {"copying_auc": 1.0, "near_fraction": 1.0}
+    assert view.summary["samples"] == 9 and view.summary["held_out"] == 30
+    rows = view.summary["rows"]
     assert [row["sample"] for row in rows[:4]] == [0, 1, 2, 3]
     assert rows[4] == {"sample": 8, "shown_as": "nearest"}
     with Image.open(io.BytesIO(view.png)) as image:
@@ -177,10 +181,10 @@ def test_unseen_patients_are_no_copies_and_without_them_nothing_is_claimed(shard
     features = PIXELS(real.read(np.arange(60)))
     fakes = np.random.default_rng(1).integers(0, 256, (50, 1, 16, 16), dtype=np.uint8)
     view = memorization_view(PIXELS, real, features, unseen, fakes, PIXELS(fakes))
-    assert 0.3 < view.figures["by_features"]["nearer"] < 0.7
+    assert 0.3 < view.summary["by_features"]["copying_auc"] < 0.7
     none = RealImages(shards, "test", 60)
     view = memorization_view(PIXELS, real, features, none, fakes, PIXELS(fakes))
-    assert view.figures["by_features"] is None and view.figures["held_out"] == 0
+    assert view.summary["by_features"] is None and view.summary["held_out"] == 0
 
 
 def test_the_expected_time_is_that_of_a_first_evaluation(shards, tmp_path):
@@ -190,3 +194,28 @@ def test_the_expected_time_is_that_of_a_first_evaluation(shards, tmp_path):
     more = dataclasses.replace(CONFIG, images=60_000)
     ours.config = more
     assert ours.expected_seconds(generator()) > 20 * once
+
+
+def test_a_metric_that_fails_is_told_and_costs_nothing_else(shards, tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "svdvals", fail)
+    ours, network = evaluator(shards, Store(tmp_path), Workers()), generator()
+    found = ours.evaluate(network)
+    assert found.quality is None
+    assert found.failure == "image metric fid: the algorithm failed to converge"
+    assert ours.memorization(network, found.features).summary["samples"] == 60
+    monkeypatch.undo()
+    assert ours.evaluate(network).quality["fid"] > 0
+
+
+def test_a_search_for_copies_that_fails_is_one_clear_error(shards, tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("out of memory\nmore lines")
+
+    ours, network = evaluator(shards, Store(tmp_path), Workers()), generator()
+    features = ours.evaluate(network).features
+    monkeypatch.setattr("gemix.steps.gan_training.evaluator.memorization_view", fail)
+    with pytest.raises(ImageMetricError, match=r"memorization view: out of memory$"):
+        ours.memorization(network, features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -115,6 +116,30 @@ def test_what_a_killed_worker_could_not_send_is_sent_at_the_end_of_the_run(serve
         server.signal(signal.SIGCONT)
         assert worker.exitcode == -signal.SIGKILL
     assert_whole(server, run, range(10), {"worker"})
+
+
+def test_a_run_starts_while_a_server_that_answered_before_is_away(server, tmp_path, monkeypatch):
+    workdir = str(tmp_path)
+    with start_run(CONFIG, workdir, "prepare"):
+        pass
+    server.stop()
+    monkeypatch.setattr(mlflow_run, "_CLOSE_SECONDS", 2.0)
+    with start_run(CONFIG, workdir, "train-gan") as run:
+        spawn = multiprocessing.get_context("spawn")
+        worker = spawn.Process(target=log_and_die, args=(pickle.dumps(run),))
+        worker.start()
+        worker.join()
+    server.start()
+    monkeypatch.setattr(mlflow_run, "_CLOSE_SECONDS", 60.0)
+    with start_run(CONFIG, workdir, "synthesize"):
+        wait_until(lambda: not list(tmp_path.glob(f"mlflow-spool/{run.run_id}/*.jsonl")))
+    (found,) = MlflowClient(server.url).search_runs(
+        [MlflowClient(server.url).get_experiment_by_name("outage").experiment_id],
+        f"tags.`gemix.offline_id` = '{run.run_id}'",
+    )
+    assert found.info.run_name == found.data.tags["job"] == "train-gan"
+    assert found.info.start_time <= found.info.end_time
+    assert_whole(server, dataclasses.replace(run, run_id=found.info.run_id), range(10), {"worker"})
 
 
 def test_a_server_that_hangs_at_the_start_is_told_in_time(server, tmp_path):

@@ -1,1 +1,1 @@
-"""Augmentation of training images."""
+"""Augmentations of the classifiers' training images."""

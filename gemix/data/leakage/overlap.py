@@ -1,27 +1,32 @@
-"""Training and test sets that share patients or images, told without looking at a pixel.
+"""Overlap of training and held-out data: shared groups, equal images, and copies of images.
 
-Only the columns that say whose an image is are read, one shard at a time. Every group key that
-both sides have counts. In sets of different archives equal keys may be chance, but a false alarm
-costs a setting and a miss a wrong result. Nearly the same images are found by their pixels alone
-(:mod:`gemix.data.leakage.compare_sets`).
+Groups and checksums are compared first, read from small columns, a shard at a time. Every group
+key that both sides have counts: in sets of different archives equal keys may be chance, but a false
+alarm costs a setting and a miss a wrong result. Then thumbnails tell copies that were saved again,
+brightened or mirrored (:mod:`gemix.data.leakage.near_duplicates`). ``gemix check`` also finds
+images that are nearly the same (:mod:`gemix.data.leakage.compare_sets`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from gemix.core.errors import DataError
+from gemix.data.leakage.near_duplicates import find_copies
+from gemix.data.leakage.perceptual_hash import THUMBNAIL_BYTES, thumbnails
 from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import copy_images
 from gemix.io.storage import Store
 
 TAG = "gemix.overlap"
 _EXAMPLES = 3
+_ROWS = 1024  # images whose thumbnails are made at a time
 
 
 class TrainingSource(Protocol):
@@ -29,35 +34,42 @@ class TrainingSource(Protocol):
 
     @property
     def name(self) -> str:
-        """For messages: "the train split of …"."""
+        """Name in messages: "the train split of …"."""
 
     @property
     def url(self) -> str | None:
-        """Where the images are, None where that is not known."""
+        """Directory of the images, None where it is not known."""
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What else was learned from without a record, in words."""
+        """Names of further training images that are not on record."""
+
+    @property
+    def without_thumbnails(self) -> int:
+        """Number of images that are on record without a thumbnail, so that copies are not found."""
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """Some rows after others: `group` and `checksum`, strings as in shards."""
+        """Yield `group` and `checksum` of all images, strings as in shards."""
+
+    def thumbnails(self) -> Iterator[np.ndarray]:
+        """Yield thumbnails, uint8 [n, 256], of all images that have one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split of a shard set, without its images."""
+    """One split of a shard set."""
 
     store: Store
     split: str
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """See :class:`TrainingSource`."""
         return f"the {self.split} split of {self.store.url}"
 
     @property
     def url(self) -> str:
-        """Where the set is."""
+        """Directory of the set."""
         return self.store.url
 
     @property
@@ -65,61 +77,99 @@ class Split:
         """Nothing."""
         return ()
 
+    @property
+    def without_thumbnails(self) -> int:
+        """Zero: thumbnails are made of the images."""
+        return 0
+
     def __iter__(self) -> Iterator[pa.Table]:
-        """`group`, `checksum` and `source`, a shard at a time."""
-        for shard in Manifest.load(self.store).shards_of(self.split):
+        """Yield `group`, `checksum` and `source`, a shard at a time.
+
+        Raises:
+            DataError: if a shard is missing, damaged or of another length than the manifest says.
+        """
+        manifest = Manifest.load(self.store)
+        for shard in manifest.shards_of(self.split):
             table = self.store.read_columns(shard.name, ["patient", "checksum", "source"])
+            if len(table) != shard.rows:
+                raise DataError(
+                    f"{self.store.url}/{shard.name}: {len(table)} rows, but the manifest says "
+                    f"{shard.rows}; restore the file or the manifest from a copy"
+                )
             yield table.select(["patient", "checksum", "source"]).rename_columns(
                 ["group", "checksum", "source"]
             )
 
+    def thumbnails(self) -> Iterator[np.ndarray]:
+        """Yield the thumbnails of a shard at a time, in the order of its rows."""
+        manifest = Manifest.load(self.store)
+        for shard in manifest.shards_of(self.split):
+            table = self.store.read_columns(shard.name, ["image"])
+            small = np.empty((len(table), THUMBNAIL_BYTES), np.uint8)
+            for start in range(0, len(table), _ROWS):
+                part = table.slice(start, _ROWS)
+                images = np.empty((len(part), *manifest.image_shape), np.uint8)
+                copy_images(f"{self.store.url}/{shard.name}", part, images)
+                small[start : start + len(part)] = thumbnails(images)
+            yield small
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shared:
-    """What a side that is learned from shares with one that is tested on.
+class SharedData:
+    """What training data share with held-out data.
 
     Attributes:
         learned, held_out: names of the two.
-        look: the command that shows the pictures.
+        command: the command that shows the images.
         groups: group keys that both have.
         images: images of `held_out` that are byte for byte in `learned`.
-        examples: up to 3 of the groups, and the sources of up to 3 of the images in `held_out`.
+        copies: further images of `held_out` that are copies of images in `learned`, saved again,
+            brightened or mirrored.
+        examples: up to 3 of the groups, and the sources of up to 3 of the images and copies.
     """
 
     learned: str
     held_out: str
-    look: str
+    command: str
     groups: int
     images: int
-    examples: tuple[tuple[str, ...], tuple[str, ...]]
+    copies: int = 0
+    examples: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
 
     def __bool__(self) -> bool:
-        """Whether anything is shared."""
-        return bool(self.groups or self.images)
+        """Return whether anything is shared."""
+        return bool(self.groups or self.images or self.copies)
 
     def __str__(self) -> str:
-        counts = zip((self.groups, self.images), ("groups", "images"), self.examples, strict=True)
+        counts = self.groups, self.images, self.copies
+        kinds = "groups", "images", "copies of images (resaved, brightened or mirrored)"
         parts = [
-            f"{count} {what} ({', '.join(names)}{', …' if count > len(names) else ''})"
-            for count, what, names in counts
+            f"{count} {kind} ({', '.join(names)}{', …' if count > len(names) else ''})"
+            for count, kind, names in zip(counts, kinds, self.examples, strict=True)
             if count
         ]
         return f"{self.learned} and {self.held_out} share {' and '.join(parts) or 'nothing'}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        groups, images = self.examples
-        return dataclasses.asdict(self) | {
-            "examples": {"groups": list(groups), "images": list(images)}
-        }
+        """Return plain values."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        names = "groups", "images", "copies"
+        return values | {"examples": dict(zip(names, map(list, self.examples), strict=True))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OverlapReport:
-    """What is shared although it was allowed, and of what it cannot be told what was learned."""
+    """What is shared although it was allowed, and what could not be compared.
 
-    shared: tuple[Shared, ...]
+    Attributes:
+        shared: of each pair of training and held-out data that share something.
+        unknown: names of training images that are not on record.
+        not_compared: training images on record without thumbnails: copies of them are not found.
+    """
+
+    shared: tuple[SharedData, ...]
     unknown: tuple[str, ...]
+    not_compared: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> list[str]:
@@ -127,54 +177,71 @@ class OverlapReport:
         return [
             *(f"{shared}; allowed by data.allow_overlap" for shared in self.shared),
             *(f"{name} are not on record: what they share is not known" for name in self.unknown),
+            *(
+                f"{name} are on record without thumbnails, as earlier versions wrote them: images "
+                "that were resaved, brightened or mirrored are not found among them"
+                for name in self.not_compared
+            ),
         ]
 
     @property
     def tags(self) -> dict[str, str]:
-        """For the run's record; empty where nothing is shared."""
+        """Tags for the run's record; empty where nothing is shared."""
         counts = "; ".join(
-            f"{pair.learned} and {pair.held_out}: {pair.groups} groups, {pair.images} images"
+            f"{pair.learned} and {pair.held_out}: {pair.groups} groups, {pair.images} images, "
+            f"{pair.copies} copies"
             for pair in self.shared
         )
         return {TAG: f"allowed: {counts}"} if counts else {}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; both lists are empty where all is well."""
+        """Return plain values; all lists are empty where all is well."""
         return {
             "shared": [shared.to_json() for shared in self.shared],
             "unknown": list(self.unknown),
+            "not_compared": list(self.not_compared),
         }
 
 
 def check_no_overlap(
     pairs: Iterable[tuple[TrainingSource, Split]], *, allow: bool = False
 ) -> OverlapReport:
-    """Makes sure that nothing that is learned from is validated or tested on.
+    """Check that no held-out data are trained on.
 
     Args:
-        pairs: what is learned from, and what is held out of it.
-        allow: whether to go on all the same (``data.allow_overlap``).
+        pairs: training data, and what is held out of them.
+        allow: whether overlap is reported instead of refused (``data.allow_overlap``).
 
     Raises:
         DataError: if anything is shared and `allow` is not set; or for a damaged shard.
     """
     pairs = list(pairs)
-    found = tuple(shared for a, b in pairs if (shared := find_shared(a, b)))
-    if found and not allow:
-        look = "; ".join(dict.fromkeys(shared.look for shared in found))
+    found = [find_shared(learned, held_out) for learned, held_out in pairs]
+    if allow or not any(found):
+        found = _with_copies(pairs, found)
+    shared = tuple(filter(None, found))
+    if shared and not allow:
+        commands = "; ".join(dict.fromkeys(pair.command for pair in shared))
         raise DataError(
-            f"{'; '.join(map(str, found))}: so a test would measure memory. Look at them "
-            f"({look}) and prepare the data again without them, or set data.allow_overlap=true to "
-            "go on all the same; the results will say so"
+            f"{'; '.join(map(str, shared))}: so a test would measure memory. Look at them "
+            f"({commands}) and prepare the data again without them, or set data.allow_overlap=true "
+            "to go on all the same; the results will say so"
         )
-    unknown = dict.fromkeys(name for learned, _ in pairs for name in learned.unknown)
-    return OverlapReport(shared=found, unknown=tuple(unknown))
+    sources = {learned.name: learned for learned, _ in pairs}
+    unknown = dict.fromkeys(name for learned in sources.values() for name in learned.unknown)
+    counts = {name: learned.without_thumbnails for name, learned in sources.items()}
+    return OverlapReport(
+        shared=shared,
+        unknown=tuple(unknown),
+        not_compared=tuple(f"{count} of {name}" for name, count in counts.items() if count),
+    )
 
 
-def find_shared(learned: TrainingSource, held_out: Split) -> Shared:
-    """Groups and exact duplicates that both sides have; in memory is `held_out` alone.
+def find_shared(learned: TrainingSource, held_out: Split) -> SharedData:
+    """Find groups and equal images that both sides have; no image is read.
 
-    Images are compared by half of their checksums: 64 bits, eight bytes an image.
+    Memory holds the checksums of `held_out`. Images are compared by half of their checksums: 64
+    bits, eight bytes an image.
     """
     groups: set[str] = set()
     numbers = [np.empty(0, np.uint64)]
@@ -182,42 +249,89 @@ def find_shared(learned: TrainingSource, held_out: Split) -> Shared:
         groups.update(table["group"].unique().to_pylist())
         numbers.append(_numbers(table))
     images, rows = np.unique(np.concatenate(numbers), return_counts=True)
-    met = np.zeros(len(images), bool)
+    is_shared = np.zeros(len(images), bool)
     common: set[str] = set()
     for table in learned if len(images) else ():
         common |= groups.intersection(table["group"].unique().to_pylist())
         found = _numbers(table)
-        places = np.searchsorted(images, found).clip(max=len(images) - 1)
-        met[places[images[places] == found]] = True
-    return Shared(
+        index = np.searchsorted(images, found).clip(max=len(images) - 1)
+        is_shared[index[images[index] == found]] = True
+    examples = ()
+    if is_shared.any():
+        matches = (np.isin(_numbers(table), images[is_shared]) for table in held_out)
+        examples = _sources(held_out, matches)
+    return SharedData(
         learned=learned.name,
         held_out=held_out.name,
-        look=_look(learned.url, held_out.url),
+        command=_command(learned.url, held_out.url),
         groups=len(common),
-        images=int(rows[met].sum()),
-        examples=(tuple(sorted(common)[:_EXAMPLES]), _sources(held_out, images[met])),
+        images=int(rows[is_shared].sum()),
+        examples=(tuple(sorted(common)[:_EXAMPLES]), examples, ()),
     )
 
 
-def _sources(held_out: Split, images: np.ndarray) -> tuple[str, ...]:
-    """The first few sources of these images, in the order of the shards."""
-    if not len(images):
-        return ()
+def _with_copies(
+    pairs: Sequence[tuple[TrainingSource, Split]], shared: Sequence[SharedData]
+) -> list[SharedData]:
+    """Add the copies to what each pair shares; thumbnails of each side are made once."""
+    sources = {learned.name: learned for learned, _ in pairs}
+    small = {held_out.name: _stack(held_out.thumbnails()) for _, held_out in pairs}
+    is_copy = [np.zeros(len(small[held_out.name]), bool) for _, held_out in pairs]
+    for name, source in sources.items():
+        mine = [index for index, (learned, _) in enumerate(pairs) if learned.name == name]
+        for others in source.thumbnails():
+            for index in mine:
+                is_copy[index] |= find_copies(small[pairs[index][1].name], others)
+    return [
+        _with_copies_of(one, *pair, rows)
+        for one, pair, rows in zip(shared, pairs, is_copy, strict=True)
+    ]
+
+
+def _with_copies_of(
+    shared: SharedData, learned: TrainingSource, held_out: Split, is_copy: np.ndarray
+) -> SharedData:
+    """Add the rows of `held_out` that are copies, bool [M], without those that are equal."""
+    if shared.images:
+        equal = np.concatenate([_numbers(table) for table in learned])
+        is_copy = is_copy & ~np.isin(np.concatenate([_numbers(table) for table in held_out]), equal)
+    if not is_copy.any():
+        return shared
+    examples = _sources(held_out, _chunks(held_out, is_copy))
+    return dataclasses.replace(
+        shared, copies=int(is_copy.sum()), examples=(*shared.examples[:2], examples)
+    )
+
+
+def _chunks(held_out: Split, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Cut a column of the split, [M], into those of its tables."""
+    start = 0
+    for table in held_out:
+        yield rows[start : start + len(table)]
+        start += len(table)
+
+
+def _sources(held_out: Split, matches: Iterable[np.ndarray]) -> tuple[str, ...]:
+    """Return the first few sources of the rows that match, bool [n] for each table."""
     found = (
         table["source"][row].as_py()
-        for table in held_out
-        for row in np.flatnonzero(np.isin(_numbers(table), images)).tolist()
+        for table, is_match in zip(held_out, matches, strict=True)
+        for row in np.flatnonzero(is_match).tolist()
     )
     return tuple(itertools.islice(found, _EXAMPLES))
 
 
+def _stack(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty((0, THUMBNAIL_BYTES), np.uint8), *parts])
+
+
 def _numbers(table: pa.Table) -> np.ndarray:
-    """The first 64 bits of every checksum: uint64 [rows]."""
+    """Return the first 64 bits of every checksum: uint64 [rows]."""
     words = np.frombuffer(bytes.fromhex("".join(table["checksum"].to_pylist())), np.uint64)
     return words[::2]
 
 
-def _look(learned: str | None, held_out: str) -> str:
+def _command(learned: str | None, held_out: str) -> str:
     if learned == held_out:
         return f"gemix check {held_out}"
     return f"gemix check {learned or '<the set that was learned from>'} {held_out}"

@@ -1,8 +1,8 @@
-"""Fingerprints of images: what is left of a picture after a small shift, noise or new contrast.
+"""Perceptual fingerprints of images, which survive a small shift, noise or another contrast.
 
 The 64-bit hash is the DCT hash of pHash (C. Zauner, "Implementation and Benchmarking of
-Perceptual Image Hash Functions", 2010): signs of low frequencies against their median. Beside it
-stands a 16 x 16 copy, whose correlation is finer than a number of bits.
+Perceptual Image Hash Functions", 2010): signs of low frequencies against their median. The second
+part is a 16 x 16 copy, whose correlation is finer than a number of bits.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from typing import Self
 import numpy as np
 from scipy.fft import dctn
 
-_SIDE = 16  # of the low-resolution copy
+SIDE = 16
+"""Side of a copy or thumbnail, in pixels."""
+
 _DCT_SIDE = 32  # of the copy that is transformed
 _BITS = 8  # frequencies an axis
 _ROWS = 512  # images at a time: bounds the memory of the float copies
 
-COPY_BYTES = 2 * _SIDE**2
+COPY_BYTES = 2 * SIDE**2
 """Bytes of a packed copy."""
+THUMBNAIL_BYTES = SIDE**2
+"""Bytes of a thumbnail."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,37 +44,60 @@ class Fingerprints:
         return len(self.hashes)
 
     def take(self, rows: np.ndarray | slice) -> Self:
-        """The fingerprints of some rows, in that order."""
+        """Return the fingerprints of some rows, in that order."""
         return type(self)(hashes=self.hashes[rows], copies=self.copies[rows])
 
     def packed(self) -> list[bytes]:
-        """The copies in half precision, `COPY_BYTES` each; it moves a correlation by < 0.001."""
+        """Return the copies in half precision, which moves a correlation by less than 0.001."""
         return [copy.tobytes() for copy in self.copies.astype("<f2")]
 
     @classmethod
     def unpacked(cls, hashes: np.ndarray, packed: Iterable[bytes]) -> Self:
-        """The fingerprints of hashes (uint64 [N]) and of copies that were :meth:`packed`."""
-        copies = np.frombuffer(b"".join(packed), "<f2").reshape(-1, _SIDE**2)
+        """Build fingerprints from hashes (uint64 [N]) and :meth:`packed` copies."""
+        copies = np.frombuffer(b"".join(packed), "<f2").reshape(-1, SIDE**2)
         return cls(hashes=np.asarray(hashes, np.uint64), copies=copies.astype(np.float32))
 
 
 def fingerprint(images: np.ndarray) -> Fingerprints:
-    """Fingerprints of uint8 [N, H, W], or of a colour image's mean over channels [N, C, H, W]."""
+    """Compute fingerprints of uint8 [N, H, W], or of the mean over channels of [N, C, H, W]."""
     hashes = np.empty(len(images), np.uint64)
-    copies = np.empty((len(images), _SIDE**2), np.float32)
+    copies = np.empty((len(images), SIDE**2), np.float32)
     for start in range(0, len(images), _ROWS):
         rows = slice(start, start + _ROWS)
-        grey = images[rows].astype(np.float32)
-        if grey.ndim == 4:
-            grey = grey.mean(axis=1)
+        grey = _grey(images[rows])
         hashes[rows] = _hashes(_shrink(grey, _DCT_SIDE))
-        copies[rows] = _normalised(_shrink(grey, _SIDE).reshape(len(grey), -1))
+        copies[rows] = _normalised(_shrink(grey, SIDE).reshape(len(grey), -1))
     return Fingerprints(hashes=hashes, copies=copies)
 
 
+def thumbnails(images: np.ndarray) -> np.ndarray:
+    """Shrink uint8 [N, H, W] or [N, C, H, W] to 16 x 16 grey pixels: uint8 [N, 256]."""
+    small = np.empty((len(images), THUMBNAIL_BYTES), np.uint8)
+    for start in range(0, len(images), _ROWS):
+        rows = slice(start, start + _ROWS)
+        shrunk = _shrink(_grey(images[rows]), SIDE).reshape(-1, THUMBNAIL_BYTES)
+        small[rows] = np.rint(shrunk).clip(0, 255)
+    return small
+
+
+def unit_vectors(small: np.ndarray) -> np.ndarray:
+    """Normalize thumbnails, uint8 [N, 256], to mean 0 and length 1: float32 [N, 256]."""
+    return _normalised(small.astype(np.float32))
+
+
+def mirror(copies: np.ndarray) -> np.ndarray:
+    """Mirror copies or thumbnails, [N, 256], left to right."""
+    return copies.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(-1, SIDE**2)
+
+
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Differing bits, 0 to 64, of uint64 hashes; broadcasts."""
+    """Count the differing bits, 0 to 64, of uint64 hashes; broadcasts."""
     return np.bitwise_count(a ^ b)
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    grey = images.astype(np.float32)
+    return grey.mean(axis=1) if grey.ndim == 4 else grey
 
 
 def _hashes(small: np.ndarray) -> np.ndarray:
@@ -88,13 +115,13 @@ def _normalised(copies: np.ndarray) -> np.ndarray:
 
 
 def _shrink(images: np.ndarray, side: int) -> np.ndarray:
-    """Means over a grid of `side` x `side` equal cells: float32 [N, side, side]."""
+    """Average over a grid of `side` x `side` equal cells: float32 [N, side, side]."""
     height, width = images.shape[1:]
     return _cells(height, side) @ images @ _cells(width, side).T
 
 
 def _cells(length: int, side: int) -> np.ndarray:
-    """What each of `length` pixels adds to the mean of each cell: [side, length], rows sum to 1."""
+    """Return the weight of each of `length` pixels in each cell: [side, length], rows sum to 1."""
     edges = np.linspace(0, length, side + 1)[:, None]
     covered = np.clip(edges - np.arange(length), 0, 1)  # of each pixel, left of each edge
     return (np.diff(covered, axis=0) * side / length).astype(np.float32)

@@ -1,40 +1,48 @@
-"""What a network has learned from, kept beside it: so that nobody tests with what it has seen.
+"""Provenance: which images a network has learned from, recorded beside it.
 
-It goes on from network to network and from a generator to its images: a network that started from
-another one, or that learned from another one's images, has seen what that one has.
+A record is passed on from network to network and from a generator to its images: a network that
+started from another one, or that learned from another one's images, has learned from what that one
+has.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gemix.core.errors import DataError
 from gemix.data.leakage.overlap import Split
-from gemix.data.shards.manifest import Manifest
+from gemix.data.leakage.perceptual_hash import THUMBNAIL_BYTES
+from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.io.storage import Store
 
-SEEN = "seen.parquet"
+PROVENANCE = "seen.parquet"
+PROVENANCE_SHA256 = "provenance_sha256"
+"""Key of a manifest's origin: SHA-256 of the record that belongs to the set."""
 
 SCHEMA = pa.schema(
     {
         "group": pa.string(),
         "checksum": pa.string(),  # as in shards
         "dataset": pa.string(),  # content digest of the split
+        "thumbnail": pa.binary(THUMBNAIL_BYTES),  # null in records of earlier versions
     }
 )
+_FIRST_SCHEMA = pa.schema([field for field in SCHEMA if field.name != "thumbnail"])
 _UNKNOWN = b"unknown"  # in the file's metadata: a JSON list of what is not on record
 _ROWS = 2**17  # of a row group; one is in memory at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """What the network, or the generator of the images, in a directory has learned from.
+    """Training images of the network, or of the generator of the images, in a directory.
 
     Args:
         store: the directory.
@@ -46,7 +54,7 @@ class Provenance:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name in messages."""
         return f"the training images of {self.network} in {self.store.url}"
 
     @property
@@ -55,21 +63,36 @@ class Provenance:
         return None
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """Tables of `SCHEMA`; none where there is no record.
+        """Yield tables of `SCHEMA`; none where there is no record.
 
         Raises:
-            DataError: if the file is damaged.
+            DataError: if the file is damaged, or is not the one that the set's manifest names.
         """
         with self._open() as file:
             for group in range(file.num_row_groups if file else 0):
-                yield file.read_row_group(group)
+                table = file.read_row_group(group)
+                if "thumbnail" not in table.column_names:
+                    empty = pa.nulls(len(table), SCHEMA.field("thumbnail").type)
+                    table = table.append_column("thumbnail", empty)
+                yield table
+
+    def thumbnails(self) -> Iterator[np.ndarray]:
+        """Yield the thumbnails on record, uint8 [n, 256]."""
+        for table in self:
+            data = b"".join(table["thumbnail"].drop_null().to_pylist())
+            yield np.frombuffer(data, np.uint8).reshape(-1, THUMBNAIL_BYTES)
+
+    @property
+    def without_thumbnails(self) -> int:
+        """Number of images on record without a thumbnail."""
+        return sum(table["thumbnail"].null_count for table in self)
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What was learned from that is not on record, in words; empty where all is known.
+        """Names of training images that are not on record; empty where all are.
 
         Raises:
-            DataError: if the file is damaged.
+            DataError: as iteration does.
         """
         with self._open() as file:
             if file is None:
@@ -78,32 +101,45 @@ class Provenance:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[pq.ParquetFile | None]:
-        if not self.store.exists(SEEN):
+        where, expected = f"{self.store.url}/{PROVENANCE}", self._expected_sha256()
+        remedy = f"restore it from a copy, or make {self.network} again with --overwrite"
+        if not self.store.exists(PROVENANCE):
+            if expected:
+                raise DataError(f"{where}: removed, but {MANIFEST} names it; {remedy}")
             yield None
             return
-        raw = pa.BufferReader(self.store.read_bytes(SEEN))
+        data = self.store.read_bytes(PROVENANCE)
         try:
-            file = pq.ParquetFile(raw, page_checksum_verification=True)
+            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             schema = file.schema_arrow
-            if not schema.equals(SCHEMA) or _UNKNOWN not in (schema.metadata or {}):
+            is_known = schema.equals(SCHEMA) or schema.equals(_FIRST_SCHEMA)
+            if not is_known or _UNKNOWN not in (schema.metadata or {}):
                 raise pa.ArrowInvalid(f"not of this schema: columns {schema.names}")
+            if expected and hashlib.sha256(data).hexdigest() != expected:
+                raise pa.ArrowInvalid(f"its SHA-256 is not the one in {MANIFEST}")
             yield file
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise DataError(
-                f"{self.store.url}/{SEEN}: cannot be read ({error}); restore it from a copy, or "
-                f"make {self.network} again with --overwrite"
-            ) from error
+            raise DataError(f"{where}: cannot be read ({error}); {remedy}") from error
+
+    def _expected_sha256(self) -> str | None:
+        """Return the SHA-256 that the manifest of a synthetic set gives, if there is one."""
+        if not self.store.exists(MANIFEST):
+            return None
+        return Manifest.load(self.store).origin.get(PROVENANCE_SHA256)
 
 
-def write_provenance(store: Store, own: Iterable[Split], before: Iterable[Provenance] = ()) -> None:
-    """Writes ``seen.parquet`` into the directory of a network, or of a generator's images.
+def write_provenance(store: Store, own: Iterable[Split], before: Iterable[Provenance] = ()) -> str:
+    """Write ``seen.parquet`` into the directory of a network, or of a generator's images.
 
     Args:
         own: what it learns from.
         before: of the networks that it starts from, or whose images it learns from.
+
+    Returns:
+        The file's SHA-256, for the manifest of a set of images (`PROVENANCE_SHA256`).
     """
     before = list(before)
-    unknown = list(dict.fromkeys(name for seen in before for name in seen.unknown))
+    unknown = list(dict.fromkeys(name for one in before for name in one.unknown))
     schema = SCHEMA.with_metadata({_UNKNOWN: json.dumps(unknown).encode()})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
@@ -113,8 +149,8 @@ def write_provenance(store: Store, own: Iterable[Split], before: Iterable[Proven
         use_dictionary=["group", "dataset"],
         write_page_checksum=True,
     ) as writer:
-        done: set[str] = set()  # what all networks of a chain have seen is kept once
-        for tables in (*before, *map(_rows, own)):
+        done: set[str] = set()  # a data set that several networks learned from is recorded once
+        for tables in (*map(_rows, own), *before):
             datasets: set[str] = set()
             for table in tables:
                 present = set(table["dataset"].unique().to_pylist())
@@ -125,12 +161,21 @@ def write_provenance(store: Store, own: Iterable[Split], before: Iterable[Proven
                 if len(table):
                     writer.write_table(table.cast(schema), row_group_size=_ROWS)
             done |= datasets
-    store.write_bytes(SEEN, sink.getvalue().to_pybytes())
+    data = sink.getvalue().to_pybytes()
+    store.write_bytes(PROVENANCE, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def _rows(split: Split) -> Iterator[pa.Table]:
-    """The tables of a split with the digest of its content."""
+    """Yield tables of `SCHEMA`, a shard at a time."""
     digest = Manifest.load(split.store).content_digest(split.split)
-    for table in split:
-        dataset = pa.array([digest] * len(table), pa.string())
-        yield table.select(["group", "checksum"]).append_column("dataset", dataset)
+    for table, small in zip(split, split.thumbnails(), strict=True):
+        yield pa.table(
+            {
+                "group": table["group"],
+                "checksum": table["checksum"],
+                "dataset": pa.array([digest] * len(table), pa.string()),
+                "thumbnail": pa.array([row.tobytes() for row in small], pa.binary(THUMBNAIL_BYTES)),
+            },
+            schema=SCHEMA,
+        )

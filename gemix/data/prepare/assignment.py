@@ -1,4 +1,4 @@
-"""What goes where: copies, groups and splits of all staged images, decided from small columns."""
+"""Assignment of all staged images to groups and splits, decided from small columns."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _LARGE = 0.25  # of a class: such a group leaves little choice to a split
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageAssignment:
-    """What becomes of N staged images.
+    """Groups and splits of N staged images.
 
     Attributes:
         split: int8 [N], an index into `SPLITS`, or -1 for an image that is not used.
         group: int64 [N], an index into `names`.
-        names: of the groups.
-        quarantined: images that are set aside because their copies have other labels.
-        facts: for the manifest's origin: duplicates, grouping, groups.
+        names: names of the groups.
+        quarantined: images that are set aside because their duplicates have other labels.
+        facts: entries of the manifest's origin: duplicates, grouping, groups.
         notes: plain sentences.
     """
 
@@ -45,23 +45,23 @@ class ImageAssignment:
     notes: tuple[str, ...]
 
 
-def arrange(
-    index: Index, listing: Listing, config: DataConfig, store: Store, spread: MapFn
+def assign_images(
+    index: Index, listing: Listing, config: DataConfig, store: Store, map_fn: MapFn
 ) -> ImageAssignment:
-    """Decides copies, groups and splits.
+    """Decide duplicates, groups and splits.
 
-    The order matters: an image with two labels is in no set; the others are split by group; and of
-    copies that are left in two groups the one in the later split stays.
+    The order matters: an image with two labels is not used; the others are split by group; and of
+    duplicates in two groups the one in the later split is kept.
     """
     classes = listing.classes
-    # the sides of an earlier set, unlike official lists, say nothing of who is whose neighbour
+    # splits of an earlier set, unlike official lists, do not separate neighbours
     unlisted = dataclasses.replace(index, split=np.full_like(index.split, NO_SPLIT))
-    runs = find_neighbour_groups(unlisted if config.splits_from else index, store, spread)
+    runs = find_neighbour_groups(unlisted if config.splits_from else index, store, map_fn)
     group = index.group.copy()
     group[runs.rows] = len(index.group_names) + runs.group
     # named after its first image, so that images added behind it leave the name as it is
-    made_up = [f"run-{key:016x}" for key in index.key_hash[runs.first].tolist()]
-    names = [*index.group_names, *made_up]
+    generated = [f"run-{key:016x}" for key in index.key_hash[runs.first].tolist()]
+    names = [*index.group_names, *generated]
     copies = find_duplicates(index.checksum, index.class_index)
     good = ~copies.conflicting
     used = np.flatnonzero(good)
@@ -69,21 +69,21 @@ def arrange(
         group[used], names, index.class_index[used], index.split[used], classes, config
     )
     split = np.full(len(index), -1, np.int8)
-    split[used] = np.where(keep_one(copies.of[used], assigned.split), assigned.split, -1)
+    split[used] = np.where(keep_one(copies.content_id[used], assigned.split), assigned.split, -1)
     dropped = int((split[used] < 0).sum())
     duplicates = {
         "exact": dropped,
         "label_conflicts": int(copies.conflicting.sum()),
         "joined": runs.joined,
     }
-    notes = [*_on_runs(index, runs.rows, group, classes, config), *assigned.notes]
+    notes = [*_notes_on_neighbours(index, runs.rows, group, classes, config), *assigned.notes]
     if dropped:
         notes.append(f"{dropped} images are exact duplicates of others and were dropped")
     return ImageAssignment(
         split=split,
         group=group,
         names=names,
-        quarantined=_conflicts(index, copies.of, copies.conflicting, store),
+        quarantined=_conflicts(index, copies.content_id, copies.conflicting, store),
         facts={
             "duplicates": duplicates,
             "grouping": NEIGHBOURS if len(runs.rows) else listing.groups_are,
@@ -93,10 +93,10 @@ def arrange(
     )
 
 
-def _on_runs(
+def _notes_on_neighbours(
     index: Index, rows: np.ndarray, group: np.ndarray, classes: Sequence[str], config: DataConfig
 ) -> list[str]:
-    """A word on groups that stand in for patients, and on one that is suspiciously large."""
+    """Return notes on groups that stand in for patients, and on one that is suspiciously large."""
     if not len(rows):
         return []
     notes = [
@@ -115,9 +115,9 @@ def _on_runs(
 
 
 def _conflicts(
-    index: Index, of: np.ndarray, conflicting: np.ndarray, store: Store
+    index: Index, content_id: np.ndarray, conflicting: np.ndarray, store: Store
 ) -> tuple[Quarantined, ...]:
-    """A line of quarantine for every image whose copies have another label."""
+    """Quarantine every image that has a duplicate with another label."""
     rows = np.flatnonzero(conflicting)
     keys: dict[int, str] = {}
     for part in np.unique(index.part[rows]):
@@ -126,7 +126,7 @@ def _conflicts(
         keys |= zip(mine.tolist(), names.take(index.row[mine]).to_pylist(), strict=True)
     same: dict[int, list[int]] = defaultdict(list)
     for row in rows.tolist():
-        same[int(of[row])].append(row)
+        same[int(content_id[row])].append(row)
     bad = []
     for copies in same.values():
         for row in copies:
@@ -140,7 +140,7 @@ def _conflicts(
 def _count_groups(
     split: np.ndarray, group: np.ndarray, class_index: np.ndarray, classes: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """Groups by split and class; one with images of two classes counts in both."""
+    """Count groups by split and class; one with images of two classes counts in both."""
     return {
         name: {
             label: len(np.unique(group[(split == number) & (class_index == index)]))

@@ -1,7 +1,7 @@
-"""Images that are byte for byte the same after preprocessing: one of them is enough.
+"""Exact duplicates: images that are byte for byte the same after preprocessing.
 
-A copy tells a classifier nothing new, weighs its scan double, and on two sides of a split it is a
-leak. Two copies with different labels are a mistake in the archive that only its owners can mend:
+One of them is kept: a duplicate gives its scan a double weight, and in another split it is a leak.
+Two duplicates with different labels are a mistake in the archive that only its owners can mend:
 both are set aside.
 """
 
@@ -14,19 +14,19 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """Which of N images are copies.
+    """Duplicates among N images.
 
     Attributes:
-        of: int64 [N], a number that images with the same bytes share.
-        conflicting: bool [N], whether the copies of this image differ in class.
+        content_id: int64 [N], equal for images with the same bytes.
+        conflicting: bool [N], whether the duplicates of this image differ in class.
     """
 
-    of: np.ndarray
+    content_id: np.ndarray
     conflicting: np.ndarray
 
 
 def find_duplicates(checksum: np.ndarray, class_index: np.ndarray) -> Duplicates:
-    """Finds copies.
+    """Find duplicates.
 
     Args:
         checksum: uint64 [N, 2].
@@ -37,30 +37,30 @@ def find_duplicates(checksum: np.ndarray, class_index: np.ndarray) -> Duplicates
     starts = np.ones(len(order), bool)
     starts[1:] = (sums[1:] != sums[:-1]).any(axis=1)
     number = np.cumsum(starts) - 1
-    of = np.empty(len(order), np.int64)
-    of[order] = number
+    content_id = np.empty(len(order), np.int64)
+    content_id[order] = number
     differs = ~starts
     differs[1:] &= labels[1:] != labels[:-1]
     conflicts = np.zeros(number[-1] + 1, bool)
     conflicts[number[differs]] = True
-    return Duplicates(of=of, conflicting=conflicts[of])
+    return Duplicates(content_id=content_id, conflicting=conflicts[content_id])
 
 
-def keep_one(of: np.ndarray, split: np.ndarray) -> np.ndarray:
-    """Which images stay: of copies the one in the latest split, of those the first.
+def keep_one(content_id: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """Select one of all duplicates: in the latest split, and there the first.
 
-    So a test set keeps all its images, and training loses the copies of them.
+    So the test set keeps all its images, and training loses the duplicates of them.
 
     Args:
-        of: int64 [N], as :class:`Duplicates` has it.
+        content_id: int64 [N], as :class:`Duplicates` has it.
         split: int8 [N], an index into train, val, test.
 
     Returns:
         bool [N].
     """
-    order = np.lexsort((np.arange(len(of)), -split.astype(int), of))
-    first = np.ones(len(of), bool)
-    first[1:] = of[order][1:] != of[order][:-1]
-    kept = np.zeros(len(of), bool)
+    order = np.lexsort((np.arange(len(content_id)), -split.astype(int), content_id))
+    first = np.ones(len(content_id), bool)
+    first[1:] = content_id[order][1:] != content_id[order][:-1]
+    kept = np.zeros(len(content_id), bool)
     kept[order[first]] = True
     return kept

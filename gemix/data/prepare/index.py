@@ -1,4 +1,4 @@
-"""The small columns of all staged images: a row an image, in the listing's order, tens of bytes."""
+"""Index of all staged images: small columns, tens of bytes an image, in the listing's order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMNS = ("class_index", "group", "split", "checksum", "key_hash")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Index:
-    """What is known of N staged images.
+    """Columns of N staged images.
 
     Attributes:
         parts: names of the files that they wait in.
@@ -47,7 +47,7 @@ class Index:
 
 
 def read_index(store: Store, staged: Sequence[Staged]) -> Index:
-    """The index of all parts that have images.
+    """Read the index of all parts that have images.
 
     Raises:
         DataError: if a part cannot be read.

@@ -1,9 +1,9 @@
-"""Groups where patients are not known: neighbouring slices of one body stay together.
+"""Groups of neighbouring slices, where patients are not known.
 
-Files of an archive mostly lie in the order in which they were made, so that slices of a patient
-follow each other. A run of them ends where two neighbours have little in common; runs with nearly
-the same image in them (:mod:`gemix.data.leakage.near_duplicates`) belong to one patient, or to a
-file saved twice. A group is what is joined in either way.
+Files of an archive are mostly in the order of acquisition, so that slices of a patient follow each
+other. A run of them ends where two neighbours have little in common; runs that share near
+duplicates (:mod:`gemix.data.leakage.near_duplicates`) are of one patient, or of a file saved twice,
+and form one group.
 
 On 876 lung CT slices of a public collection of about 110 patients without their names this makes
 96 groups. 5% of the test images then have an image with a correlation of 0.9 or more in the
@@ -37,13 +37,13 @@ _NO_EDGES = np.empty((0, 2), np.int64)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Runs:
-    """Groups of the images whose patient is not known.
+class NeighbourGroups:
+    """Groups of images whose patient is not known.
 
     Attributes:
-        rows: int64 [M], those images, ascending.
+        rows: int64 [M], the images, ascending.
         group: int64 [M], 0 to the number of groups - 1, in the order of their first images.
-        joined: how many runs were joined to another one by near duplicates.
+        joined: number of runs that near duplicates joined to another one.
     """
 
     rows: np.ndarray
@@ -52,33 +52,33 @@ class Runs:
 
     @property
     def first(self) -> np.ndarray:
-        """The first image of each group, as a row of the index."""
+        """First image of each group, as a row of the index."""
         return self.rows[np.unique(self.group, return_index=True)[1]]
 
 
-def find_neighbour_groups(index: Index, store: Store, spread: MapFn) -> Runs:
-    """Groups neighbours and near duplicates.
+def find_neighbour_groups(index: Index, store: Store, map_fn: MapFn) -> NeighbourGroups:
+    """Group neighbours and near duplicates.
 
-    Where the source has official splits, an image on one list is not joined to one on another:
-    the lists are trusted to know the patients.
+    Where the source has official splits, images of two splits are not joined: the lists are trusted
+    to separate the patients.
 
-    Comparing all with all costs the square of the number of such images; it is spread, and a
-    process holds the copies of two blocks at a time.
+    The time is quadratic in the number of images; `map_fn` makes it parallel, and a process holds
+    the copies of two blocks at a time.
     """
     rows = np.flatnonzero(index.group < 0)
     if not len(rows):
-        return Runs(rows=rows, group=rows, joined=0)
+        return NeighbourGroups(rows=rows, group=rows, joined=0)
     chained = _chain(index, rows, store)
     _, run = _components(len(rows), chained)
     blocks = _blocks(index, rows)
     near = functools.partial(_near, blocks=blocks, official=index.split[rows], store=store)
-    edges = [chained, *spread(near, range(len(blocks)), "blocks compared with those before")]
+    edges = [chained, *map_fn(near, range(len(blocks)), "blocks compared with those before")]
     groups, group = _components(len(rows), np.concatenate(edges))
-    return Runs(rows=rows, group=group, joined=int(run.max()) + 1 - groups)
+    return NeighbourGroups(rows=rows, group=group, joined=int(run.max()) + 1 - groups)
 
 
 def _chain(index: Index, rows: np.ndarray, store: Store) -> np.ndarray:
-    """Neighbours of one class and list that show one body: int64 [m, 2], places in `rows`."""
+    """Pair neighbours of one class and split that show one body: int64 [m, 2], in `rows`."""
     kind = index.class_index[rows] * (len(SPLITS) + 1) + index.split[rows]
     pairs, start = [_NO_EDGES], 0
     last = np.empty((0, 0), np.float32)
@@ -96,7 +96,7 @@ def _chain(index: Index, rows: np.ndarray, store: Store) -> np.ndarray:
 
 
 def _blocks(index: Index, rows: np.ndarray) -> list[tuple[int, list[str]]]:
-    """Parts with images of unknown patients, some together, and the place of their first image."""
+    """Return blocks of parts with such images: the index of the first image, names of the parts."""
     blocks: list[tuple[int, list[str]]] = []
     start = end = 0
     for name, count in zip(index.parts, np.bincount(index.part[rows]).tolist(), strict=False):
@@ -112,7 +112,7 @@ def _blocks(index: Index, rows: np.ndarray) -> list[tuple[int, list[str]]]:
 def _near(
     number: int, *, blocks: list[tuple[int, list[str]]], official: np.ndarray, store: Store
 ) -> np.ndarray:
-    """Near duplicates of a block in itself and in those before: int64 [m, 2] as in `_chain`."""
+    """Pair near duplicates of a block with it and those before: int64 [m, 2] as in `_chain`."""
     start, names = blocks[number]
     mine = _read(store, names)
     found = [_NO_EDGES]
@@ -124,7 +124,7 @@ def _near(
 
 
 def _forest(pairs: np.ndarray) -> np.ndarray:
-    """Fewer pairs that join the same images: of many copies all pairs are near."""
+    """Reduce pairs to a forest with the same components: of many copies all pairs are near."""
     nodes, places = np.unique(pairs, return_inverse=True)
     _, label = _components(len(nodes), places.reshape(-1, 2))
     first = nodes[np.unique(label, return_index=True)[1]]
@@ -133,7 +133,7 @@ def _forest(pairs: np.ndarray) -> np.ndarray:
 
 
 def _components(count: int, edges: np.ndarray) -> tuple[int, np.ndarray]:
-    """Number of components, and that of each node, numbered in the order of their first nodes."""
+    """Return the number of components and each node's, numbered by their first nodes."""
     ones = np.ones(len(edges), np.int8)
     graph = coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(count, count))
     total, label = connected_components(graph, directed=False)
@@ -144,7 +144,7 @@ def _components(count: int, edges: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 def _read(store: Store, names: Sequence[str]) -> Fingerprints:
-    """The fingerprints of the parts' images of unknown patients."""
+    """Read the fingerprints of the parts' images of unknown patients."""
     tables = [store.read_columns(name, ["hash", "copy"]) for name in names]
     table = pa.concat_tables(tables)
     return Fingerprints.unpacked(

@@ -1,7 +1,7 @@
-"""What an interrupted run has finished, so that the next one goes on from there.
+"""Cache of the files that an interrupted run has finished, for the run that resumes it.
 
-A finished file leaves a small note in ``unfinished/`` that says what it was made of and what came
-of it. A run that would make the same file takes it over if its bytes are still those.
+Each finished file has a small record in ``unfinished/`` with a digest of its inputs and its result.
+A run that would write the same file reuses it if its bytes are unchanged.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ FOLDER = "unfinished"
 
 
 def digest_of(*values: Any) -> str:
-    """32 hex digits, equal for equal plain values (JSON)."""
+    """Return 32 hex digits that are equal for equal plain values (JSON)."""
     text = json.dumps(values, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def keep(store: Store, name: str, digest: str, sha256: str, result: dict[str, Any]) -> None:
-    """Notes that a file is written.
+def save(store: Store, name: str, digest: str, sha256: str, result: dict[str, Any]) -> None:
+    """Record that a file is written.
 
     Args:
-        name: of the file.
-        digest: of all that it was made of.
+        name: name of the file.
+        digest: digest of its inputs.
         sha256: hex digest of its bytes; empty where no file was needed.
-        result: plain values that say what came of it.
+        result: plain values.
     """
-    note = {"digest": digest, "sha256": sha256, "result": result}
-    store.write_json(_note(name), note)
+    record = {"digest": digest, "sha256": sha256, "result": result}
+    store.write_json(_record(name), record)
 
 
-def kept(store: Store, name: str, digest: str) -> dict[str, Any] | None:
-    """The result of a file that is there, whole and made of the same; None if it must be made."""
+def load(store: Store, name: str, digest: str) -> dict[str, Any] | None:
+    """Return the result of a file that is whole and of these inputs, None if it must be written."""
     try:
-        note = store.read_json(_note(name))
-        if note["digest"] != digest:
+        record = store.read_json(_record(name))
+        if record["digest"] != digest:
             return None
-        data = store.read_bytes(name) if note["sha256"] else None
-        result = note["result"]
+        data = store.read_bytes(name) if record["sha256"] else None
+        result = record["result"]
     except (DataError, KeyError, TypeError):
-        return None  # not there, or damaged: making it again mends it
-    if data is not None and hashlib.sha256(data).hexdigest() != note["sha256"]:
+        return None  # not there, or damaged: writing it again mends it
+    if data is not None and hashlib.sha256(data).hexdigest() != record["sha256"]:
         return None
     return result
 
 
-def forget(store: Store) -> None:
-    """Removes what a run that has finished needs no more."""
+def clear(store: Store) -> None:
+    """Remove the cache of a run that has finished."""
     for name in (store / FOLDER).list():
         store.delete(f"{FOLDER}/{name}")
     if store.is_local:
-        with contextlib.suppress(OSError):  # not there, or another run has put something into it
+        with contextlib.suppress(OSError):  # not there, or another run has written into it
             os.rmdir(store.path(FOLDER))
 
 
-def _note(name: str) -> str:
+def _record(name: str) -> str:
     return f"{FOLDER}/{name.rpartition('/')[2]}.json"

@@ -1,11 +1,11 @@
-"""Train, validation and test by group, so that no patient is on two sides.
+"""Splits by group (train, validation, test), so that no patient is in two of them.
 
 Neighbouring slices of one patient are nearly the same image; a random split of slices measures
-memory, not skill. The side of a group is a function of its name and the seed alone, so that groups
-that are added move no other, and shares are met on average, not to the image; a note says where
-one is far off. There are two exceptions: in a class of few groups one may be moved to where none
-fell by chance, which a note says; and folds cut each class into equal parts, which shift as groups
-are added. Sides that an earlier set has settled come before all that.
+memory, not skill. The split of a group is a function of its name and the seed alone, so that groups
+that are added move no other, and shares are met on average, not to the image; a note says where one
+is far off. There are two exceptions: in a class of few groups one may be moved to a split that got
+none by chance, which a note says; and folds cut each class into equal parts, which shift as groups
+are added. Splits inherited from an earlier set take precedence.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FAR_OFF = 2.0  # times the share that is wanted, or as much below
 
 
 def settings(config: DataConfig) -> dict[str, Any]:
-    """What decides the splits that no list gives, for the manifest."""
+    """Return the settings that decide the splits, for the manifest."""
     common = {"split_seed": config.split_seed, "val_fraction": config.val_fraction}
     if config.folds:
         return common | {"fold": config.fold, "folds": config.folds}
@@ -36,7 +36,7 @@ def settings(config: DataConfig) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """The split of each of N images (int8 [N], an index into `SPLITS`), and how it came to be."""
+    """Splits of N images, int8 [N], indices into `SPLITS`, and notes on how they were found."""
 
     split: np.ndarray
     notes: tuple[str, ...]
@@ -50,14 +50,14 @@ def assign(
     classes: Sequence[str],
     config: DataConfig,
 ) -> Assignment:
-    """Gives every image the split of its group.
+    """Assign the split of its group to every image.
 
     Official splits are kept where every class has an official training image; images on no list
-    then train, and a split that the lists lack is taken out of the training groups. Where folds
-    are asked for, official splits are not used, and every group is tested in one fold. With
-    ``config.splits_from`` the splits given are those of an earlier set: groups with one keep it,
-    and the others are drawn. A class of fewer groups than splits is put into train first and test
-    second, and a note says so.
+    then train, and a split that the lists lack is taken out of the training groups. With folds,
+    official splits are not used, and every group is tested in one fold. With ``config.splits_from``
+    the given splits are inherited from an earlier set: groups that have one keep it, the others
+    are drawn. A class of fewer groups than splits fills train first and test second, and a note
+    says so.
 
     Args:
         group: int64 [N], an index into `names`.
@@ -69,21 +69,21 @@ def assign(
         config: fractions, folds and seed.
     """
     label = _majority(group, class_index, len(names), len(classes))
-    place = _places(names, label, config)
+    position = _positions(names, label, config)
     edges = {TEST: 0.0, VAL: config.test_share, TRAIN: config.test_share + config.val_fraction}
     # test from 0, then val, then train up to 1
-    drawn = np.select([place < edges[VAL], place < edges[TRAIN]], [TEST, VAL], TRAIN)
+    drawn = np.select([position < edges[VAL], position < edges[TRAIN]], [TEST, VAL], TRAIN)
     wanted = [TRAIN]
     wanted += [TEST] if config.test_share else []
     wanted += [VAL] if config.val_fraction else []
     kept = None
     if config.splits_from:
-        settled, notes = _settled(group, official, len(names))
-        split, movable = np.where(settled >= 0, settled, drawn), settled < 0
+        inherited, notes = _inherited(group, official, len(names))
+        split, movable = np.where(inherited >= 0, inherited, drawn), inherited < 0
     else:
         kept, notes = _official(group, class_index, official, len(names), classes, config)
         split, movable = drawn, np.ones(len(names), bool)
-    if config.folds:  # who is tested in which fold is settled
+    if config.folds:  # the test split is the fold
         wanted, movable = [s for s in wanted if s != TEST], drawn != TEST
     if kept is not None:
         wanted = [s for s in wanted if not (kept == s).any()]
@@ -92,27 +92,27 @@ def assign(
         notes += [_taken(s, split[label >= 0]) for s in wanted]
     for index, name in enumerate(classes):
         mine = np.flatnonzero(label == index)
-        split[mine], found = _fill(split[mine], place[mine], movable[mine], wanted, edges, name)
+        split[mine], found = _fill(split[mine], position[mine], movable[mine], wanted, edges, name)
         notes += found
     if kept is None and not config.folds:
         notes += _far_off(split[group], class_index, classes, config)
     return Assignment(split=split.astype(np.int8)[group], notes=tuple(notes))
 
 
-def _places(names: Sequence[str], label: np.ndarray, config: DataConfig) -> np.ndarray:
-    """A number from 0 to 1 for each group, from its name and the seed.
+def _positions(names: Sequence[str], label: np.ndarray, config: DataConfig) -> np.ndarray:
+    """Return a position from 0 to 1 for each group, from its name and the seed.
 
-    For folds, the groups of a class lie at equal distances, and a fold turns the circle.
+    For folds, the groups of a class lie at equal distances, and each fold rotates them.
     """
-    place = np.empty(len(names))
+    position = np.empty(len(names))
     for row, name in enumerate(names):
         text = f"{config.split_seed}/{name}".encode()
-        place[row] = int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / 2**48
+        position[row] = int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / 2**48
     for index in np.unique(label) if config.folds else ():
         mine = np.flatnonzero(label == index)
-        rank = place[mine].argsort().argsort()
-        place[mine] = ((rank + 0.5) / len(mine) - config.fold / config.folds) % 1
-    return place
+        rank = position[mine].argsort().argsort()
+        position[mine] = ((rank + 0.5) / len(mine) - config.fold / config.folds) % 1
+    return position
 
 
 def _official(
@@ -123,7 +123,7 @@ def _official(
     classes: Sequence[str],
     config: DataConfig,
 ) -> tuple[np.ndarray | None, list[str]]:
-    """The official split of each group; None where there is none that can be used."""
+    """Return the official split of each group, None where there is none that can be used."""
     if (official < 0).all():
         return None, []
     if config.folds:
@@ -143,10 +143,10 @@ def _official(
     return split, ["official splits kept", *notes]
 
 
-def _settled(group: np.ndarray, earlier: np.ndarray, groups: int) -> tuple[np.ndarray, list[str]]:
-    """The split of each group in an earlier set, -1 of new ones.
+def _inherited(group: np.ndarray, earlier: np.ndarray, groups: int) -> tuple[np.ndarray, list[str]]:
+    """Return the split of each group in an earlier set, -1 of new ones.
 
-    Scans between two runs of neighbours can make one of them: what was tested on stays so.
+    New scans can join two groups of neighbours: the group then takes the later split.
     """
     split = np.full(groups, -1, np.int64)
     np.maximum.at(split, group, earlier)
@@ -167,7 +167,7 @@ def _taken(split: int, splits: np.ndarray) -> str:
 
 
 def _majority(group: np.ndarray, class_index: np.ndarray, groups: int, classes: int) -> np.ndarray:
-    """The most frequent class of each group, since a patient may have several; -1 of no image."""
+    """Return the most frequent class of each group; -1 of a group without an image."""
     pairs = group * classes + class_index
     counts = np.bincount(pairs, minlength=groups * classes).reshape(groups, classes)
     return np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
@@ -176,15 +176,15 @@ def _majority(group: np.ndarray, class_index: np.ndarray, groups: int, classes: 
 def _far_off(
     split: np.ndarray, class_index: np.ndarray, classes: Sequence[str], config: DataConfig
 ) -> list[str]:
-    """A word on classes whose images are on the held-out sides in other shares than wanted."""
+    """Return notes on classes whose shares in the held-out splits are far from those wanted."""
     notes = []
     for index, name in enumerate(classes):
         mine = split[class_index == index]
-        for side, wanted in ((VAL, config.val_fraction), (TEST, config.test_fraction)):
-            share = (mine == side).sum() / max(1, len(mine))
+        for split_index, wanted in ((VAL, config.val_fraction), (TEST, config.test_fraction)):
+            share = (mine == split_index).sum() / max(1, len(mine))
             if not wanted / _FAR_OFF <= share <= wanted * _FAR_OFF:
                 notes.append(
-                    f"class {name!r}: {share:.0%} of its images fell to {SPLITS[side]}, "
+                    f"class {name!r}: {share:.0%} of its images fell to {SPLITS[split_index]}, "
                     f"{wanted:.0%} wanted, since its groups are few or of unequal size; another "
                     "data.split_seed moves them, and data.folds tests on each of them in turn"
                 )
@@ -193,24 +193,24 @@ def _far_off(
 
 def _fill(
     split: np.ndarray,
-    place: np.ndarray,
+    position: np.ndarray,
     movable: np.ndarray,
     wanted: Sequence[int],
     edges: dict[int, float],
     name: str,
 ) -> tuple[np.ndarray, list[str]]:
-    """Moves groups of one class so that no wanted split goes without it, if there are enough."""
+    """Move groups of one class so that every wanted split has one, if there are enough."""
     split, notes, none = split.copy(), [], []
     for one in wanted:
         if (split == one).any():
             continue
         counts = np.bincount(split, minlength=len(SPLITS))
         later = [other for other in _NEEDED[_NEEDED.index(one) :] if counts[other] == 1]
-        givers = np.flatnonzero(movable & ((counts[split] > 1) | np.isin(split, later)))
-        if not len(givers):
+        candidates = np.flatnonzero(movable & ((counts[split] > 1) | np.isin(split, later)))
+        if not len(candidates):
             none.append(SPLITS[one])
             continue
-        nearest = givers[np.abs(place[givers] - edges[one]).argmin()]
+        nearest = candidates[np.abs(position[candidates] - edges[one]).argmin()]
         split[nearest] = one
         notes.append(f"class {name!r}: by chance no group fell to {SPLITS[one]}; one was moved")
     if none:

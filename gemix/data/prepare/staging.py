@@ -1,8 +1,7 @@
-"""Scans to prepared images, once: parts that wait until it is known what goes where.
+"""Staging: scans are decoded and preprocessed once, in parts, before their splits are known.
 
-Duplicates, groups and splits need a look at all images, but no image twice: each part of the
-listing is decoded and preprocessed by itself and leaves a Parquet file in ``unfinished/``, whose
-small columns are all that the decisions need.
+Duplicates, groups and splits depend on all images. So each part of the listing is processed by
+itself and written to a Parquet file in ``unfinished/``, whose small columns suffice to decide them.
 """
 
 from __future__ import annotations
@@ -25,16 +24,22 @@ from gemix.core.png import encode_png
 from gemix.data.config import DataConfig
 from gemix.data.dataset_card.contact_sheet import before_thumbnail, thumbnail
 from gemix.data.leakage.perceptual_hash import COPY_BYTES, fingerprint
-from gemix.data.prepare import resume_cache as unfinished
+from gemix.data.prepare import resume_cache
+from gemix.data.prepare.segmentation_masks import is_segmentation_mask
 from gemix.data.preprocessing.preprocess import preprocess
-from gemix.data.scan import InvalidImageError, Quarantined, ScanFiltered
+from gemix.data.scan import InvalidImageError, Quarantined, Scan, ScanFiltered
 from gemix.data.shards.schema import image_checksum
-from gemix.data.sources import ScanRefs, Source
+from gemix.data.sources import ScanRef, ScanRefs, Source
 from gemix.io.storage import Store
 
 PARTS = 32  # at least so many where there are enough images, to keep many processors busy
 FEWEST_ROWS, MOST_ROWS = 32, 2048
 MOST_BYTES = 64e6  # of pixels
+
+MASK = "mask"
+"""The rule, in `Staged.left_out`, that leaves segmentation masks out."""
+
+_PIXELS_VERSION = 2  # increased when the same scan and settings give other images than before
 
 SCHEMA = pa.schema(
     {
@@ -44,7 +49,7 @@ SCHEMA = pa.schema(
         "group": pa.string(),
         "split": pa.string(),
         "checksum": pa.binary(16),
-        # what the name of a group of neighbours is made of
+        # names groups of neighbours
         "key_hash": pa.uint64(),
         # of images of unknown patients alone
         "hash": pa.uint64(),
@@ -55,30 +60,30 @@ SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-    """Some items of the listing, next to each other."""
+    """Consecutive items of the listing."""
 
     number: int
     items: ScanRefs
 
     def digest(self, config: DataConfig) -> str:
-        """Equal for the same items and settings, under the same version of gemix."""
+        """Return a digest of items and settings, and of the version of gemix."""
         items = [dataclasses.astuple(item) for item in self.items]
-        # this one is for what comes after prepare
+        # allow_overlap concerns later steps
         settings = dataclasses.replace(config, allow_overlap=False).to_mapping()
-        return unfinished.digest_of(items, settings, gemix.__version__)
+        return resume_cache.digest_of(items, settings, gemix.__version__, _PIXELS_VERSION)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Staged:
-    """What became of a part.
+    """Result of a part.
 
     Attributes:
-        name: of its file.
-        rows: images in it; there is no file for none.
+        name: name of its file.
+        rows: number of images in it; there is no file for none.
         sha256: hex digest of the file.
-        quarantined: the files that cannot be used.
-        left_out: good scans that a rule left out, by setting.
-        shown: thumbnails as PNG, before and after, of one image of each class index.
+        quarantined: files that cannot be used.
+        left_out: number of good scans that a rule left out, by rule.
+        shown: PNG thumbnails, before and after, of one image of each class index.
     """
 
     name: str
@@ -89,7 +94,7 @@ class Staged:
     shown: Mapping[int, tuple[bytes, bytes]]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         shown = {
             str(label): [base64.b64encode(png).decode() for png in pair]
             for label, pair in self.shown.items()
@@ -98,7 +103,7 @@ class Staged:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The result of such values."""
+        """Build the result of such values."""
         shown = {
             int(label): tuple(base64.b64decode(text) for text in pair)
             for label, pair in values["shown"].items()
@@ -107,8 +112,8 @@ class Staged:
         return cls(**{**values, "quarantined": bad, "shown": shown})
 
 
-def cut(items: ScanRefs, config: DataConfig) -> list[Part]:
-    """The parts of a listing, in its order."""
+def cut_into_parts(items: ScanRefs, config: DataConfig) -> list[Part]:
+    """Cut a listing into parts, in its order."""
     by_bytes = int(MOST_BYTES / (config.resolution**2 * len(config.windows)))
     rows = max(FEWEST_ROWS, min(-(-len(items) // PARTS), MOST_ROWS, by_bytes))
     return [
@@ -118,30 +123,30 @@ def cut(items: ScanRefs, config: DataConfig) -> list[Part]:
 
 
 def stage(part: Part, *, source: Source, config: DataConfig, store: Store) -> Staged:
-    """Loads and preprocesses the part's scans, unless an interrupted run has done so.
+    """Load and preprocess the part's scans, unless an interrupted run has done so.
 
-    A part whose bad files have been mended since is done again.
+    A part whose bad files have been mended since is processed again.
     """
     digest = part.digest(config)
-    # runs of other settings in the same directory must not take each other's parts
-    name = f"{unfinished.FOLDER}/part-{part.number:06d}-{digest[:8]}.parquet"
-    result = unfinished.kept(store, name, digest)
+    # runs of other settings in the same directory must not use each other's parts
+    name = f"{resume_cache.FOLDER}/part-{part.number:06d}-{digest[:8]}.parquet"
+    result = resume_cache.load(store, name, digest)
     if result is not None:
         staged = Staged.from_json(result)
         if not _is_mended(part, staged, source, config):
             return staged
     staged = _stage(part, name, source, config, store)
-    unfinished.keep(store, name, digest, staged.sha256, staged.to_json())
+    resume_cache.save(store, name, digest, staged.sha256, staged.to_json())
     return staged
 
 
 def _is_mended(part: Part, staged: Staged, source: Source, config: DataConfig) -> bool:
-    """Whether a file that was bad is good now."""
+    """Return whether a file that was bad is good now."""
     bad = {one.source for one in staged.quarantined}
     for item in part.items if bad else ():
         if item.key in bad:
             try:
-                preprocess(source.load(item), config)
+                _load(source, item, config)
             except InvalidImageError:
                 continue
             except ScanFiltered:
@@ -156,8 +161,7 @@ def _stage(part: Part, name: str, source: Source, config: DataConfig, store: Sto
     shown: dict[int, tuple[bytes, bytes]] = {}
     for item in part.items:
         try:
-            scan = source.load(item)
-            image = preprocess(scan, config)
+            scan, image = _load(source, item, config)
         except InvalidImageError as reason:
             quarantined.append(Quarantined(source=item.key, reason=str(reason)))
             continue
@@ -181,8 +185,16 @@ def _stage(part: Part, name: str, source: Source, config: DataConfig, store: Sto
     )
 
 
+def _load(source: Source, item: ScanRef, config: DataConfig) -> tuple[Scan, np.ndarray]:
+    """Return a scan and the image made of it: uint8 [C, R, R]."""
+    scan = source.load(item)
+    if not scan.is_hounsfield and is_segmentation_mask(scan.pixels):
+        raise ScanFiltered(MASK)
+    return scan, preprocess(scan, config)
+
+
 def _encode(images: np.ndarray, items: ScanRefs) -> bytes:
-    """The Parquet file of a part: `SCHEMA` with one row an image."""
+    """Encode the Parquet file of a part: `SCHEMA` with one row an image."""
     known = items.table
     unknown = np.asarray(known["group"].is_null())
     hashes, copies = [None] * len(items), [None] * len(items)
@@ -205,13 +217,13 @@ def _encode(images: np.ndarray, items: ScanRefs) -> bytes:
         schema=SCHEMA,
     )
     sink = io.BytesIO()
-    # read again within the hour: quick to write beats small
+    # a temporary file: fast compression
     pq.write_table(table, sink, compression="lz4", write_page_checksum=True)
     return sink.getvalue()
 
 
 def hash_of(text: str) -> int:
-    """64 bits that depend on the text alone."""
+    """Return 64 bits that depend on the text alone."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
@@ -220,6 +232,6 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def from_png(data: bytes) -> np.ndarray:
-    """The grey pixels of a thumbnail: uint8 [h, w]."""
+    """Decode the grey pixels of a thumbnail: uint8 [h, w]."""
     with Image.open(io.BytesIO(data)) as image:
         return np.array(image)

@@ -1,4 +1,4 @@
-"""Staged images to the shards that they belong in."""
+"""Staged images are written to the shards of their splits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from gemix.data.config import DataConfig
-from gemix.data.prepare import resume_cache as unfinished
+from gemix.data.prepare import resume_cache
 from gemix.data.prepare.assignment import ImageAssignment
 from gemix.data.prepare.index import Index
 from gemix.data.shards.manifest import SPLITS, ShardEntry
@@ -24,8 +24,8 @@ _COLUMNS = ("image", "key", "class_index", "checksum")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Gather:
-    """Some images of one part: `rows` of the file `part`, and the group of each."""
+class PartRows:
+    """Images of one part: `rows` of the file `part`, and the group of each."""
 
     part: str
     rows: np.ndarray
@@ -34,34 +34,36 @@ class Gather:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """A shard to be.
+    """Contents of a shard that is to be written.
 
     Attributes:
-        name: of its file.
+        name: name of its file.
         split: one of `SPLITS`.
-        gathers: what it is made of, in this order.
-        classes: K, the number of classes.
+        pieces: its images, in this order.
+        classes: the K class names.
     """
 
     name: str
     split: str
-    gathers: tuple[Gather, ...]
-    classes: int
+    pieces: tuple[PartRows, ...]
+    classes: tuple[str, ...]
 
     def digest(self, config: DataConfig, parts: Mapping[str, str]) -> str:
-        """Equal for the same images and settings; `parts` gives the SHA-256 of each part."""
-        made_of = [
-            (parts[one.part], one.rows.tolist(), one.groups.to_pylist()) for one in self.gathers
+        """Return a digest of images and settings; `parts` gives the SHA-256 of each part."""
+        inputs = [
+            (parts[one.part], one.rows.tolist(), one.groups.to_pylist()) for one in self.pieces
         ]
-        return unfinished.digest_of(self.name, self.split, made_of, config.to_mapping())
+        return resume_cache.digest_of(
+            self.name, self.split, self.classes, inputs, config.to_mapping()
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Assembled:
+class WrittenShard:
     """A shard that is written.
 
     Attributes:
-        entry: what the manifest says of it.
+        entry: its entry in the manifest.
         histograms: int64 [K, 64], pixels by class and grey level in steps of 4.
     """
 
@@ -69,68 +71,68 @@ class Assembled:
     histograms: np.ndarray
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {"entry": self.entry.to_json(), "histograms": self.histograms.tolist()}
 
 
 def is_shard(name: str) -> bool:
-    """Whether :func:`plan_shards` gives such names."""
+    """Return whether :func:`plan_shards` gives such names."""
     return bool(re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{5,}}\.parquet", name))
 
 
 def plan_shards(
-    index: Index, arrangement: ImageAssignment, classes: int, config: DataConfig
+    index: Index, assignment: ImageAssignment, classes: tuple[str, ...], config: DataConfig
 ) -> list[ShardPlan]:
-    """Cuts the images of each split, in the listing's order, into shards of ``config.shard_mb``."""
-    names = pa.array(arrangement.names, pa.string())
+    """Cut the images of each split, in the listing's order, into shards of ``config.shard_mb``."""
+    names = pa.array(assignment.names, pa.string())
     most = max(1, int(config.shard_mb * 1e6) // (config.resolution**2 * len(config.windows)))
     plans = []
     for number, split in enumerate(SPLITS):
-        rows = np.flatnonzero(arrangement.split == number)
+        rows = np.flatnonzero(assignment.split == number)
         for shard, start in enumerate(range(0, len(rows), most)):
             mine = rows[start : start + most]
-            gathers = [
-                Gather(
+            pieces = [
+                PartRows(
                     part=index.parts[part],
                     rows=index.row[of_part],
-                    groups=names.take(pa.array(arrangement.group[of_part])),
+                    groups=names.take(pa.array(assignment.group[of_part])),
                 )
                 for part in np.unique(index.part[mine]).tolist()
                 for of_part in [mine[index.part[mine] == part]]
             ]
             name = f"{split}-{shard:05d}.parquet"
-            plans.append(ShardPlan(name=name, split=split, gathers=tuple(gathers), classes=classes))
+            plans.append(ShardPlan(name=name, split=split, pieces=tuple(pieces), classes=classes))
     return plans
 
 
-def assemble(
+def write_planned_shard(
     plan: ShardPlan, *, config: DataConfig, parts: Mapping[str, str], store: Store
-) -> Assembled:
-    """Writes the shard, unless an interrupted run has done so.
+) -> WrittenShard:
+    """Write the shard, unless an interrupted run has done so.
 
     Raises:
         DataError: if a part cannot be read.
     """
     digest = plan.digest(config, parts)
-    result = unfinished.kept(store, plan.name, digest)
+    result = resume_cache.load(store, plan.name, digest)
     if result is not None:
-        return Assembled(
+        return WrittenShard(
             entry=ShardEntry.from_json(result["entry"]),
             histograms=np.array(result["histograms"]),
         )
-    histograms = np.zeros((plan.classes, LEVELS), np.int64)
+    histograms = np.zeros((len(plan.classes), LEVELS), np.int64)
     batches = _read(plan, config, store, histograms)
-    entry = write_batches(store, plan.name, batches, plan.split)
-    assembled = Assembled(entry=entry, histograms=histograms)
-    unfinished.keep(store, plan.name, digest, entry.sha256, assembled.to_json())
-    return assembled
+    entry = write_batches(store, plan.name, batches, plan.split, plan.classes)
+    written = WrittenShard(entry=entry, histograms=histograms)
+    resume_cache.save(store, plan.name, digest, entry.sha256, written.to_json())
+    return written
 
 
 def _read(
     plan: ShardPlan, config: DataConfig, store: Store, histograms: np.ndarray
 ) -> Iterator[dict[str, Any]]:
-    """Columns of the shard, part by part, so that one part is held at a time."""
-    for one in plan.gathers:
+    """Yield columns of the shard, part by part, so that one part is held at a time."""
+    for one in plan.pieces:
         table = store.read_columns(one.part, _COLUMNS).take(pa.array(one.rows))
         labels = table["class_index"].to_numpy()
         images = table["image"].to_pylist()
@@ -144,7 +146,7 @@ def _read(
             "height": [config.resolution] * count,
             "width": [config.resolution] * count,
             "class_index": labels,
-            "soft_label": list(np.eye(plan.classes, dtype=np.float32)[labels]),
+            "soft_label": list(np.eye(len(plan.classes), dtype=np.float32)[labels]),
             "patient": one.groups,
             "source": table["key"].combine_chunks(),
             "checksum": [checksum.hex() for checksum in table["checksum"].to_pylist()],

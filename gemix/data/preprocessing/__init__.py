@@ -1,1 +1,1 @@
-"""From the bytes of a file to one square image of the body."""
+"""Decode image files and turn scans into square 8-bit images of the body."""

@@ -1,11 +1,11 @@
-"""Image files to 8-bit grey pixels, or the reason why not."""
+"""Decode image files to 8-bit grey pixels."""
 
 from __future__ import annotations
 
 import io
 
 import numpy as np
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from gemix.data.scan import InvalidImageError
 
@@ -19,10 +19,10 @@ _COLOUR_TOLERANCE = 4  # JPEG's rounding of a grey image stored as colour stays 
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decodes a PNG, JPEG, BMP or TIFF file.
+    """Decode a PNG, JPEG, BMP or TIFF file.
 
-    Colour files whose channels are equal are grey images in disguise and accepted; sizes are
-    checked before a pixel is decoded.
+    Colour files of equal channels are accepted as grey. Sizes are checked before pixels are
+    decoded.
 
     Returns:
         uint8 [H, W].
@@ -37,12 +37,12 @@ def decode_image(data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_header(image, data)
             image.load()
-            return _to_grey(image)
+            return _to_grey(_upright(image))
     except InvalidImageError:
         raise
     except UnidentifiedImageError:
         raise InvalidImageError(
-            "no PNG, JPEG, BMP or TIFF image, or its header is damaged"
+            "no PNG, JPEG, BMP or TIFF image, or its header is damaged; copy it again"
         ) from None
     except Image.DecompressionBombError as error:
         raise InvalidImageError(f"larger than {MAX_SIDE} x {MAX_SIDE} pixels ({error})") from None
@@ -51,7 +51,7 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raises InvalidImageError for a side outside `MIN_SIDE` to `MAX_SIDE`, in pixels."""
+    """Raise InvalidImageError for a side outside `MIN_SIDE` to `MAX_SIDE`, in pixels."""
     if max(width, height) > MAX_SIDE or min(width, height) < MIN_SIDE:
         raise InvalidImageError(
             f"{width} x {height} pixels; sides from {MIN_SIDE} to {MAX_SIDE} pixels are read"
@@ -62,7 +62,7 @@ def _check_header(image: Image.Image, data: bytes) -> None:
     check_size(*image.size)
     if getattr(image, "n_frames", 1) > 1:
         raise InvalidImageError(f"{image.n_frames} frames in one file; save one slice a file")
-    # Pillow reads 16-bit colour PNG as 8-bit without a word, so its header is asked
+    # Pillow reads 16-bit colour PNG as 8-bit without a warning; the header tells
     deep = image.format == "PNG" and data[_PNG_BIT_DEPTH] == 16
     if deep or image.mode.startswith("I") or image.mode == "F":
         raise InvalidImageError(
@@ -70,7 +70,15 @@ def _check_header(image: Image.Image, data: bytes) -> None:
             "CT window and save it as 8-bit grey"
         )
     if image.mode == "1":
-        raise InvalidImageError("1 bit a pixel: a mask, no scan; save the scan as 8-bit grey")
+        raise InvalidImageError("1 bit a pixel: a mask, not a scan; save the scan as 8-bit grey")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn the image as its EXIF orientation says, as viewers do."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of nearly any type; viewers show an image with damaged EXIF as it is
+        return image
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pillow's Lanczos resize of a square, bit by bit, in a third of its time."""
+"""Pillow's Lanczos resize of a square, bit for bit, in a third of the time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scipy import sparse
 
 _BITS = 22  # of the fixed-point weights that Pillow takes for 8-bit images (Resample.c)
 _HALF = 1 << (_BITS - 1)
-_ROWS = 256  # of the identity matrix at once; of a large scan it would fill the memory
+_ROWS = 256  # of the identity matrix at once: all rows for a large scan would fill the memory
 
 
-def resized(square: np.ndarray, resolution: int) -> np.ndarray:
-    """A square in another size, first along the rows, then along the columns, as Pillow does.
+def resize_lanczos(square: np.ndarray, resolution: int) -> np.ndarray:
+    """Resize a square, first along the rows, then along the columns, as Pillow does.
 
-    The filter widens when it shrinks, which keeps thin structures from aliasing. The sums are of
+    The filter widens when shrinking, which keeps thin structures from aliasing. Sums are of
     integers: every machine and every number of threads gives the same pixels.
 
     Args:
@@ -25,10 +25,10 @@ def resized(square: np.ndarray, resolution: int) -> np.ndarray:
         resolution: R, the new side.
 
     Returns:
-        uint8 [R, R], what ``Image.fromarray(square).resize((R, R), LANCZOS)`` holds.
+        uint8 [R, R], equal to ``Image.fromarray(square).resize((R, R), LANCZOS)``.
     """
     weights = _weights(len(square), resolution)
-    for _ in range(2):  # each time the other axis lies across
+    for _ in range(2):  # transposed each time, so that both axes are resized
         square = _rounded(weights @ cv2.transpose(square).astype(np.int32))
     return square
 
@@ -39,12 +39,12 @@ def _rounded(sums: np.ndarray) -> np.ndarray:
     return np.clip(sums, 0, 255).astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=1024)  # of some 20 kB: bodies come in a few hundred sizes
+@functools.lru_cache(maxsize=1024)  # some 20 kB each; crops have a few hundred sizes
 def _weights(side: int, resolution: int) -> sparse.csr_array:
-    """What each of S pixels weighs in each of R: int32 [R, S], mostly 0.
+    """Return the weight of each of S pixels in each of R: int32 [R, S], mostly 0.
 
-    They are what Pillow makes of an identity matrix; it rounds 32-bit images as it rounds the
-    weights for 8-bit ones.
+    Pillow resizes an identity matrix to them: it rounds 32-bit images as it rounds the weights
+    for 8-bit ones.
     """
     parts = []
     for first in range(0, side, _ROWS):

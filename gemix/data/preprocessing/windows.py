@@ -1,4 +1,4 @@
-"""CT windows: which Hounsfield units become black, which white."""
+"""CT windows: map Hounsfield units to grey."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LEVEL_AND_WIDTH = re.compile(r"(-?\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)")
 
 
 def parse_window(text: str) -> tuple[float, float] | None:
-    """Level and width in HU of a name in `WINDOWS` or of ``level/width``, as in ``-600/1500``.
+    """Return level and width in HU of a name in `WINDOWS` or of text such as ``-600/1500``.
 
-    None for anything else, and for a width below 1.
+    None for any other text, and for a width below 1.
     """
     if text in WINDOWS:
         return WINDOWS[text]
@@ -30,6 +30,6 @@ def parse_window(text: str) -> tuple[float, float] | None:
 
 
 def apply_window(hounsfield: np.ndarray, level: float, width: float) -> np.ndarray:
-    """Hounsfield units to uint8: `level` - `width`/2 becomes 0, `level` + `width`/2 255."""
-    share = (hounsfield - (level - width / 2)) / width
-    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+    """Map Hounsfield units to uint8: `level` - `width`/2 to 0, `level` + `width`/2 to 255."""
+    fraction = (hounsfield - (level - width / 2)) / width
+    return np.rint(np.clip(fraction, 0, 1) * 255).astype(np.uint8)

@@ -1,8 +1,9 @@
-"""The manifest of a shard set: what the shards hold, how they came to be, how to check them."""
+"""The manifest of a shard set: its contents, origin and checksums."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
@@ -13,6 +14,15 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
 _CONTENT_BITS = 256
+_HEX = re.compile(r"[0-9a-f]{64}")
+# of the fields that are no text
+_JSON_TYPES: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("classes", "shards", "class_counts"), (list, "a list")),
+    **dict.fromkeys(("counts", "preprocessing", "origin"), (dict, "an object")),
+    **dict.fromkeys(
+        ("resolution", "channels", "rows", "bytes", "schema_version"), (int, "a whole number")
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,18 +49,18 @@ class ShardEntry:
     content: str
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return dataclasses.asdict(self) | {"class_counts": list(self.class_counts)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The entry of such values."""
+        """Build the entry of such values."""
         return cls(**{**values, "class_counts": tuple(values["class_counts"])})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a shard set holds.
+    """Contents and origin of a shard set.
 
     Attributes:
         kind: whether the images are real (or phantom) scans or came from a generator.
@@ -89,7 +99,7 @@ class Manifest:
         preprocessing: Mapping[str, Any] | None = None,
         origin: Mapping[str, Any] | None = None,
     ) -> Self:
-        """The manifest of written shards; counts and digest follow from the entries."""
+        """Build the manifest of written shards; counts and digest follow from the entries."""
         ordered = tuple(sorted(shards, key=lambda shard: shard.name))
         names = tuple(classes)
         counts = {split: dict.fromkeys(names, 0) for split in SPLITS}
@@ -109,15 +119,15 @@ class Manifest:
         )
 
     def images(self, split: str | None = None) -> int:
-        """Number of images of a split, or of all splits."""
+        """Count the images of a split, or of all splits."""
         return sum(shard.rows for shard in self.shards if split in (None, shard.split))
 
     def content_digest(self, split: str) -> str:
-        """The digest of one split; :func:`gemix.data.shards.reading.read_images` gives the same."""
+        """Return the digest of one split, as :func:`gemix.data.shards.reading.read_images` does."""
         return combine_content(shard.content for shard in self.shards_of(split))
 
     def shards_of(self, split: str) -> list[ShardEntry]:
-        """The shards of a split, sorted by name."""
+        """Return the shards of a split, sorted by name."""
         return [shard for shard in self.shards if shard.split == split]
 
     @property
@@ -125,16 +135,50 @@ class Manifest:
         """Channels, height and width of every image."""
         return self.channels, self.resolution, self.resolution
 
+    def problems(self) -> list[str]:
+        """Return sentences on what disagrees: counts, digest and names follow from the shards."""
+        problems = []
+        names = [shard.name for shard in self.shards]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            problems.append(f"lists a shard more than once: {', '.join(repeated)}")
+        if len(set(self.classes)) < len(self.classes):
+            problems.append(f"classes {list(self.classes)}: a name stands there twice")
+        for shard in self.shards:
+            if shard.split not in SPLITS or sum(shard.class_counts) != shard.rows:
+                problems.append(
+                    f"{shard.name}: split {shard.split}, {shard.rows} rows and class_counts "
+                    f"{list(shard.class_counts)} do not fit together"
+                )
+        try:
+            expected = Manifest.of(
+                self.shards,
+                kind=self.kind,
+                classes=self.classes,
+                resolution=self.resolution,
+                channels=self.channels,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"an entry has another split or number of classes than the set ({error})"
+            return [*problems, problem]
+        if self.counts != expected.counts:
+            problems.append(f"counts {self.counts}, its shards add up to {expected.counts}")
+        if self.digest != expected.digest:
+            problems.append(f"content digest {self.digest}, its shards give {expected.digest}")
+        return problems
+
     def save(self, store: Store) -> None:
-        """Writes ``manifest.json``; call it last, since it marks the set as finished."""
+        """Write ``manifest.json``; call it last, since it marks the set as finished."""
         store.write_json(MANIFEST, dataclasses.asdict(self))
 
     @classmethod
-    def load(cls, store: Store) -> Self:
-        """Reads ``manifest.json``.
+    def load(cls, store: Store, *, check: bool = True) -> Self:
+        """Read ``manifest.json``.
+
+        Args:
+            check: whether to refuse a manifest whose fields disagree (:meth:`problems`).
 
         Raises:
-            DataError: if it is missing, damaged or of another schema version.
+            DataError: if it is missing, damaged, edited or of another schema version.
         """
         where = f"{store.url}/{MANIFEST}"
         if not store.exists(MANIFEST):
@@ -142,7 +186,11 @@ class Manifest:
                 f"{where}: not there, so this is no finished shard set; run the step that writes "
                 "it (gemix prepare or gemix synthesize) or mend the path"
             )
-        tree = store.read_json(MANIFEST)
+        remedy = "restore it from a copy, or write the set again with --overwrite"
+        try:
+            tree = store.read_json(MANIFEST)
+        except DataError as error:
+            raise DataError(f"{error}; {remedy}") from error
         version = tree.get("schema_version") if isinstance(tree, dict) else None
         if version != SCHEMA_VERSION:
             raise DataError(
@@ -150,16 +198,55 @@ class Manifest:
                 "the set again with --overwrite"
             )
         try:
-            tree["shards"] = tuple(ShardEntry.from_json(shard) for shard in tree["shards"])
-            return cls(**{**tree, "classes": tuple(tree["classes"])})
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{where}: not a manifest of this schema ({error}); write the set again with "
-                "--overwrite"
-            ) from error
+            manifest = cls._from_json(tree)
+        except ValueError as error:
+            raise DataError(f"{where}: not a manifest of this schema: {error}; {remedy}") from error
+        if check and (problems := manifest.problems()):
+            raise DataError(f"{where}: {problems[0]}: edited or damaged; {remedy}")
+        return manifest
+
+    @classmethod
+    def _from_json(cls, tree: dict[str, Any]) -> Self:
+        """Build a manifest of parsed JSON; ValueError names a field that is wrong."""
+        _check_fields(tree, cls, "")
+        for index, shard in enumerate(tree["shards"]):
+            _check_fields(shard, ShardEntry, f"shards.{index}.")
+            _check_items(shard["class_counts"], int, f"shards.{index}.class_counts")
+            if not _HEX.fullmatch(shard["content"]):
+                raise ValueError(f"field shards.{index}.content: {shard['content']!r}")
+        _check_items(tree["classes"], str, "classes")
+        for split, counts in tree["counts"].items():
+            if not isinstance(counts, dict):
+                raise ValueError(f"field counts.{split}: {counts!r}; wanted: an object")
+            _check_items(counts.values(), int, f"counts.{split}")
+        shards = tuple(ShardEntry.from_json(shard) for shard in tree["shards"])
+        return cls(**{**tree, "shards": shards, "classes": tuple(tree["classes"])})
+
+
+def _check_fields(values: Any, record: type, path: str) -> None:
+    """Check that a JSON object has the fields of a record, each of the right JSON type."""
+    if not isinstance(values, dict):
+        raise ValueError(f"field {path.rstrip('.')}: {values!r}; wanted: an object")
+    names = [field.name for field in dataclasses.fields(record)]
+    for name in names:
+        if name not in values:
+            raise ValueError(f"field {path}{name} is missing")
+        kind, words = _JSON_TYPES.get(name, (str, "text"))
+        value = values[name]
+        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
+            raise ValueError(f"field {path}{name}: {value!r}; wanted: {words}")
+    if strange := sorted(values.keys() - set(names)):
+        raise ValueError(f"field {path}{strange[0]} is not known")
+
+
+def _check_items(values: Iterable[Any], kind: type, path: str) -> None:
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
+            words = "counts" if kind is int else "texts"
+            raise ValueError(f"field {path}: {value!r} among its values; wanted: {words}")
 
 
 def combine_content(parts: Iterable[str]) -> str:
-    """The content hash of a union: the sum modulo 2**256 of its parts' hashes (hex)."""
+    """Combine content hashes (hex): the hash of a union is the sum modulo 2**256."""
     total = sum(int(part, 16) for part in parts) % 2**_CONTENT_BITS
     return f"{total:0{_CONTENT_BITS // 4}x}"

@@ -1,4 +1,4 @@
-"""Parts of a shard set, for readers that do not hold it whole: some rows, or labels alone."""
+"""Read parts of a shard set: some rows, or the labels alone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from gemix.io.storage import Store
 
 
 def read_rows(store: Store, manifest: Manifest, shard: ShardEntry, rows: np.ndarray) -> np.ndarray:
-    """The images of some rows of a shard.
-
-    The file is held against its SHA-256.
+    """Read the images of some rows of a shard, checking the file's SHA-256.
 
     Args:
         rows: int64 [n], ascending, 0 to ``shard.rows - 1``.
@@ -32,9 +30,9 @@ def read_rows(store: Store, manifest: Manifest, shard: ShardEntry, rows: np.ndar
 
 
 def read_soft_labels(store: Store, manifest: Manifest, split: str) -> np.ndarray:
-    """The soft labels of a split, shards by name; of each file no other column is read.
+    """Read the soft labels of a split, shards by name, and no other column.
 
-    A file whose label column can be read although it is damaged is found by :func:`read_rows`.
+    Damage elsewhere in a file is found by :func:`read_rows`.
 
     Returns:
         float32 [N, K].

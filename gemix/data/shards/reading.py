@@ -1,4 +1,4 @@
-"""Shard sets read back whole, each file held against its SHA-256."""
+"""Read shard sets whole, checking each file against its SHA-256."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from gemix.core.errors import DataError
 from gemix.data.image_set import ImageSet
-from gemix.data.shards.manifest import Manifest, ShardEntry, combine_content
-from gemix.data.shards.schema import SCHEMA
+from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry, combine_content
+from gemix.data.shards.schema import SCHEMA, class_names_of
 from gemix.io.storage import Store
 
 _COLUMNS = ("class_index", "soft_label", "patient", "source")  # beside the images
@@ -23,10 +23,10 @@ _BATCH_BYTES = 2**22  # of pixels that are decompressed at a time and copied whi
 
 
 def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
-    """Reads one or more shard sets as one, in the order given, shards by name.
+    """Read one or more shard sets as one, in the order given, shards by name.
 
-    Every file is held against its SHA-256, which covers its rows; the rows' own checksums, which
-    cost as much again as all the rest, are for :mod:`gemix.data.shards.verify`.
+    Every file is checked against its SHA-256, which covers its rows. The checksums of single rows,
+    which would take as long as all the rest, are left to :mod:`gemix.data.shards.verify`.
 
     Args:
         urls: directories with a manifest, local paths or ``s3://`` URLs.
@@ -62,7 +62,9 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
         for batch in file.iter_batches(_batch_rows(first), columns=["image"], use_threads=False):
             copy_images(where, pa.table(batch), images[start : start + len(batch)])
             start += len(batch)
-        return file.read(columns=list(_COLUMNS), use_threads=False)
+        table = file.read(columns=list(_COLUMNS), use_threads=False)
+        _check_counts(where, table, shard, manifest)
+        return table
 
     # hashing and decompressing leave the interpreter to others, so threads do keep cores busy
     with ThreadPoolExecutor(pa.cpu_count()) as pool:
@@ -81,7 +83,7 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
 
 
 def _check_same(stores: Sequence[Store], manifests: Sequence[Manifest]) -> None:
-    """All sets must have the classes and the image shape of the first."""
+    """Raise DataError for a set of other classes or image shape than the first."""
     describe = lambda m: (  # noqa: E731
         f"classes {list(m.classes)}, {m.channels} x {m.resolution} x {m.resolution} pixels"
     )
@@ -94,16 +96,18 @@ def _check_same(stores: Sequence[Store], manifests: Sequence[Manifest]) -> None:
 
 
 def read_table(store: Store, manifest: Manifest, shard: ShardEntry) -> pa.Table:
-    """One shard, all columns, held against its SHA-256.
+    """Read all columns of one shard, checking its SHA-256.
 
     Raises:
         DataError: if the file is missing, damaged or not of `SCHEMA`.
     """
-    return _checked_file(store, manifest, shard).read()
+    table = _checked_file(store, manifest, shard).read()
+    _check_counts(f"{store.url}/{shard.name}", table, shard, manifest)
+    return table
 
 
 def _checked_file(store: Store, manifest: Manifest, shard: ShardEntry) -> pq.ParquetFile:
-    """The shard's file, in memory; see :func:`read_table`."""
+    """Open the shard's file in memory; see :func:`read_table`."""
     where, remedy = f"{store.url}/{shard.name}", damage_remedy(manifest)
     data = _bytes_of(store, shard.name)
     if hashlib.sha256(data).hexdigest() != shard.sha256:
@@ -111,14 +115,33 @@ def _checked_file(store: Store, manifest: Manifest, shard: ShardEntry) -> pq.Par
     file = pq.ParquetFile(pa.BufferReader(data))
     if not file.schema_arrow.equals(SCHEMA) or file.metadata.num_rows != shard.rows:
         raise DataError(f"{where}: not a shard of this schema and length; {remedy}")
+    names = class_names_of(file.schema_arrow)
+    if names is not None and names != list(manifest.classes):
+        raise DataError(
+            f"{where}: written for the classes {names}, but {MANIFEST} names "
+            f"{list(manifest.classes)}; restore {MANIFEST} from a copy, or {_again(manifest)}"
+        )
     return file
 
 
-def _bytes_of(store: Store, name: str) -> pa.Buffer:
-    """The file's bytes; those of a local one in memory of Arrow's pool.
+def _check_counts(where: str, table: pa.Table, shard: ShardEntry, manifest: Manifest) -> None:
+    """Raise DataError if the images of each class are not as many as the manifest says."""
+    indices = table["class_index"].to_numpy()
+    classes = len(manifest.classes)
+    is_inside = (indices >= 0) & (indices < classes)
+    counts = tuple(np.bincount(indices[is_inside], minlength=classes).tolist())
+    if not is_inside.all() or counts != shard.class_counts:
+        raise DataError(
+            f"{where}: images by class {counts}, but class_counts in {MANIFEST} is "
+            f"{shard.class_counts}; restore {MANIFEST} from a copy, or {_again(manifest)}"
+        )
 
-    The pool gives the same pages to file after file, where Python asks the system for fresh ones
-    each time, which costs as much as decompressing.
+
+def _bytes_of(store: Store, name: str) -> pa.Buffer:
+    """Return the file's bytes; those of a local one in memory of Arrow's pool.
+
+    The pool reuses its pages, where Python asks the system for fresh ones each time, which takes as
+    long as decompressing.
     """
     if store.is_local and store.exists(name):
         with contextlib.suppress(OSError), pa.OSFile(store.path(name)) as file:
@@ -127,18 +150,22 @@ def _bytes_of(store: Store, name: str) -> pa.Buffer:
 
 
 def _batch_rows(manifest: Manifest) -> int:
-    """Images to decompress at a time."""
+    """Return how many images to decompress at a time."""
     return max(1, _BATCH_BYTES // math.prod(manifest.image_shape))
 
 
 def damage_remedy(manifest: Manifest) -> str:
-    """What to do about a damaged shard of the set."""
+    """Return what to do about a damaged shard of the set."""
+    return f"restore the file from a copy, or {_again(manifest)}"
+
+
+def _again(manifest: Manifest) -> str:
     step = "gemix prepare" if manifest.kind == "real" else "gemix synthesize"
-    return f"restore the file from a copy, or write the set again: {step} --overwrite"
+    return f"write the set again: {step} --overwrite"
 
 
 def copy_images(where: str, table: pa.Table, target: np.ndarray) -> None:
-    """Copies the image column into `target`, uint8 [rows, C, H, W].
+    """Copy the image column into `target`, uint8 [rows, C, H, W].
 
     Raises:
         DataError: naming `where`, for an image of another size.

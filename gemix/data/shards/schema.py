@@ -7,6 +7,7 @@ magnitude quicker than decoding PNG, and the file's compression keeps them small
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from gemix.io.storage import Store
 # Level of zstd for the pixels. Against the usual 1 they are unpacked in half of the time (CT) or
 # a fifth (phantom), a whole set is read in two thirds, and the files are an eighth larger.
 _PIXEL_LEVEL = -1
+_CLASSES = b"gemix.classes"  # key of a file's metadata: a JSON list
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, nullable: bool = False) -> pa.Field:
@@ -47,7 +49,7 @@ SCHEMA = pa.schema(
 
 
 def image_checksum(pixels: bytes | memoryview | np.ndarray) -> str:
-    """BLAKE2b-128 of an image's bytes: 32 hex digits."""
+    """Return the BLAKE2b-128 of an image's bytes: 32 hex digits."""
     return hashlib.blake2b(pixels, digest_size=16).hexdigest()
 
 
@@ -61,7 +63,7 @@ def to_columns(
     seeds: Sequence[int] | None = None,
     generator: str | None = None,
 ) -> dict[str, list[Any]]:
-    """The columns of `SCHEMA` but for the split, which `write_shard` fills in.
+    """Build the columns of `SCHEMA` but for the split, which `write_shard` fills in.
 
     Args:
         images: uint8 [N, C, H, W].
@@ -89,32 +91,45 @@ def to_columns(
 
 
 def write_shard(
-    store: Store, name: str, columns: Mapping[str, Sequence[Any]], split: str
+    store: Store,
+    name: str,
+    columns: Mapping[str, Sequence[Any]],
+    split: str,
+    classes: Sequence[str] | None = None,
 ) -> ShardEntry:
-    """Writes one shard, whole or not at all.
+    """Write one shard, whole or not at all.
 
     Args:
         store: the set's directory.
         name: file name, unique in the set, ending in ``.parquet``.
         columns: as :func:`to_columns` gives them.
         split: one of `SPLITS`.
+        classes: class names, written into the file so that readers can check the manifest's.
 
     Raises:
         DataError: for no rows, an unknown split, or labels that are not distributions over the
             same classes with the class index among them.
     """
-    return write_batches(store, name, [columns], split)
+    return write_batches(store, name, [columns], split, classes)
 
 
 def write_batches(
-    store: Store, name: str, batches: Iterable[Mapping[str, Sequence[Any]]], split: str
+    store: Store,
+    name: str,
+    batches: Iterable[Mapping[str, Sequence[Any]]],
+    split: str,
+    classes: Sequence[str] | None = None,
 ) -> ShardEntry:
-    """The same from columns that come in pieces, of which one is held at a time."""
+    """Write one shard from columns that come in pieces, of which one is held at a time.
+
+    See :func:`write_shard`.
+    """
     sink = pa.BufferOutputStream()
+    metadata = {_CLASSES: json.dumps([*classes]).encode()} if classes else None
     contents, counts = [], Counter[int]()
     with pq.ParquetWriter(
         sink,
-        SCHEMA,
+        SCHEMA.with_metadata(metadata),
         compression="zstd",
         compression_level={"image": _PIXEL_LEVEL},
         use_dictionary=["patient", "source", "split", "generator"],
@@ -145,6 +160,12 @@ def write_batches(
     )
 
 
+def class_names_of(schema: pa.Schema) -> list[str] | None:
+    """Return the class names in a shard's file; None where an earlier version wrote it."""
+    found = (schema.metadata or {}).get(_CLASSES)
+    return json.loads(found) if found else None
+
+
 def _check_labels(name: str, labels: np.ndarray, indices: np.ndarray) -> None:
     if labels.ndim != 2 or not np.isfinite(labels).all() or (labels < 0).any():
         raise DataError(f"shard {name}: soft labels must be non-negative, one weight a class")
@@ -161,7 +182,7 @@ def _check_labels(name: str, labels: np.ndarray, indices: np.ndarray) -> None:
 def content_hash(
     checksums: Sequence[str], indices: np.ndarray, labels: np.ndarray, splits: Sequence[str]
 ) -> str:
-    """The sum of the rows' BLAKE2b-256 hashes; see :class:`ShardEntry`."""
+    """Combine the BLAKE2b-256 hashes of rows; see :class:`ShardEntry`."""
     rows = zip(checksums, indices.tolist(), labels.astype("<f4"), splits, strict=True)
     return combine_content(
         hashlib.blake2b(

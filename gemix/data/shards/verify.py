@@ -1,6 +1,6 @@
-"""Is a shard set whole? Every file, every image and the manifest itself, held against each other.
+"""Verify a shard set: every file, every image and the manifest itself, against each other.
 
-Reading stops at the first damage; this goes on and names all of it.
+Other readers stop at the first damage; this one goes on and names all of it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gemix.core.errors import DataError
-from gemix.data.leakage.provenance import SEEN
+from gemix.data.leakage.provenance import PROVENANCE
 from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry
-from gemix.data.shards.schema import SCHEMA, content_hash, image_checksum
+from gemix.data.shards.schema import SCHEMA, class_names_of, content_hash, image_checksum
 from gemix.io.storage import Store
 
 _SHOWN = 5  # names in one finding
@@ -25,7 +25,7 @@ _SHOWN = 5  # names in one finding
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: the file, or files, inside the set, and a plain sentence."""
+    """One problem: the file, or files, inside the set, and a plain sentence."""
 
     file: str
     problem: str
@@ -33,20 +33,20 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What a set should hold, and all that is wrong with it; `findings` is empty where whole."""
+    """The manifest of a set, and all problems; `findings` is empty where the set is whole."""
 
     manifest: Manifest
     findings: tuple[Finding, ...]
 
 
 def verify(store: Store) -> Verification:
-    """Reads every shard of the set, one at a time.
+    """Read every shard of the set, one at a time.
 
     Raises:
-        DataError: if the manifest is missing or unreadable, for then nothing can be told.
+        DataError: if the manifest is missing or unreadable.
     """
-    manifest = Manifest.load(store)
-    findings = _check_manifest(manifest)
+    manifest = Manifest.load(store, check=False)
+    findings = [Finding(MANIFEST, problem) for problem in manifest.problems()]
     groups: dict[str, dict[str, str]] = defaultdict(dict)  # of each group: a file of each split
     for shard in manifest.shards:
         table, problems = _read(store, shard)
@@ -57,37 +57,13 @@ def verify(store: Store) -> Verification:
         findings += [Finding(shard.name, problem) for problem in problems]
     findings += _check_groups(groups)
     unknown = {name for name in store.list() if name.endswith(".parquet")}
-    unknown -= {SEEN, *(shard.name for shard in manifest.shards)}
+    unknown -= {PROVENANCE, *(shard.name for shard in manifest.shards)}
     findings += [Finding(name, "the manifest does not know this file") for name in sorted(unknown)]
     return Verification(manifest=manifest, findings=tuple(findings))
 
 
-def _check_manifest(manifest: Manifest) -> list[Finding]:
-    """Counts, digest and names, which follow from the manifest's own list of shards."""
-    problems = []
-    names = [shard.name for shard in manifest.shards]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        problems.append(f"lists a shard more than once: {_some(repeated)}")
-    try:
-        expected = Manifest.of(
-            manifest.shards,
-            kind=manifest.kind,
-            classes=manifest.classes,
-            resolution=manifest.resolution,
-            channels=manifest.channels,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        problems.append(f"an entry has another split or number of classes than the set ({error})")
-    else:
-        if manifest.counts != expected.counts:
-            problems.append(f"counts {manifest.counts}, its shards add up to {expected.counts}")
-        if manifest.digest != expected.digest:
-            problems.append(f"content digest {manifest.digest}, its shards give {expected.digest}")
-    return [Finding(MANIFEST, problem) for problem in problems]
-
-
 def _read(store: Store, shard: ShardEntry) -> tuple[pa.Table | None, list[str]]:
-    """The table, None where there is no reading it, and what is wrong with the file."""
+    """Return the table, None if it cannot be read, and the problems of the file."""
     if not store.exists(shard.name):
         return None, ["missing"]
     try:
@@ -110,7 +86,7 @@ def _read(store: Store, shard: ShardEntry) -> tuple[pa.Table | None, list[str]]:
 
 
 def _check_rows(table: pa.Table, manifest: Manifest, shard: ShardEntry) -> list[str]:
-    """What is wrong with the rows of a table of `SCHEMA`."""
+    """Return the problems of the rows of a table of `SCHEMA`."""
     problems = []
     if table.num_rows != shard.rows:
         problems.append(f"{table.num_rows} rows, the manifest says {shard.rows}")
@@ -118,6 +94,9 @@ def _check_rows(table: pa.Table, manifest: Manifest, shard: ShardEntry) -> list[
         problems.append(f"rows of split {_some(others)}, the manifest says {shard.split}")
     sources = table["source"].to_pylist()
     problems += _check_images(table, manifest.image_shape, sources)
+    names = class_names_of(table.schema)
+    if names is not None and names != list(manifest.classes):
+        problems.append(f"written for the classes {names}, the manifest names {manifest.classes}")
     classes = len(manifest.classes)
     indices = table["class_index"].to_numpy()
     outside = (indices < 0) | (indices >= classes)
@@ -141,7 +120,7 @@ def _check_rows(table: pa.Table, manifest: Manifest, shard: ShardEntry) -> list[
 
 
 def _check_images(table: pa.Table, shape: tuple[int, int, int], sources: list[str]) -> list[str]:
-    """Every image's size and checksum."""
+    """Check size and checksum of every image."""
     size = int(np.prod(shape))
     misfits, damaged = [], []
     columns = (table[name] for name in ("image", "checksum", "channels", "height", "width"))
@@ -160,7 +139,7 @@ def _check_images(table: pa.Table, shape: tuple[int, int, int], sources: list[st
 
 
 def _check_groups(groups: dict[str, dict[str, str]]) -> list[Finding]:
-    """Patients in several splits, which a classifier would be tested on after learning them."""
+    """Find patients in several splits, on whom a classifier would be trained and tested."""
     crossing: dict[tuple[str, ...], list[str]] = defaultdict(list)
     files: dict[tuple[str, ...], tuple[str, ...]] = {}
     for group, places in sorted(groups.items()):

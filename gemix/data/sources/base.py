@@ -1,25 +1,25 @@
-"""What every source of scans offers."""
+"""The interface of a source of scans."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Protocol
 
-from gemix.data.map_fn import MapFn, here
+from gemix.data.map_fn import MapFn, serial_map
 from gemix.data.scan import Quarantined, Scan
 from gemix.data.sources.scan_refs import ScanRef, ScanRefs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Listing:
-    """All that a source holds.
+    """The contents of a source.
 
     Attributes:
-        classes: two or more class names, none without an item.
+        classes: two or more class names, each of some items.
         items: in natural order, class by class: neighbours may be slices of one patient.
-        listed: how many scans there should be; more than the items where some are missing.
+        listed: number of scans that there should be; more than the items where some are missing.
         notes: plain sentences about what was found, missing or left out.
-        unusable: files that are no items, because not even listing could make sense of them.
+        unusable: files that cannot even be listed.
         groups_are: what the items' groups stand for, in a word: "patients", "volumes".
     """
 
@@ -32,22 +32,27 @@ class Listing:
 
 
 class Source(Protocol):
-    """A place with labelled scans."""
+    """A place with labelled scans: picklable, and cheap to open.
 
-    def list(self, spread: MapFn = here) -> Listing:
-        """Finds the scans without decoding them; the same order every time.
+    Register an implementation in :data:`gemix.data.sources.registry.SOURCES`, and test it with
+    :class:`gemix.data.testing.SourceContract`.
+    """
+
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
+        """Find the scans without decoding them, in the same order every time.
 
         Args:
-            spread: what reads headers, in sources that must.
+            map_fn: reads headers, in sources that must.
 
         Raises:
             DataError: if there is nothing to learn from, with the remedy.
         """
 
     def load(self, item: ScanRef) -> Scan:
-        """Reads one scan.
+        """Read one scan.
 
         Raises:
             InvalidImageError: with the reason if it cannot be used.
             ScanFiltered: if a rule leaves it out.
+            DataError: if a file that holds many scans is gone.
         """

@@ -1,4 +1,4 @@
-"""The layout of COVIDx CT: an image folder, official split lists, and metadata of the patients.
+"""COVIDx CT: an image folder, official split lists, and metadata of the patients.
 
 Gunraj et al., "COVID-Net CT-2", Frontiers in Medicine 2022. A line of a list is
 ``filename class xmin ymin xmax ymax``; a patient's id is the prefix of the file name.
@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from gemix.core.errors import DataError
-from gemix.data.map_fn import MapFn, here
+from gemix.data.map_fn import MapFn, serial_map
 from gemix.data.scan import Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.files import is_image, list_files, load_image, natural_key
@@ -25,8 +25,8 @@ from gemix.io.storage import Store
 CLASSES = ("Normal", "Pneumonia", "COVID-19")
 METADATA = "metadata.csv"
 
-# What stands between patient and slice number, by source: series (iCTCF, COVID-CTset), kind (TCIA),
-# DICOM UID (LIDC-IDRI), number of the scan (CNCB, radiopaedia.org).
+# Parts of a name between patient and slice number, by source: series (iCTCF, COVID-CTset), kind
+# (TCIA), DICOM UID (LIDC-IDRI), number of the scan (CNCB, radiopaedia.org).
 _SCAN = re.compile(r"([-_]SR[-_]\d+|_ct|-\d+(\.\d+){5,})$")
 _NUMBERED_SCAN = re.compile(r"((?:NCP|CP|Normal)_\d+|radiopaedia_\d+_\d+)_\d+")
 
@@ -34,12 +34,16 @@ _LIST_NAME = re.compile(r"(train|val|test)_COVIDx[-_]CT[-_]?(\w*)\.txt", re.IGNO
 
 
 class CovidxSource:
-    """Scans that the list files name, as far as they are there. Local paths and ``s3://`` URLs."""
+    """Scans that the list files name and that are there. Local paths and ``s3://`` URLs.
+
+    Args:
+        path: the folder with the lists.
+    """
 
     def __init__(self, path: str):
         self.store = Store(path)
 
-    def list(self, spread: MapFn = here) -> Listing:
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
         below = list_files(self.store)
         files = below.names
@@ -84,7 +88,7 @@ class CovidxSource:
         return Scan(pixels=load_image(self.store, item.key), is_hounsfield=False, box=item.box)
 
     def _read_lists(self, files: Iterable[str]) -> dict[str, ScanRef]:
-        """ScanRefs by file name, keys without a folder yet."""
+        """Return the listed scans by file name; their keys have no folder yet."""
         matches = [match for match in map(_LIST_NAME.fullmatch, files) if match]
         if not matches:
             raise DataError(
@@ -129,7 +133,7 @@ class CovidxSource:
             yield ScanRef(key=file, class_index=index, split=split, box=(left, top, right, bottom))
 
     def _image_folder(self, files: Iterable[str], listed: dict) -> tuple[str, set[str]]:
-        """The folder that holds most of the listed images, and its images' names."""
+        """Return the folder with most of the listed images, and its images' names."""
         folders: dict[str, set[str]] = defaultdict(set)
         for path in files:
             folder, name = posixpath.split(path)
@@ -148,7 +152,7 @@ class CovidxSource:
     def _patients(
         self, files: Iterable[str], names: Iterable[str]
     ) -> tuple[dict[str, str], list[str]]:
-        """The patient of each file name, and a note on those that the metadata do not know."""
+        """Return the patient of each file name, and a note on those missing from the metadata."""
         known: set[str] = set()
         if METADATA in files:
             rows = csv.DictReader(io.StringIO(self._text(METADATA)))
@@ -173,9 +177,9 @@ class CovidxSource:
 
 
 def patient_of(name: str, known: set[str]) -> str:
-    """The patient of a file: the longest known id that begins its name and ends at "_" or "-".
+    """Return the patient of a file: the longest known id that begins its name and ends at _ or -.
 
-    Where no id is known, the name without its slice number and what names the scan.
+    Where no id is known, return the name without the numbers of scan and slice.
     """
     stem = posixpath.splitext(name)[0]
     ends = [len(stem)] + [i for i in range(len(stem) - 1, 0, -1) if stem[i] in "_-"]

@@ -1,4 +1,4 @@
-"""Files below a source's root, on a disk or in a bucket, and images read from them."""
+"""Files below a source's root, on a disk or in a bucket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import numpy as np
 from gemix.core.errors import DataError
 from gemix.data.preprocessing.decode import IMAGE_SUFFIXES, MAX_SIDE, decode_image
 from gemix.data.scan import InvalidImageError
-from gemix.io.storage import Store, stamp_of
+from gemix.data.sources.folder_names import is_hidden
+from gemix.io.storage import Store, file_version
 
 MAX_IMAGE_BYTES = 4 * MAX_SIDE**2 + 2**20
 """The largest image that is read, 4 bytes a pixel and uncompressed, and a header of 1 MiB."""
@@ -26,20 +27,20 @@ NOWHERE = "a link to a file that is not there"
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sorts as people count: "slice 2" before "slice 10"; ties by the exact name."""
+    """Return a key that sorts "slice 2" before "slice 10"; ties by the exact name."""
     parts = re.split(r"(\d+)", name.casefold())
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Files:
-    """What lies below a folder, hidden files left out.
+    """Files below a folder, without hidden ones.
 
     Attributes:
-        names: paths of the files, relative and in natural order; a link to nowhere is one of them.
-        stamps: what changes when a file does, by name; empty for a link to nowhere.
-        misnamed: of those whose names are no UTF-8, escaped: they cannot be opened by name.
-        linked: how many linked folders were not followed.
+        names: relative paths in natural order, links to nowhere included.
+        stamps: a text that changes when the file does, by name; empty for a link to nowhere.
+        misnamed: escaped paths that are no UTF-8: these files cannot be opened.
+        linked: number of linked folders that were not followed.
     """
 
     names: list[str]
@@ -48,7 +49,7 @@ class Files:
     linked: int
 
     def notes(self) -> list[str]:
-        """A sentence on what was not looked into, if there is any."""
+        """Return a sentence on folders that were not followed, if there are any."""
         if not self.linked:
             return []
         return [
@@ -58,21 +59,21 @@ class Files:
 
 
 def list_files(store: Store, is_secret: bool = False) -> Files:
-    """All files below.
+    """List all files below.
 
     A directory at the top may be a symbolic link, as data sets on shared disks are; links further
     down, and links to a directory above, are not followed, so that loops end.
 
     Args:
-        is_secret: whether paths may name patients; errors then quote none but the store's.
+        is_secret: whether paths may name patients; errors then quote the store's alone.
 
     Raises:
         DataError: if the directory is not there or cannot be read, or there is no such bucket.
     """
     if store.is_local:
-        found, linked = _look(store.url, is_secret)
+        found, linked = _list_local(store.url, is_secret)
     else:
-        found, linked = store.stamps(recursive=True), []
+        found, linked = store.file_versions(recursive=True), []
         if not found:
             raise DataError(
                 f"data.path {store.url}: no such bucket, or no object there; mend data.path or "
@@ -88,23 +89,23 @@ def list_files(store: Store, is_secret: bool = False) -> Files:
 
 
 def escaped(name: str) -> str:
-    """The name itself if it is UTF-8; else with ``\\xff`` and so on for the bytes that are not."""
+    """Return the name with ``\\xff`` and so on for bytes that are no UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def is_image(name: str) -> bool:
-    """Whether the file name's ending is that of an image."""
+    """Return whether the file name has the ending of an image."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def describe_endings(names: Iterable[str]) -> str:
-    """Endings and how many there are of each: ``.dcm (12), .txt (1)``."""
+    """Count the endings of names: ``.dcm (12), .txt (1)``."""
     counts = Counter(posixpath.splitext(name)[1].lower() or "no ending" for name in names)
     return ", ".join(f"{ending} ({count})" for ending, count in counts.most_common())
 
 
 def load_image(store: Store, name: str) -> np.ndarray:
-    """The pixels of an image file, uint8 [H, W].
+    """Read the pixels of an image file, uint8 [H, W].
 
     Raises:
         InvalidImageError: if it is larger than `MAX_IMAGE_BYTES`, or cannot be read or used.
@@ -125,25 +126,20 @@ def _check_bytes(size: int) -> None:
 
 
 def unreadable(store: Store, name: str, error: DataError) -> InvalidImageError:
-    """The reason why a file that was listed cannot be read."""
+    """Return the reason why a file that was listed cannot be read."""
     if store.is_local and os.path.islink(store.path(name)):
         return InvalidImageError(f"{NOWHERE}; fetch it (git annex get, say) or copy it again")
     return InvalidImageError(f"{error}; copy it again")
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file, or a folder above it, is hidden or left by macOS."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def _look(root: str, is_secret: bool) -> tuple[dict[str, str], list[str]]:
-    """Files with their stamps, and linked folders that are not followed, or DataError."""
+def _list_local(root: str, is_secret: bool) -> tuple[dict[str, str], list[str]]:
+    """Return files with their stamps, and linked folders that are not followed."""
     if not os.path.isdir(root):
         raise DataError(f"data.path {root}: no such folder; mend data.path")
     try:
         return _walk(root)
     except OSError as error:
-        # files that cannot be seen must not be missing in silence
+        # files that cannot be listed must not be missing without a word
         where = f"data.path {root}: a folder in it" if is_secret else f"{error.filename}: it"
         raise DataError(
             f"{where} cannot be read ({error.strerror}); mend its permissions"
@@ -172,12 +168,12 @@ def _walk(root: str) -> tuple[dict[str, str], list[str]]:
 
 
 def _stamp(path: str) -> str | None:
-    """Of a file, or a link to one that is gone; None of a socket or pipe, which would not end."""
+    """Return the stamp of a file, empty for a link to nowhere; None for a socket or pipe."""
     try:
         found = os.stat(path)
     except OSError:
         return "" if os.path.islink(path) else None
-    return stamp_of(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    return file_version(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def _raise(error: OSError) -> NoReturn:

@@ -1,8 +1,8 @@
-"""A folder with one sub-folder of images a class."""
+"""Images in a folder for each class."""
 
 from __future__ import annotations
 
-from gemix.data.map_fn import MapFn, here
+from gemix.data.map_fn import MapFn, serial_map
 from gemix.data.scan import Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.class_folders import find_class_folders
@@ -13,22 +13,22 @@ from gemix.io.storage import Store
 
 
 class FolderSource:
-    """Images below ``<path>/<class>/``, at any depth; the folder's name is the class name.
+    """Images below ``<path>/<class>/`` or ``<path>/<split>/<class>/``, at any depth.
 
     Keys are the files' paths. Local paths and ``s3://`` URLs.
 
     Args:
         path: the folder with the class folders.
-        patient_pattern: what names the patient in a file's path, as
-            :func:`gemix.data.sources.patient_pattern.patients_of` reads it; empty where nothing
-            does.
+        patient_pattern: regular expression that finds the patient in a file's path
+            (:func:`gemix.data.sources.patient_pattern.patients_of`); empty where patients are not
+            known.
     """
 
     def __init__(self, path: str, patient_pattern: str = ""):
         self.store = Store(path)
         self.patient_pattern = patient_pattern
 
-    def list(self, spread: MapFn = here) -> Listing:
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
         found = find_class_folders(self.store, is_image, "image", "PNG, JPEG, BMP or TIFF")
         files = [
@@ -46,6 +46,7 @@ class FolderSource:
                     key=name,
                     class_index=index,
                     group=groups.get(name),
+                    split=found.splits.get(name),
                     stamp=found.files.stamps[name],
                 )
                 for index, name in files

@@ -1,7 +1,7 @@
-"""A CSV file that says which class each patient or series of an archive is of.
+"""CSV files of the class of each patient or series.
 
-Its errors name lines and columns but quote no cell: a cell may name a patient, even in the wrong
-column of a shifted line.
+Errors name lines and columns but quote no cell: a cell may name a patient, even in the wrong column
+of a shifted line.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import SPLITS
+from gemix.data.sources.folder_names import normalize_class
 from gemix.io.storage import Store
 
 KEYS = ("patient", "series")
@@ -22,10 +23,10 @@ _WHERE = "data.labels"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelFile:
-    """What a label file says.
+    """Contents of a label file.
 
     Attributes:
-        key: the column that names what is labelled, one of `KEYS`.
+        key: the column of the labelled keys, one of `KEYS`.
         labels: class and split (train, val, test or None) of each PatientID or SeriesInstanceUID.
         classes: two or more names, sorted.
     """
@@ -36,9 +37,9 @@ class LabelFile:
 
 
 def read_labels(store: Store, name: str) -> LabelFile:
-    """Reads a CSV file in UTF-8 with the columns patient or series, class, and maybe split.
+    """Read a CSV file in UTF-8 with the columns patient or series, class, and maybe split.
 
-    Other columns are ignored, empty lines too; spaces around a value do not count.
+    Other columns, empty lines and spaces around values are ignored. Class names are in NFC.
 
     Raises:
         DataError: for a file that is missing, empty or not UTF-8, a missing column, an empty
@@ -51,7 +52,7 @@ def read_labels(store: Store, name: str) -> LabelFile:
     key = _key_column(columns)
     labels: dict[str, tuple[str, str | None]] = {}
     lines: dict[str, int] = {}
-    spelt: dict[str, tuple[str, int]] = {}
+    spellings: dict[str, tuple[str, int]] = {}
     for line, cells in rows:
         if len(cells) != len(columns):
             raise DataError(
@@ -59,6 +60,7 @@ def read_labels(store: Store, name: str) -> LabelFile:
                 "quotes around a cell with a comma"
             )
         row = dict(zip(columns, cells, strict=True))
+        row["class"] = normalize_class(row["class"])
         for column in (key, "class"):
             if not row[column]:
                 raise DataError(f"{_WHERE}, line {line}, column {column}: empty; fill it in")
@@ -74,7 +76,7 @@ def read_labels(store: Store, name: str) -> LabelFile:
                 f"{_WHERE}, lines {first} and {line}: one {key} with two classes or splits; "
                 "remove one of the lines"
             )
-        spelling, first = spelt.setdefault(label[0].casefold(), (label[0], line))
+        spelling, first = spellings.setdefault(label[0].casefold(), (label[0], line))
         if spelling != label[0]:
             raise DataError(
                 f"{_WHERE}, lines {first} and {line}, column class: names that differ in case "
@@ -90,7 +92,7 @@ def read_labels(store: Store, name: str) -> LabelFile:
 
 
 def _rows(store: Store, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells of the lines that are not empty."""
+    """Yield line numbers and cells of the lines that are not empty."""
     try:
         text = store.read_bytes(name).decode("utf-8-sig")
     except DataError:
@@ -113,7 +115,7 @@ def _rows(store: Store, name: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _key_column(columns: list[str]) -> str:
-    """The one of `KEYS` among the columns."""
+    """Return the one of `KEYS` that is among the columns."""
     wanted = "wanted in the first line, with commas: patient or series, class, and maybe split"
     if not columns:
         raise DataError(f"{_WHERE}: empty; {wanted}")

@@ -1,4 +1,4 @@
-"""Patients that a file's path names, where nothing else does."""
+"""Patients named by the paths of files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gemix.core.errors import DataError
 
 
 def patients_of(names: Iterable[str], pattern: str) -> dict[str, str]:
-    """The group of each file: ``patient-`` and what the pattern's first group matches in its path.
+    """Return the group of each file: ``patient-`` and the pattern's first group in its path.
 
     The text is written to shards as it is, so it must not be a name that has to be kept secret.
     One text is one patient in every class; where each class folder counts its patients anew, let

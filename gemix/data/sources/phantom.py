@@ -1,9 +1,9 @@
-"""The built-in digital phantom as a source: no files, no patients, the same on every machine."""
+"""The digital phantom as a source: no files, no patient data, the same on every machine."""
 
 from __future__ import annotations
 
-from gemix.data.config import DataConfig
-from gemix.data.map_fn import MapFn, here
+from gemix.data.config import PhantomConfig
+from gemix.data.map_fn import MapFn, serial_map
 from gemix.data.phantom import CLASSES, render_slice
 from gemix.data.scan import Scan
 from gemix.data.sources.base import Listing
@@ -13,17 +13,21 @@ _SMALLEST, _LARGEST = 96, 256  # pixels a side of a rendered slice
 
 
 class PhantomSource:
-    """`patients_per_class` patients of each class, `slices_per_patient` slices of each patient.
+    """Slices of the digital phantom.
 
-    Slices are rendered at twice the resolution that is wanted, so that crop and resize have
-    something to do, but never larger than 256 pixels: the phantom has no finer detail.
+    They are rendered at twice the resolution of the images, up to 256 pixels, since the phantom has
+    no finer detail, and then cropped and resized as scans are.
+
+    Args:
+        phantom: number of patients and slices, seed.
+        resolution: side of the images, in pixels.
     """
 
-    def __init__(self, config: DataConfig):
-        self.config = config.phantom
-        self.size = min(_LARGEST, max(_SMALLEST, 2 * config.resolution))
+    def __init__(self, phantom: PhantomConfig, resolution: int):
+        self.config = phantom
+        self.size = min(_LARGEST, max(_SMALLEST, 2 * resolution))
 
-    def list(self, spread: MapFn = here) -> Listing:
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
         """See :class:`gemix.data.sources.base.Source`."""
         per_class, slices = self.config.patients_per_class, self.config.slices_per_patient
         items = ScanRefs.of(

@@ -20,9 +20,9 @@ def redact_path(store: Store, name: str) -> Iterator[None]:
     try:
         yield
     except (StoreError, StoreAccessError) as error:
-        # the answer of the store repeats the path in whatever spelling: its code alone is kept
+        # S3 repeats the path in any spelling: of its answer only the error code is kept
         answer = " ".join(str(error.__context__).split())
         code = re.search(r"AWS Error \w+", answer)
         text = str(error).replace(answer, code[0] if code else "no code")
-        path, instead = f"{store.url}/{name}", f"data.path {store.url}: a file below it"
-        raise type(error)(text.replace(path, instead)) from None
+        path, replacement = f"{store.url}/{name}", f"data.path {store.url}: a file below it"
+        raise type(error)(text.replace(path, replacement)) from None

@@ -1,4 +1,4 @@
-"""A long list of labelled scans that takes tens of bytes a scan, not a Python object."""
+"""References to labelled scans, kept as Arrow columns: tens of bytes a scan."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ _BATCH = 1024  # items that are Python objects at a time
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ScanRef:
-    """One labelled scan that can be loaded.
+    """Reference to one labelled scan.
 
     Attributes:
         key: unique in its source; the path below the source's root for files. It is written to
-            shards and reports, so a source of files that may name patients makes one up.
+            shards and reports, so a source whose paths may name patients generates one.
         class_index: 0 to K - 1.
         group: the patient, or None where patients are not known.
-        split: the split that the source's own lists give it, or None.
-        box: the part to keep, or None where the body is to be found.
-        location: where `load` finds it, if that is not the key; never written anywhere.
-        stamp: changes when the file that it is read from does; None where there is no file.
+        split: the split that the source gives it, or None.
+        box: the part to keep, or None to crop to the body.
+        location: the file that `load` reads, if that is not the key; scans of one file share it.
+            It is never written anywhere.
+        stamp: changes when the file does; None where there is no file.
     """
 
     key: str
@@ -66,7 +67,7 @@ class ScanRefs(Sequence[ScanRef]):
 
     @classmethod
     def of(cls, items: Iterable[ScanRef]) -> Self:
-        """The items in the order given, taken a few thousand at a time."""
+        """Collect the items in the order given, a few thousand at a time."""
         left = iter(items)
         batches = []
         while some := list(itertools.islice(left, _BATCH)):
@@ -75,7 +76,7 @@ class ScanRefs(Sequence[ScanRef]):
         return cls(pa.Table.from_batches(batches, schema=SCHEMA))
 
     def take(self, rows: np.ndarray) -> Self:
-        """The items of these rows (integers, or a mask of booleans), in their order."""
+        """Return the items of these rows (integers or a boolean mask), in their order."""
         rows = np.asarray(rows)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)

@@ -1,14 +1,17 @@
-"""How sure we may be of a rate, and of a difference between two ways to train.
+"""Bootstrap intervals of rates, and of differences between training methods.
 
 A two-level bootstrap. The test set is resampled by *group* (patient): images of one patient are
-nearly the same image, and to resample them one by one would make every interval too narrow
-(cluster bootstrap: Field and Welsh, "Bootstrapping clustered data", JRSS B 69, 2007). With several
-training seeds the seeds are resampled too, so that an interval also holds the luck of a training;
-with a single seed it speaks of that one training only.
+nearly equal, and resampling them one by one would make every interval too narrow (cluster
+bootstrap: Field and Welsh, "Bootstrapping clustered data", JRSS B 69, 2007). With several training
+seeds the seeds are resampled too, so that an interval includes the variation between trainings;
+with one seed it holds for that training alone.
 
-All methods see the same resamples of groups and of seeds, so their differences are paired.
-Intervals are 95% percentile intervals. Few groups or few seeds make a bootstrap too sure of
-itself: read it with the number of groups beside it.
+All methods see the same resamples of groups and seeds, so differences are paired. Intervals are
+95% percentile intervals. With few groups or seeds a bootstrap is overconfident: see
+:func:`few_groups`.
+
+One averaging rule: every rate, of a class or over the classes, is computed for each seed and then
+averaged over the seeds.
 """
 
 from __future__ import annotations
@@ -20,15 +23,16 @@ import numpy as np
 
 from gemix.core.errors import DataError
 from gemix.core.rng import Stream, sample_rng
-from gemix.evaluation.classification.rates import confusion_matrix, rates
+from gemix.evaluation.classification.rates import ClassRates, class_rates, confusion_matrix, rates
 
 RESAMPLES = 2000
 LEVEL = 0.95
+FEW_GROUPS = 10  # patients of a class; below that a bootstrap sees too little variation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A paired difference (method - reference).
+    """A paired difference (method - baseline).
 
     Attributes:
         delta: on the test set as it is.
@@ -44,41 +48,43 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One method's rates, means over its seeds; a rate that cannot be computed is left out.
+    """One method's rates, each the mean over its seeds; those that cannot be computed are left out.
 
     Attributes:
         rates: by name, as :func:`gemix.evaluation.classification.rates.rates` has them.
         intervals: 95% interval (low, high) of each.
-        differences: to the reference, for each; empty for the reference itself.
+        by_class: precision and recall of each class, [K] each, averaged over the seeds too.
+        differences: to the baseline, for each; empty for the baseline itself.
         confusion: int64 [K, K], summed over the seeds; rows are the truth.
     """
 
     rates: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    by_class: ClassRates
     differences: dict[str, Difference]
     confusion: np.ndarray
 
 
-def compare(
+def compare_methods(
     labels: np.ndarray,
     predictions: Mapping[str, np.ndarray],
     groups: Sequence[str],
     *,
     classes: int,
     normal: int | None = None,
-    reference: str = "real",
+    baseline: str = "real",
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Comparison]:
-    """Rates of each method with intervals, and differences to the reference.
+    """Compare methods: rates with intervals, and differences to the baseline.
 
     Args:
         labels: true classes, int [N].
         predictions: int [S, N] of each method, one row a training seed, the same S everywhere.
         groups: N keys; rows of one key are resampled together.
         classes: K.
-        normal: index of the class of the healthy; None if there is none.
-        reference: the method that the others are held against; it may be absent.
+        normal: index of the healthy class; None if there is none.
+        baseline: the method that the others are compared with; it may be absent.
         resamples, seed: of the bootstrap.
 
     Raises:
@@ -87,8 +93,8 @@ def compare(
     names, group = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 2:
         raise DataError(
-            f"{len(names)} group(s) in the test set: no interval can be computed from them; add "
-            "patients to the test split"
+            f"{len(names)} group(s) of images (patients) in the test set: intervals need two or "
+            "more; add patients to the test split"
         )
     shapes = {method: np.shape(rows) for method, rows in predictions.items()}
     if len(set(shapes.values())) != 1:
@@ -106,11 +112,12 @@ def compare(
     results = {}
     for method, found in counts.items():
         point = _point(found, normal)
-        other = draws.get(reference) if method != reference else None
+        other = draws.get(baseline) if method != baseline else None
         results[method] = Comparison(
             rates=point,
             intervals={name: _interval(draws[method][name]) for name in point},
-            differences=_differences(point, _point(counts[reference], normal), draws[method], other)
+            by_class=_by_class(found),
+            differences=_differences(point, _point(counts[baseline], normal), draws[method], other)
             if other
             else {},
             confusion=found.sum(axis=(0, 1)),
@@ -118,8 +125,44 @@ def compare(
     return results
 
 
+def groups_by_class(
+    labels: np.ndarray, groups: Sequence[str], classes: Sequence[str]
+) -> dict[str, int]:
+    """Count the groups (patients) that have images of each class.
+
+    Args:
+        labels: class indices, int [N].
+        groups: N keys.
+        classes: K names.
+    """
+    keys = np.asarray(groups)
+    return {
+        name: len(np.unique(keys[np.asarray(labels) == index]))
+        for index, name in enumerate(classes)
+    }
+
+
+def few_groups(counts: Mapping[str, int]) -> list[str]:
+    """Return a warning for each class with fewer test patients than intervals need.
+
+    All patients of a small class are often right, or all wrong; then the bootstrap sees no
+    variation. In simulations with 30, 30 and n patients of three classes, 95% intervals of macro
+    recall held the truth in 84% of the cases for n = 3, in 93% for n = 10.
+
+    Args:
+        counts: patients or groups of each class, as :func:`groups_by_class` returns them.
+    """
+    return [
+        f"class {name} has {count} patient{'' if count == 1 else 's'} or groups in the test set, "
+        f"fewer than {FEW_GROUPS}: its rates, and intervals of the averages that they are part of, "
+        "are less certain than stated; add patients to the test split"
+        for name, count in counts.items()
+        if count < FEW_GROUPS
+    ]
+
+
 def _weights(groups: int, seeds: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each resample holds each group, [R, G], and each seed, [R, S]."""
+    """Return how often each resample draws each group, [R, G], and each seed, [R, S]."""
     rng = sample_rng(seed, Stream.BOOTSTRAP)
     by_group = rng.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
     by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
@@ -129,24 +172,30 @@ def _weights(groups: int, seeds: int, resamples: int, seed: int) -> tuple[np.nda
 def _by_group(
     labels: np.ndarray, predictions: np.ndarray, group: np.ndarray, groups: int, classes: int
 ) -> np.ndarray:
-    """Confusion matrix of each group: int64 [G, K, K]."""
+    """Return the confusion matrix of each group: int64 [G, K, K]."""
     confusion_matrix(labels, predictions, classes)  # checks the indices
     cells = (group * classes + labels) * classes + predictions
     return np.bincount(cells, minlength=groups * classes**2).reshape(groups, classes, classes)
 
 
 def _point(counts: np.ndarray, normal: int | None) -> dict[str, float]:
-    """Mean rates over the seeds, of counts [S, G, K, K]."""
+    """Return the mean rates over the seeds of counts [S, G, K, K]."""
     by_seed = rates(counts.sum(axis=1), normal)
     return {
         name: float(value.mean()) for name, value in by_seed.items() if not np.isnan(value).any()
     }
 
 
+def _by_class(counts: np.ndarray) -> ClassRates:
+    """Return the mean rates of each class over the seeds of counts [S, G, K, K]."""
+    by_seed = class_rates(counts.sum(axis=1))
+    return ClassRates(precision=by_seed.precision.mean(axis=0), recall=by_seed.recall.mean(axis=0))
+
+
 def _resampled(
     counts: np.ndarray, group_weights: np.ndarray, seed_weights: np.ndarray, normal: int | None
 ) -> dict[str, np.ndarray]:
-    """The rates of each resample: float64 [R] for each name."""
+    """Return the rates of each resample: float64 [R] for each name."""
     seeds, groups, classes, _ = counts.shape
     cells = counts.transpose(1, 0, 2, 3).reshape(groups, -1).astype(np.float64)
     confusion = (group_weights @ cells).reshape(-1, seeds, classes, classes)
@@ -164,25 +213,25 @@ def _interval(draws: np.ndarray) -> tuple[float, float]:
 
 def _differences(
     point: Mapping[str, float],
-    reference: Mapping[str, float],
+    baseline: Mapping[str, float],
     draws: Mapping[str, np.ndarray],
-    reference_draws: Mapping[str, np.ndarray],
+    baseline_draws: Mapping[str, np.ndarray],
 ) -> dict[str, Difference]:
     found = {}
     for name in point:
-        differences = draws[name] - reference_draws[name]
+        differences = draws[name] - baseline_draws[name]
         differences = differences[~np.isnan(differences)]
         low, high = _interval(differences)
-        delta = point[name] - reference[name]
+        delta = point[name] - baseline[name]
         found[name] = Difference(delta=delta, low=low, high=high, p=_p_value(differences))
     return found
 
 
 def _p_value(differences: np.ndarray) -> float:
-    """Twice the share of resamples on the smaller side of zero, the sample itself counted in.
+    """Return twice the share of resamples on the smaller side of zero, the sample itself included.
 
     Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 4.2: with the
-    sample counted in, no p-value is 0.
+    sample included, no p-value is 0.
     """
     below, above = (differences <= 0).sum(), (differences >= 0).sum()
     return float(min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1)))

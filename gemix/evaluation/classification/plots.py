@@ -1,4 +1,4 @@
-"""Confusion matrices to look at."""
+"""Plots of confusion matrices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 
 def confusion_png(confusion: np.ndarray, classes: Sequence[str], title: str) -> bytes:
-    """A confusion matrix as a PNG: shades are shares of the row, numbers are counts.
+    """Plot a confusion matrix as PNG: shades are shares of the row, numbers are counts.
 
     Args:
         confusion: counts, [K, K], rows are the truth.

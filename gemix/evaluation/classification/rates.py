@@ -1,17 +1,15 @@
-"""Rates of a classifier, out of its confusion matrix.
+"""Rates of a classifier, computed from its confusion matrix.
 
-Everything is computed from confusion matrices, in batches of them, so that a bootstrap of
-thousands of resamples costs no more than a few array operations. Values equal scikit-learn's
-with ``average="macro"``, ``zero_division=0`` and the classes of the truth as ``labels``: a class
-that is never predicted has precision 0; a class without an image has no rates, and stays out of
-the macro averages.
+Functions take batches of matrices, so that a bootstrap of thousands of resamples costs a few
+array operations. Values equal scikit-learn's with ``average="macro"``, ``zero_division=0`` and the
+classes of the truth as ``labels``: a class that is never predicted has precision 0; a class without
+an image has no rates and stays out of macro averages.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -42,7 +40,7 @@ class ClassRates:
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Counts of (truth, prediction): int64 [K, K], rows are the truth.
+    """Count (truth, prediction) pairs: int64 [K, K], rows are the truth.
 
     Args:
         labels, predictions: class indices, int [N], 0 to K - 1.
@@ -54,7 +52,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) 
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape or labels.ndim != 1:
         raise DataError(
-            f"{labels.shape} labels and {predictions.shape} predictions; one of each an image"
+            f"{labels.shape} labels and {predictions.shape} predictions; give one of each an image"
         )
     both = np.concatenate([labels, predictions])
     if len(both) and (both.min() < 0 or both.max() >= classes):
@@ -65,7 +63,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) 
 
 
 def class_rates(confusion: np.ndarray) -> ClassRates:
-    """Precision and recall of each class of confusion matrices [..., K, K]."""
+    """Return precision and recall of each class of confusion matrices [..., K, K]."""
     hits, truth, predicted = _margins(confusion)
     with np.errstate(invalid="ignore"):
         recall = np.where(truth > 0, hits / truth, np.nan)
@@ -74,17 +72,17 @@ def class_rates(confusion: np.ndarray) -> ClassRates:
 
 
 def rates(confusion: np.ndarray, normal: int | None = None) -> dict[str, np.ndarray]:
-    """The rates of `RATES` of each of a batch of confusion matrices.
+    """Return the rates of `RATES` of each of a batch of confusion matrices.
 
     Macro averages give every class the same weight. F-beta is
-    (1 + beta^2) P R / (beta^2 P + R): F2 counts recall, that is missed disease, four times as
-    much as precision. `fnr` is the macro false-negative rate, 1 - macro recall, as the source
+    (1 + beta^2) P R / (beta^2 P + R): F2 weighs recall, that is missed disease, four times
+    as much as precision. `fnr` is the macro false-negative rate, 1 - macro recall, as the source
     paper reports it. `missed_disease_rate` is the share of diseased images that are predicted
     normal.
 
     Args:
         confusion: counts, [..., K, K], rows are the truth; fractional weights are allowed.
-        normal: index of the class of the healthy; None if there is none.
+        normal: index of the healthy class; None if there is none.
 
     Returns:
         float64 [...] for each name; NaN where a matrix has no image to compute it from.
@@ -106,50 +104,35 @@ def rates(confusion: np.ndarray, normal: int | None = None) -> dict[str, np.ndar
 def score(
     labels: np.ndarray, predictions: np.ndarray, classes: int, normal: int | None = None
 ) -> dict[str, float | None]:
-    """The rates of one classifier; None for those that cannot be computed.
+    """Return the rates of one classifier; None for those that cannot be computed.
 
     Args:
         labels, predictions: class indices, int [N].
         classes: K.
-        normal: index of the class of the healthy; None if there is none.
+        normal: index of the healthy class; None if there is none.
     """
     found = rates(confusion_matrix(labels, predictions, classes), normal)
     return {name: None if np.isnan(value) else float(value) for name, value in found.items()}
 
 
-def normal_class(classes: Sequence[str], name: str | None = None) -> int | None:
-    """Index of the class of the healthy.
+def chance_macro_f2(classes: int) -> float:
+    """Return the highest macro-F2 that guessing can expect, 1 / K for any class frequencies.
 
-    Args:
-        classes: the class names.
-        name: the one that is meant; None finds the one that is called "normal" in any spelling,
-            alone or as a word of the name ("Normal cases", but not "abnormal").
-
-    Raises:
-        DataError: if `name` is none of the classes.
+    Guessing class c with probability q_c has recall q_c and, for the class frequency p_c,
+    precision p_c: F2 = 5 p_c q_c / (4 p_c + q_c). The mean over the classes is largest at q = p,
+    where it is 1 / K.
     """
-    if name is not None:
-        if name not in classes:
-            raise DataError(
-                f"data.normal_class {name!r} is none of the classes: {', '.join(classes)}"
-            )
-        return list(classes).index(name)
-    found = [
-        index
-        for index, text in enumerate(classes)
-        if "normal" in text.lower() and "abnormal" not in text.lower()
-    ]
-    return found[0] if len(found) == 1 else None
+    return 1 / classes
 
 
 def _margins(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hits, images and predictions of each class: [..., K] each."""
+    """Return hits, images and predictions of each class: [..., K] each."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return hits, confusion.sum(axis=-1), confusion.sum(axis=-2)
 
 
 def _f_beta(hits: np.ndarray, truth: np.ndarray, predicted: np.ndarray, beta: float) -> np.ndarray:
-    """F-beta of each class, NaN for a class that is not in the truth: [..., K].
+    """Return F-beta of each class, NaN for a class that is not in the truth: [..., K].
 
     In counts, (1 + beta^2) TP / ((1 + beta^2) TP + beta^2 FN + FP), which has the denominator
     beta^2 (TP + FN) + (TP + FP).
@@ -171,7 +154,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """The mean over the classes that have a value."""
+    """Return the mean over the classes that have a value."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
         return np.nanmean(values, axis=-1)

@@ -7,9 +7,9 @@ import difflib
 from typing import Annotated
 
 from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range
+from gemix.evaluation.image_quality.features.registry import EXTRACTORS
 
-KINDS = ("timm", "timm-random", "torchscript", "onnx", "bundle")
-FEWEST = 50  # fewer images than that make no neighbourhoods and no error of a KID
+FEWEST = 50  # images that neighbourhoods and the standard error of KID need
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,18 +38,18 @@ class MetricsConfig(Config):
     def validate(self) -> list[ConfigIssue]:
         """Require a known kind of extractor, enough images, and a metric where the best is kept."""
         kind, _, what = self.extractor.partition(":")
-        problems = []
-        if kind not in KINDS or not what:
-            nearest = difflib.get_close_matches(kind, KINDS, n=1)
-            allowed = "one of " + ", ".join(f"{known}:<what>" for known in KINDS)
-            problems.append(
+        issues = []
+        if kind not in EXTRACTORS or not what:
+            nearest = difflib.get_close_matches(kind, EXTRACTORS, n=1)
+            allowed = "one of " + ", ".join(f"{known}:<what>" for known in EXTRACTORS)
+            issues.append(
                 ConfigIssue("extractor", self.extractor, allowed, nearest[0] if nearest else None)
             )
         for name in ("images", "real_images"):
             value = getattr(self, name)
             if 0 < value < FEWEST:
                 allowed = f"{FEWEST} or more" + (", or 0 for none" if name == "images" else "")
-                problems.append(ConfigIssue(name, value, allowed))
+                issues.append(ConfigIssue(name, value, allowed))
         if self.use_best and not self.images:
-            problems.append(ConfigIssue("use_best", True, "false, where images is 0"))
-        return problems
+            issues.append(ConfigIssue("use_best", True, "false, where images is 0"))
+        return issues

@@ -1,14 +1,36 @@
-"""The Fréchet distance between two sets of features."""
+"""Fréchet inception distance (FID) between two sets of features."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Self
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from gemix.evaluation.image_quality.base import ImageMetric, MetricOutput
+
 _ROWS = 4096
+
+
+class Fid(ImageMetric):
+    """FID."""
+
+    outputs: ClassVar = (
+        MetricOutput(name="fid", label="FID", higher_is_better=False, chart="FID"),
+    )
+    statistics: ClassVar = ("mean", "factor")
+
+    def real_statistics(self, features: Tensor) -> dict[str, Tensor]:
+        """Return the Gaussian of the real images."""
+        found = Gaussian.of(features)
+        return {"mean": found.mean, "factor": found.factor}
+
+    def compute(self, real: Mapping[str, Tensor], fakes: Tensor) -> dict[str, float]:
+        """Return `fid`."""
+        gaussian = Gaussian(mean=real["mean"], factor=real["factor"])
+        return {"fid": frechet_distance(gaussian, Gaussian.of(fakes))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,7 +47,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Tensor) -> Self:
-        """That of features [N, D], N at least 2, computed in float64."""
+        """Return the Gaussian of features [N, D], N at least 2, computed in float64."""
         count, width = features.shape
         chunks = [features[i : i + _ROWS] for i in range(0, count, _ROWS)]
         mean = torch.stack([chunk.double().sum(dim=0) for chunk in chunks]).sum(dim=0) / count
@@ -41,7 +63,7 @@ class Gaussian:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """FID: |m_a - m_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2)), at least 0.
+    """Return FID: |m_a - m_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2)), at least 0.
 
     Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash
     equilibrium", 2017, equation 6. The trace of the root is the sum of the singular values of

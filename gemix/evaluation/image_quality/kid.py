@@ -1,14 +1,33 @@
-"""The kernel distance between two sets of features, with its error."""
+"""Kernel Inception distance (KID) between two sets of features, with its standard error."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from gemix.evaluation.image_quality.base import ImageMetric, ImageMetricError, MetricOutput
+
 BLOCKS = 10  # that the error is estimated from
 _ROWS = 4096
+
+
+class Kid(ImageMetric):
+    """KID and its standard error."""
+
+    outputs: ClassVar = (
+        MetricOutput(
+            name="kid", label="KID", higher_is_better=False, chart="KID", error="kid_error"
+        ),
+    )
+
+    def compute(self, real: Mapping[str, Tensor], fakes: Tensor) -> dict[str, float]:
+        """Return `kid` and `kid_error`."""
+        found = kid(real["features"], fakes)
+        return {"kid": found.value, "kid_error": found.error}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,20 +39,30 @@ class KidEstimate:
 
 
 def kid(real: Tensor, fake: Tensor) -> KidEstimate:
-    """KID: the unbiased estimate of the squared MMD with the kernel (x.y / D + 1)^3.
+    """Return KID: the unbiased estimate of the squared MMD with the kernel (x.y / D + 1)^3.
 
     Binkowski et al., "Demystifying MMD GANs", 2018, equation 4. In contrast to FID it has no bias
     that depends on the number of images, and it can be below 0 where the sets are alike.
 
     The value is that of all pairs. The standard error is that of the mean of ten estimates from
-    disjoint parts of both sets; where the sets are alike it is too large rather than too small,
-    since estimates from parts scatter more there.
+    disjoint blocks of both sets, whose sizes differ by one row at most. Where the sets are alike
+    it is too large rather than too small, since estimates from blocks scatter more there.
 
     Args:
-        real, fake: [N, D] and [M, D], 20 rows or more each, in an order without meaning.
+        real, fake: [N, D] and [M, D], 20 rows or more each, in random order.
+
+    Raises:
+        ImageMetricError: for fewer rows.
     """
-    parts = [_mmd(x, y) for x, y in zip(real.chunk(BLOCKS), fake.chunk(BLOCKS), strict=False)]
-    error = torch.tensor(parts, dtype=torch.float64).std() / len(parts) ** 0.5
+    fewest = min(len(real), len(fake))
+    if fewest < 2 * BLOCKS:
+        raise ImageMetricError(
+            f"KID of {len(real)} real and {len(fake)} generated images: its error needs "
+            f"{2 * BLOCKS} or more of each; raise metrics.images and metrics.real_images"
+        )
+    blocks = zip(real.tensor_split(BLOCKS), fake.tensor_split(BLOCKS), strict=True)
+    estimates = torch.tensor([_mmd(x, y) for x, y in blocks], dtype=torch.float64)
+    error = estimates.std() / BLOCKS**0.5
     return KidEstimate(value=_mmd(real, fake), error=error.item())
 
 
@@ -42,7 +71,7 @@ def _mmd(x: Tensor, y: Tensor) -> float:
 
 
 def _mean(a: Tensor, b: Tensor, pairs: bool = False) -> Tensor:
-    """The kernel's mean over all combinations, or over all pairs of different rows of one set."""
+    """Return the kernel's mean over all combinations, or over pairs of different rows of a set."""
     total = torch.zeros((), dtype=torch.float64, device=a.device)
     for i in range(0, len(a), _ROWS):
         left = a[i : i + _ROWS].double()

@@ -1,73 +1,75 @@
-"""What the metrics need to know of the real images, computed once and kept in a file."""
+"""Statistics of the real images that the metrics compare with, computed once and cached."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import io
+from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gemix.evaluation.image_quality.fid import Gaussian
-from gemix.evaluation.image_quality.prdc import real_radii
+from gemix.evaluation.image_quality.base import wrap_metric_errors
+from gemix.evaluation.image_quality.registry import METRICS
 from gemix.io.storage import Store
 
 _VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Reference:
-    """Features of the real images and what follows from them.
+class RealStats:
+    """Features of the real images and the statistics that the metrics derive from them.
 
     Attributes:
-        features: float32 [N, D], rows in an order without meaning.
-        gaussian: their mean and covariance.
-        radii: :func:`gemix.evaluation.image_quality.prdc.real_radii` of them.
+        arrays: `features`, float32 [N, D] with rows in random order, and what each metric's
+            :meth:`~gemix.evaluation.image_quality.base.ImageMetric.real_statistics` returns.
     """
 
-    features: Tensor
-    gaussian: Gaussian
-    radii: Tensor
+    arrays: Mapping[str, Tensor]
+
+    @property
+    def features(self) -> Tensor:
+        """Features of the real images, float32 [N, D]."""
+        return self.arrays["features"]
 
     @classmethod
-    def of(cls, features: Tensor) -> Self:
-        """That of features [N, D]."""
-        return cls(features=features, gaussian=Gaussian.of(features), radii=real_radii(features))
+    def of(cls, features: Tensor, known: Mapping[str, Tensor] | None = None) -> Self:
+        """Compute the statistics of features [N, D], except those that are known.
+
+        Raises:
+            ImageMetricError: naming the metric that fails.
+        """
+        arrays = {"features": features, **(known or {})}
+        for metric in METRICS:
+            if not arrays.keys() >= set(metric.statistics):
+                with wrap_metric_errors(metric):
+                    arrays |= metric.real_statistics(features)
+        return cls(arrays=arrays)
 
     def save(self, store: Store, name: str) -> None:
-        """Writes one .npz file."""
+        """Write one .npz file."""
         stream = io.BytesIO()
-        arrays = {
-            "features": self.features,
-            "mean": self.gaussian.mean,
-            "factor": self.gaussian.factor,
-            "radii": self.radii,
-        }
-        np.savez(stream, **{key: value.cpu().numpy() for key, value in arrays.items()})
+        np.savez(stream, **{key: value.cpu().numpy() for key, value in self.arrays.items()})
         store.write_bytes(name, stream.getvalue())
 
     @classmethod
     def load(cls, store: Store, name: str, device: torch.device) -> Self | None:
-        """Reads it back; None where it is not there or damaged, since it can be made again."""
-        if not store.exists(name):
-            return None
+        """Read the file; None if that fails for any reason, since it can be made again."""
         try:
+            if not store.exists(name):
+                return None
             with np.load(io.BytesIO(store.read_bytes(name)), allow_pickle=False) as arrays:
                 read = {key: torch.from_numpy(arrays[key]).to(device) for key in arrays.files}
-            return cls(
-                features=read["features"],
-                gaussian=Gaussian(mean=read["mean"], factor=read["factor"]),
-                radii=read["radii"],
-            )
+            return cls.of(read.pop("features"), read)
         except Exception:  # a damaged zip file fails in many ways
             return None
 
 
 def real_stats_name(digest: str, extractor: str, images: int) -> str:
-    """The file of a reference: another for another image set, extractor or number of images.
+    """Return the name of the cached file: unique to image set, extractor and number of images.
 
     Args:
         digest: of the image set.

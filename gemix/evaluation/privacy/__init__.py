@@ -1,1 +1,1 @@
-"""Audits of what a generator may have copied."""
+"""Privacy audits of a generator."""

@@ -1,4 +1,4 @@
-"""Whether generated images are copies of training images."""
+"""Audit of data copying: are generated images nearer to the training set than unseen ones?"""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LARGEST_THUMBNAIL = 64  # pixels; finer detail differs between any two slices
-CLOSEST = 0.05
+NEAR = 0.05  # share of held-out images that count as near
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CopyingAudit:
-    """Distances to the nearest training image: those of samples against those of unseen scans.
+    """Distances to the nearest training image: samples against held-out real images.
 
     Attributes:
-        nearer: probability that a sample is nearer to the training set than a held-out real image
+        copying_auc: probability that a sample is nearer to the training set than a held-out image
             is: 0.5 where samples are like unseen patients, towards 1 where they are copies.
-        near_fraction: share of samples nearer than the closest 5% of the held-out images: 0.05
+        near_fraction: share of samples nearer than the nearest 5% of the held-out images: 0.05
             where samples are like unseen patients.
     """
 
-    nearer: float
+    copying_auc: float
     near_fraction: float
 
 
-def nearness(samples: Tensor, held_out: Tensor) -> CopyingAudit:
-    """Compares distances to the nearest training image.
+def copying_audit(samples: Tensor, held_out: Tensor) -> CopyingAudit:
+    """Compare distances to the nearest training image.
 
-    `nearer` is the Mann-Whitney statistic of the test of Meehan et al., "A non-parametric test to
-    detect data-copying in generative models", 2020, over the whole space as one cell; ties count
-    half.
+    `copying_auc` is the Mann-Whitney statistic of Meehan et al., "A non-parametric test to detect
+    data-copying in generative models", 2020, over the whole space as one cell; ties count half.
 
     Args:
         samples, held_out: distances, [N] and [M].
@@ -42,15 +41,15 @@ def nearness(samples: Tensor, held_out: Tensor) -> CopyingAudit:
     below = torch.searchsorted(ordered, values)
     up_to = torch.searchsorted(ordered, values, right=True)
     farther = len(ordered) - (below + up_to) / 2
-    limit = torch.quantile(ordered, CLOSEST)
+    limit = torch.quantile(ordered, NEAR)
     return CopyingAudit(
-        nearer=(farther / len(ordered)).mean().item(),
+        copying_auc=(farther / len(ordered)).mean().item(),
         near_fraction=(values < limit).double().mean().item(),
     )
 
 
 def thumbnails(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Pixels to compare images by.
+    """Return flattened thumbnails to compare pixels of.
 
     Args:
         images: uint8 [N, C, H, W].

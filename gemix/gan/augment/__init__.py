@@ -1,1 +1,1 @@
-"""Adaptive discriminator augmentation."""
+"""Adaptive discriminator augmentation (ADA)."""

@@ -1,4 +1,4 @@
-"""Which augmentations a set has and how strong they are, and what is drawn for a batch."""
+"""Strengths of augmentations, and the random numbers drawn for a batch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentSet:
-    """How strong each transformation is; 0 leaves it out.
+    """Strength of each transformation; 0 disables it.
 
-    Translations are in image widths, rotations in half turns, `scale`, `aniso`, `contrast` and
-    `saturation` are standard deviations of a base-2 logarithm, `brightness` one of the image in
+    Translations are in image widths, rotations in half turns. `scale`, `aniso`, `contrast` and
+    `saturation` are standard deviations of a base-2 logarithm, `brightness` one of pixel values in
     -1 to 1.
     """
 
@@ -31,34 +31,34 @@ class AugmentSet:
     saturation: float = 0.0
 
     @property
-    def moves(self) -> bool:
-        """Whether anything in it moves pixels."""
+    def has_geometric(self) -> bool:
+        """Return whether any geometric transformation is enabled."""
         return any(
             (self.xflip, self.rotate90, self.xint, self.scale, self.rotate, self.aniso, self.xfrac)
         )
 
     @property
-    def recolours(self) -> bool:
-        """Whether anything in it changes values."""
+    def has_color(self) -> bool:
+        """Return whether any color transformation is enabled."""
         return any((self.brightness, self.contrast, self.lumaflip, self.hue, self.saturation))
 
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Random numbers of N samples: which transformations apply, and how much.
+    """Random numbers of N samples.
 
     Attributes:
         p: probability of each transformation, float64 [1].
-        gate: bool [N, 12].
+        applied: which transformations apply, bool [N, 12].
         uniform: float64 [N, 12] in [0, 1).
         normal: float64 [N, 8].
     """
 
     p: Tensor
-    gate: Tensor
+    applied: Tensor
     uniform: Tensor
     normal: Tensor
 
-    def chosen(self, column: int, value: Tensor, neutral: float = 0.0) -> Tensor:
-        """`value` [N] where the transformation of this column applies, else `neutral`."""
-        return torch.where(self.gate[:, column], value, neutral)
+    def gate(self, column: int, value: Tensor, neutral: float = 0.0) -> Tensor:
+        """Return `value` [N] where the transformation of this column applies, else `neutral`."""
+        return torch.where(self.applied[:, column], value, neutral)

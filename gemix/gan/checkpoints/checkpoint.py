@@ -1,45 +1,46 @@
-"""The one checkpoint object: all state of a training, in files that run no code when loaded.
+"""Checkpoints: the whole state of a training, in files that run no code when loaded.
 
 Tensors are in safetensors, everything else in JSON. The JSON file is written last and holds the
-checksum of the tensors, so a checkpoint is either whole or not there.
+checksum of the tensors, so a checkpoint is complete or absent. What is saved is every field of
+:class:`gemix.gan.training.state.TrainingState`; versions of the JSON are in
+:mod:`gemix.gan.checkpoints.format`, what may change at a resume in
+:mod:`gemix.gan.checkpoints.resume_rules`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from gemix.core.config_schema import operational_fields
-from gemix.core.errors import CheckpointError
-from gemix.gan.checkpoints.safetensors_io import read_weights, wrap_checkpoint_errors, write_weights
+from gemix.gan.checkpoints.format import FORMAT_VERSION
+from gemix.gan.checkpoints.resume_rules import check_same_training
+from gemix.gan.checkpoints.safetensors_io import (
+    read_metadata,
+    read_weights,
+    wrap_checkpoint_errors,
+    write_weights,
+)
 from gemix.gan.checkpoints.transfer import Weights
 from gemix.gan.config import PRECISIONS, GanConfig
 from gemix.gan.models.architecture import Architecture
-from gemix.gan.training.state import TrainingState, new_state
+from gemix.gan.training.registry import new_state
+from gemix.gan.training.state import TrainingState
 
-if TYPE_CHECKING:  # at run time any store of files will do
+if TYPE_CHECKING:  # any object with the methods of a store will do
     from gemix.io.storage import Store
-
-# Settings that may differ between the two parts of a resumed training. `compile` is one, so that a
-# training whose compiler fails can go on without it; it changes results by rounding alone.
-RESUMABLE = ("kimg", *operational_fields(GanConfig))
-# Plain numbers of the state; its tensors are gathered by _tensors.
-_COUNTERS = (
-    "step",
-    "augment_p",
-    "sign_count",
-    "skipped_updates",
-    "failing_steps",
-    "fallback_level",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """What a training was made of; a checkpoint only continues the same."""
+    """What determines a training: networks, settings, classes and images.
+
+    Attributes:
+        data_digest: of the training images and labels.
+    """
 
     architecture: Architecture
     config: GanConfig
@@ -47,8 +48,9 @@ class TrainingSpec:
     data_digest: str
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values, with the version of the format they are written in."""
         return {
+            "format_version": FORMAT_VERSION,
             "architecture": dataclasses.asdict(self.architecture),
             "config": self.config.to_mapping(),
             "classes": list(self.classes),
@@ -56,8 +58,8 @@ class TrainingSpec:
         }
 
 
-def save_checkpoint(store: Store, state: TrainingState, origin: TrainingSpec) -> str:
-    """Writes the state, whole or not at all, and drops all but the newest checkpoints.
+def save_checkpoint(store: Store, state: TrainingState, spec: TrainingSpec) -> str:
+    """Write the state, completely or not at all, and delete all but the newest checkpoints.
 
     Returns:
         The checkpoint's name.
@@ -67,58 +69,70 @@ def save_checkpoint(store: Store, state: TrainingState, origin: TrainingSpec) ->
     """
     name = f"checkpoint-{state.step:08d}"
     sha256 = write_weights(store, name, _tensors(state))
-    values = {key: getattr(state, key) for key in _COUNTERS}
-    values |= {"precision": state.precision, "sha256": sha256}
-    store.write_json(f"{name}.json", values | origin.to_json())
-    for old in checkpoints(store)[: -origin.config.keep_checkpoints]:
+    store.write_json(f"{name}.json", state.values | {"sha256": sha256} | spec.to_json())
+    for old in checkpoints(store)[: -spec.config.keep_checkpoints]:
         store.delete(f"{old}.json")
         store.delete(f"{old}.safetensors")
     return name
 
 
 def checkpoints(store: Store) -> list[str]:
-    """Names of the whole checkpoints, oldest first."""
+    """Return the names of the complete checkpoints, oldest first."""
     names = [name for name in store.list() if name.startswith("checkpoint-")]
     return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
 
 def load_checkpoint(
-    store: Store, name: str, origin: TrainingSpec, device: torch.device
+    store: Store, name: str, spec: TrainingSpec, device: torch.device
 ) -> TrainingState:
-    """The state as it was saved.
+    """Restore the state that was saved, to continue the training of `spec`.
+
+    Settings that were changed since (:mod:`gemix.gan.checkpoints.resume_rules`) are added to the
+    state's `setting_changes`.
 
     Raises:
         CheckpointError: if the checkpoint is damaged, or is of another architecture, data set or
             configuration.
     """
-    values = _read(store, name, origin)
+    values, changes = _read(store, name), check_checkpoint(store, name, spec)
     tensors = read_weights(store, name, values["sha256"], _remedy(store, name))
-    state = new_state(origin.architecture, origin.config, device)
+    state = new_state(spec.architecture, spec.config, device)
     with wrap_checkpoint_errors(f"{store.url}/{name}", _remedy(store, name)):
         for key, network in state.networks.items():
-            network.load_state_dict(_below(tensors, key))
+            network.load_state_dict(_with_prefix(tensors, key))
         for key, optimizer in state.optimizers.items():
-            _load_optimizer(optimizer, _below(tensors, key))
-        state.pl_mean = tensors["pl_mean"].to(device)
-        state.sign_sum = tensors["sign_sum"].to(device)
-        for key in _COUNTERS:
-            setattr(state, key, _number(key, values[key]))
-        state.precision = _precision(values["precision"])
+            _load_optimizer(optimizer, _with_prefix(tensors, key))
+        for key in state.tensors:
+            setattr(state, key, tensors[key].to(device))
+        for key, initial in state.values.items():
+            setattr(state, key, _validated(key, values[key], initial))
+    _apply_changes(state, spec.config, changes)
     return state
 
 
-def check_resumable(store: Store, origin: TrainingSpec) -> None:
-    """Makes sure, from its JSON alone, that the newest checkpoint is of this training.
+def check_resumable(store: Store, spec: TrainingSpec) -> None:
+    """Check, from its JSON alone, that the newest checkpoint is of this training.
 
     Raises:
         CheckpointError: if it is of another one, or damaged. No checkpoint at all is fine.
     """
     for name in checkpoints(store)[-1:]:
-        _read(store, name, origin)
+        check_checkpoint(store, name, spec)
+
+
+def check_checkpoint(store: Store, name: str, spec: TrainingSpec) -> list[dict[str, Any]]:
+    """Check that a checkpoint is of this training; return the settings that were changed.
+
+    Raises:
+        CheckpointError: if it is of another one, or damaged.
+    """
+    where, values = f"{store.url}/{name}.json", _read(store, name)
+    with wrap_checkpoint_errors(where, _remedy(store, name)):
+        return check_same_training(where, values, spec.to_json())
 
 
 def checkpoint_weights(store: Store, name: str) -> Weights:
-    """The networks alone of a checkpoint of any training, for another one to start from.
+    """Return the networks of a checkpoint of any training, for another one to start from.
 
     Raises:
         CheckpointError: if it is damaged.
@@ -126,11 +140,11 @@ def checkpoint_weights(store: Store, name: str) -> Weights:
     sha256 = _read(store, name)["sha256"]
     tensors = read_weights(store, name, sha256, _remedy(store, name))
     networks = ("generator", "generator_ema", "discriminator")
-    return Weights(**{key: _below(tensors, key) for key in networks})
+    return Weights(**{key: _with_prefix(tensors, key) for key in networks})
 
 
 def checkpoint_architecture(store: Store, name: str) -> Architecture:
-    """The architecture of a checkpoint of any training.
+    """Return the architecture of a checkpoint of any training.
 
     Raises:
         CheckpointError: if it is damaged.
@@ -138,15 +152,12 @@ def checkpoint_architecture(store: Store, name: str) -> Architecture:
     return Architecture(**_read(store, name)["architecture"])
 
 
-def _read(store: Store, name: str, origin: TrainingSpec | None = None) -> dict[str, Any]:
-    """The JSON of a checkpoint, which is to be of `origin` if that is given."""
-    where = f"{store.url}/{name}.json"
-    with wrap_checkpoint_errors(where, _remedy(store, name)):
-        values = store.read_json(f"{name}.json")
+def _read(store: Store, name: str) -> dict[str, Any]:
+    remedy = _remedy(store, name)
+    values = read_metadata(store, f"{name}.json", remedy)
+    with wrap_checkpoint_errors(f"{store.url}/{name}.json", remedy):
         Architecture(**values["architecture"])
-        if origin is not None:
-            _check_origin(where, values, origin.to_json())
-        return values
+    return values
 
 
 def _remedy(store: Store, name: str) -> str:
@@ -156,20 +167,29 @@ def _remedy(store: Store, name: str) -> str:
     )
 
 
-def _number(key: str, value: Any) -> int | float:
-    if type(value) not in (int, float) or value < 0:
-        raise ValueError(f"{key} is {value!r}")
-    return value
-
-
-def _precision(value: Any) -> str:
-    if value not in PRECISIONS:
+def _validated(name: str, value: Any, initial: Any) -> Any:
+    """Return a saved value if it has the type of the initial one and makes sense."""
+    kinds = (int, float) if type(initial) is float else (type(initial),)
+    is_number = type(initial) in (int, float)
+    if type(value) not in kinds or (is_number and not 0 <= value < math.inf):
+        raise ValueError(f"{name} is {value!r}")
+    if name == "precision" and value not in PRECISIONS:
         raise ValueError(f"precision is {value!r}")
     return value
 
 
+def _apply_changes(state: TrainingState, config: GanConfig, changes: list[dict[str, Any]]) -> None:
+    """Record changed settings; they replace the fallbacks, which were made for the old ones."""
+    if not changes:
+        return
+    state.setting_changes += [{"step": state.step} | change for change in changes]
+    state.fallback_level, state.consecutive_failures = 0, {}
+    if any(change["setting"] == "precision" for change in changes):
+        state.precision = config.precision
+
+
 def _tensors(state: TrainingState) -> dict[str, Tensor]:
-    tensors = {"pl_mean": state.pl_mean, "sign_sum": state.sign_sum}
+    tensors = state.tensors
     for key, network in state.networks.items():
         tensors |= {f"{key}.{name}": value for name, value in network.state_dict().items()}
     for key, optimizer in state.optimizers.items():
@@ -178,7 +198,7 @@ def _tensors(state: TrainingState) -> dict[str, Tensor]:
     return tensors
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(f"{prefix}."): value
         for name, value in tensors.items()
@@ -191,32 +211,5 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, slots: dict[str, Tensor]) 
     for name, value in slots.items():
         index, slot = name.split(".")
         per_parameter.setdefault(int(index), {})[slot] = value
-    groups = optimizer.state_dict()["param_groups"]
+    groups = optimizer.state_dict()["param_groups"]  # learning rates of the current settings
     optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
-
-
-def _check_origin(where: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    remedy = "use another work directory, or --overwrite to start over"
-    if len(saved["classes"]) != len(wanted["classes"]):
-        raise CheckpointError(
-            f"{where}: was trained on {len(saved['classes'])} classes {saved['classes']}, the data "
-            f"has {len(wanted['classes'])} {wanted['classes']}; {remedy}"
-        )
-    # the digest after the sizes of images, which tell more
-    for key in ("classes", "architecture", "data_digest", "config"):
-        ours, theirs = saved[key], wanted[key]
-        if isinstance(theirs, dict):
-            fixed = [name for name in theirs if key != "config" or name not in RESUMABLE]
-            ours, theirs = ({k: side.get(k) for k in fixed} for side in (ours, theirs))
-        if ours != theirs:
-            raise CheckpointError(f"{where}: {_difference(key, ours, theirs)}; {remedy}")
-
-
-def _difference(key: str, saved: Any, wanted: Any) -> str:
-    if key == "data_digest":
-        return f"the training images have changed, data_digest was {saved!r}, now {wanted!r}"
-    if key == "classes":
-        return f"classes were {saved!r}, now {wanted!r}"
-    changed = [k for k in wanted if saved[k] != wanted[k]]
-    values = ", ".join(f"{k} was {saved[k]!r}, now {wanted[k]!r}" for k in changed)
-    return f"{key} changed: {values}"

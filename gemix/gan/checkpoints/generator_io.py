@@ -1,4 +1,4 @@
-"""The finished generator of a training: written once, sampled from ever after."""
+"""The finished generator of a training, and networks that another training can start from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gemix.gan.checkpoints.checkpoint import (
     checkpoints,
 )
 from gemix.gan.checkpoints.safetensors_io import (
+    read_metadata,
     read_weights,
     validate_state_dict,
     wrap_checkpoint_errors,
@@ -22,10 +23,10 @@ from gemix.gan.checkpoints.transfer import Weights
 from gemix.gan.config import GanConfig
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.base import ImageGenerator
-from gemix.gan.models.registry import METHODS
+from gemix.gan.training.registry import METHODS
 from gemix.gan.training.state import TrainingState
 
-if TYPE_CHECKING:  # at run time any store of files will do
+if TYPE_CHECKING:  # any object with the methods of a store will do
     from gemix.io.storage import Store
 
 MARKER = "generator.json"
@@ -44,7 +45,7 @@ class GeneratorBundle:
         network: on the CPU, in evaluation mode.
         classes: the names of its K classes.
         checksum: of its weights; synthetic images carry it.
-        kimg: how long it was trained.
+        kimg: length of its training, in thousands of real images shown.
     """
 
     network: ImageGenerator
@@ -53,19 +54,23 @@ class GeneratorBundle:
     kimg: float
 
 
-def save_generator(store: Store, state: TrainingState, origin: TrainingSpec) -> str:
-    """Writes the averaged generator; the marker ``generator.json`` last. Returns its checksum."""
+def save_generator(store: Store, state: TrainingState, spec: TrainingSpec) -> str:
+    """Write the averaged generator, its marker ``generator.json`` last; return its checksum."""
     checksum = write_weights(store, "generator", state.generator_ema.state_dict())
-    kimg = origin.config.kimg_at(state.step)
-    store.write_json(MARKER, {"sha256": checksum, "kimg": kimg} | origin.to_json())
+    values = {
+        "sha256": checksum,
+        "kimg": spec.config.kimg_at(state.step),
+        "setting_changes": state.setting_changes,
+    }
+    store.write_json(MARKER, values | spec.to_json())
     return checksum
 
 
-def save_imported(store: Store, weights: Weights, origin: TrainingSpec) -> str:
-    """Writes a pair of networks from elsewhere as a training leaves its generator.
+def save_imported(store: Store, weights: Weights, spec: TrainingSpec) -> str:
+    """Write imported networks as a training writes its generator; return its checksum.
 
     Beside it are the generator before averaging and, where there is one, the discriminator; the
-    marker holds their checksums by name under `parts`. Returns the generator's checksum.
+    marker holds their checksums by name under `parts`.
     """
     parts = {RAW: weights.generator, DISCRIMINATOR: weights.discriminator}
     checksum = write_weights(store, "generator", dict(weights.generator_ema))
@@ -74,13 +79,13 @@ def save_imported(store: Store, weights: Weights, origin: TrainingSpec) -> str:
         for name, state in parts.items()
         if state is not None
     }
-    values = {"sha256": checksum, "kimg": 0.0, "parts": checksums} | origin.to_json()
+    values = {"sha256": checksum, "kimg": 0.0, "parts": checksums} | spec.to_json()
     store.write_json(MARKER, values)
     return checksum
 
 
 def load_weights(store: Store) -> Weights:
-    """The networks of a training's directory, or of an imported one, for another to start from.
+    """Read the networks of a training, or imported ones, for another training to start from.
 
     Raises:
         CheckpointError: if there are none, or they are damaged.
@@ -106,7 +111,7 @@ def load_weights(store: Store) -> Weights:
 
 
 def saved_architecture(store: Store) -> Architecture | None:
-    """That of the networks of :func:`load_weights`; None where there are none.
+    """Return the architecture of the networks of :func:`load_weights`; None if there are none.
 
     Raises:
         CheckpointError: if they are damaged.
@@ -121,7 +126,7 @@ def saved_architecture(store: Store) -> Architecture | None:
 
 
 def load_generator(store: Store) -> GeneratorBundle:
-    """Reads the finished generator of a training.
+    """Read the finished generator of a training.
 
     Raises:
         CheckpointError: if there is none, or it is damaged.
@@ -132,12 +137,11 @@ def load_generator(store: Store) -> GeneratorBundle:
         )
     values = _read_marker(store)
     with wrap_checkpoint_errors(f"{store.url}/{MARKER}", REMEDY):
-        # a network from elsewhere may have no method in its config: it is of the first one there
-        # was
+        # an imported network may have no config: it is of the default method
         method = METHODS[values.get("config", {}).get("method", GanConfig.method)]
         architecture = Architecture(**values["architecture"])
         weights = read_weights(store, "generator", values["sha256"], REMEDY)
-        # before they are built: sizes that the weights have not are not to be trusted with memory
+        # before the network is built: sizes that its weights do not have may be absurd
         weights = validate_state_dict(method.generator, architecture, weights, "generator", REMEDY)
         network = method.generator(architecture)
         network.load_state_dict(weights)
@@ -150,5 +154,4 @@ def load_generator(store: Store) -> GeneratorBundle:
 
 
 def _read_marker(store: Store) -> dict[str, Any]:
-    with wrap_checkpoint_errors(f"{store.url}/{MARKER}", REMEDY):
-        return dict(store.read_json(MARKER))
+    return read_metadata(store, MARKER, REMEDY)

@@ -1,25 +1,26 @@
-"""Tensors in a safetensors file with a checksum: data only, nothing in it is ever run."""
+"""Tensors in a safetensors file with a checksum: data only, nothing in it is ever executed."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gemix.core.errors import CheckpointError, DataError, GemixError
+from gemix.gan.checkpoints.format import migrate
 from gemix.gan.models.architecture import Architecture
 
-if TYPE_CHECKING:  # at run time any store of files will do
+if TYPE_CHECKING:  # any object with the methods of a store will do
     from gemix.io.storage import Store
 
 
 def write_weights(store: Store, name: str, tensors: dict[str, Tensor]) -> str:
-    """Writes ``<name>.safetensors``, whole or not at all; returns its SHA-256."""
+    """Write ``<name>.safetensors``, completely or not at all; return its SHA-256."""
     # a clone each: safetensors refuses tensors that share memory
     data = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
     store.write_bytes(f"{name}.safetensors", data)
@@ -27,15 +28,15 @@ def write_weights(store: Store, name: str, tensors: dict[str, Tensor]) -> str:
 
 
 def read_weights(store: Store, name: str, sha256: str, remedy: str) -> dict[str, Tensor]:
-    """Reads ``<name>.safetensors``, on the CPU.
+    """Read ``<name>.safetensors`` to the CPU.
 
     Args:
-        sha256: what its JSON file says.
+        sha256: checksum in its JSON file.
         remedy: what to do if the file is not the one that was written, for the message.
 
     Raises:
         CheckpointError: if it is missing or not the one that was written.
-        StoreError: if the store is away.
+        StoreError: if the store is not available.
     """
     where = f"{store.url}/{name}.safetensors"
     with wrap_checkpoint_errors(where, remedy):
@@ -49,22 +50,65 @@ def read_weights(store: Store, name: str, sha256: str, remedy: str) -> dict[str,
         return load(data)
 
 
+def read_metadata(store: Store, file: str, remedy: str) -> dict[str, Any]:
+    """Read the JSON beside weights, in the current version of its format.
+
+    Args:
+        remedy: what to do if the file is damaged, for the message.
+
+    Raises:
+        CheckpointError: if it is missing, damaged or of a later version.
+        StoreError: if the store is not available.
+    """
+    with wrap_checkpoint_errors(f"{store.url}/{file}", remedy):
+        return migrate(dict(store.read_json(file)), f"{store.url}/{file}")
+
+
 @contextlib.contextmanager
 def wrap_checkpoint_errors(where: str, remedy: str) -> Iterator[None]:
-    """Makes of whatever fails on a file that is not as it was written one error with a remedy.
+    """Raise any error about a file's content as a CheckpointError that names file and remedy.
+
+    Errors that say nothing about the content pass unchanged: gemix's own, and memory that is too
+    small.
+
+    Args:
+        where: names the file.
+        remedy: what to do if the file is not as it was written.
 
     Raises:
         CheckpointError: naming the file.
     """
     try:
         yield
-    except DataError as error:  # names the file itself
-        raise CheckpointError(f"{error}; {remedy}") from error
-    except GemixError:
-        raise
     except Exception as error:
+        if _is_out_of_memory(error):
+            raise
+        if isinstance(error, DataError):  # names the file itself
+            raise CheckpointError(f"{error}; {_remedy_for(error, remedy)}") from error
+        if isinstance(error, GemixError):
+            raise
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(f"{where}: not as gemix wrote it ({why}); {remedy}") from error
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it was raised from, is about memory."""
+    while error is not None:
+        # on CPUs PyTorch raises a plain RuntimeError
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+            isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        ):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _remedy_for(error: DataError, remedy: str) -> str:
+    """Return the remedy; that of the disk where the file is there but cannot be read."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+        return "check the permissions and the disk; the file itself may be fine"
+    return remedy
 
 
 def validate_state_dict(
@@ -74,7 +118,7 @@ def validate_state_dict(
     name: str,
     remedy: str = "only networks of the same kind can be imported",
 ) -> dict[str, Tensor]:
-    """The weights that the network takes, float32.
+    """Return the weights that a network takes, float32.
 
     Args:
         name: of the network, for messages.
@@ -83,7 +127,7 @@ def validate_state_dict(
     Raises:
         CheckpointError: naming the weights that are missing, left over or of another shape.
     """
-    with torch.device("meta"):  # shapes alone: sizes from a file are not to be trusted with memory
+    with torch.device("meta"):  # no memory: the sizes come from a file and may be absurd
         wanted = {key: value.shape for key, value in network(architecture).state_dict().items()}
     # the public networks carry a copy of the blur filter in layers that never use it
     kept = {k: v for k, v in state.items() if k in wanted or "resample_filter" not in k}

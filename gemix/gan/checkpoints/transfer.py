@@ -1,12 +1,12 @@
-"""Starting a training from the weights of another one.
+"""Start a training from the weights of another one.
 
-Weights are taken over by name and shape. Two differences are bridged so that the new generator
-makes the images of the old one at the start: a mapping network that gains a label (its part of
-the first layer starts at zero) or loses it, and other resolutions, of which the common blocks are
-taken. What has no counterpart, such as the embedding of another number of classes or the
-discriminator's label projection, starts new. Optimizers, the augmentation probability and the
-running means always do. The bound of the convolutions is no weight: the new networks have to be
-built with that of the old ones (:func:`gemix.gan.training.stages.inherit_conv_clamp`).
+Weights are copied by name and shape. Two differences are bridged so that the new generator makes
+the images of the old one at the start: a mapping network that gains a label (its part of the first
+layer starts at zero) or loses it, and another resolution, of which the common blocks are copied.
+What has no counterpart, such as the embedding of another number of classes or the discriminator's
+label projection, starts from new weights. Optimizers, the augmentation probability and the running
+means always start anew. `conv_clamp` is no weight: the new networks have to be built with that of
+the old ones (:func:`gemix.gan.training.stages.inherit_conv_clamp`).
 """
 
 from __future__ import annotations
@@ -32,47 +32,53 @@ class Weights:
     generator_ema: Mapping[str, Tensor]
     discriminator: Mapping[str, Tensor] | None = None
 
+    @classmethod
+    def from_state(cls, state: TrainingState) -> Weights:
+        """Return the weights of a training's networks."""
+        return cls(**{name: network.state_dict() for name, network in state.networks.items()})
+
 
 @torch.no_grad()
 def load_pretrained(state: TrainingState, weights: Weights) -> list[str]:
-    """Gives a new state the weights of another training.
+    """Copy the weights of another training to a new state.
 
     Args:
         state: before its first step; changed in place.
 
     Returns:
-        Names of the weights that start new, under ``generator.`` and ``discriminator.``.
+        Names of the weights that keep their initial values, under ``generator.`` and
+        ``discriminator.``.
 
     Raises:
-        CheckpointError: if the two generators have nothing in common but their names.
+        CheckpointError: if none of the generator's weights fits.
     """
-    new = _take(state.generator, weights.generator, "generator")
-    if len(new) == len(list(state.generator.state_dict())):
+    kept = _copy_matching(state.generator, weights.generator, "generator")
+    if len(kept) == len(list(state.generator.state_dict())):
         raise CheckpointError(
             "none of the weights to start from fits the new generator; gan.channel_base, "
             "gan.channel_max, gan.z_dim and gan.w_dim must be those of the old one"
         )
-    _take(state.generator_ema, weights.generator_ema, "generator")
-    return new + _take(state.discriminator, weights.discriminator or {}, "discriminator")
+    _copy_matching(state.generator_ema, weights.generator_ema, "generator")
+    return kept + _copy_matching(state.discriminator, weights.discriminator or {}, "discriminator")
 
 
-def _take(network: nn.Module, source: Mapping[str, Tensor], prefix: str) -> list[str]:
-    """Copies what fits; returns the prefixed names of what does not."""
-    new = []
+def _copy_matching(network: nn.Module, source: Mapping[str, Tensor], prefix: str) -> list[str]:
+    """Copy the weights that fit; return the prefixed names of those that do not."""
+    kept = []
     for name, target in network.state_dict().items():
         if name not in source:
-            new.append(f"{prefix}.{name}")
+            kept.append(f"{prefix}.{name}")
         elif source[name].shape == target.shape:
             target.copy_(source[name])
         elif name == FIRST_LAYER and source[name].shape[0] == target.shape[0]:
-            _copy_latent_part(target, source[name])
+            _copy_latent_columns(target, source[name])
         else:
-            new.append(f"{prefix}.{name}")
-    return new
+            kept.append(f"{prefix}.{name}")
+    return kept
 
 
-def _copy_latent_part(target: Tensor, source: Tensor) -> None:
-    """Copies the columns of z, which come first, and zeroes those of the label embedding."""
+def _copy_latent_columns(target: Tensor, source: Tensor) -> None:
+    """Copy the columns of z, which come first; set those of the label embedding to zero."""
     common = min(source.shape[1], target.shape[1])
     target.zero_()
     # equalized learning rate divides by the root of the number of inputs, which has changed

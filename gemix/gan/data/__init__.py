@@ -1,1 +1,1 @@
-"""Training images: in memory, or streamed from shards."""
+"""Training data of the GAN."""

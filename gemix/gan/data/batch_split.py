@@ -1,4 +1,4 @@
-"""How the workers of a training share the global batch."""
+"""Split the global batch between the workers of a training."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from gemix.core.errors import ConfigError
 
 
 def local_indices(workers: Workers, batch: int, group: int, shrink: int = 1) -> list[int]:
-    """Return this worker's indices into the global batch, or into one part of `shrink` of it.
+    """Return this worker's indices into the global batch, or into a subset of it.
 
     The groups of the minibatch standard deviation, indices m, m + M, m + 2M, … with M = batch /
-    group, stay on one worker, so that any number of workers computes the same. A part of the batch
-    takes a part of each group first, and fewer groups where that is not enough.
+    group, stay on one worker, so that any number of workers computes the same. A subset takes fewer
+    of each group first, and fewer groups where that is not enough.
 
     Args:
         batch: size of the global batch.
         group: size of a group (``gan.mbstd_group_size``).
-        shrink: the part is batch / shrink (``gan.pl_batch_shrink``).
+        shrink: the subset has batch / shrink samples (``gan.pl_batch_shrink``).
 
     Raises:
         ConfigError: if the groups cannot be shared evenly.

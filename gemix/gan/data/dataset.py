@@ -1,4 +1,4 @@
-"""Training images: what every reader of them offers, and the reader that holds them all."""
+"""The interface of training datasets, and the dataset that is held in memory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from gemix.gan.models.architecture import is_side
 
 
 class TrainingDataset(abc.ABC):
-    """Images and soft labels that batches are drawn from.
+    """Images and soft labels, batched in the order of a training.
 
-    Sample i of a training is the image at position i - step * batch of the batch of a step, so
-    batches run across the ends of epochs and none is short. Which image it is follows from the
-    order alone: every reader gives the same batches, whatever the number of workers, and at any
-    step, so that a training resumes without a cursor to save.
+    Batches cross the ends of epochs, so that none is short, and depend on the order alone: every
+    dataset returns the same ones for any number of workers and at any step, so that a training
+    resumes without a saved cursor. :mod:`gemix.gan.data.shuffle_order` defines the indices;
+    subclasses must pass :class:`gemix.gan.data.testing.TrainingDatasetContract`.
 
     Args:
         labels: float32 [N, K], rows sum to 1; K = 0 for unconditional training.
         shape: channels, height and width of the images.
         order: of the N images.
-        device: where batches go.
+        device: of the batches.
 
     Raises:
         DataError: for no images, or images that are not square with a side of a power of two.
@@ -41,12 +41,12 @@ class TrainingDataset(abc.ABC):
         device: torch.device | str,
     ):
         if not len(labels):
-            raise DataError("no training images; is there a train split in the data?")
+            raise DataError("no training images; prepare data with a train split")
         _, height, width = shape
         if height != width or not is_side(width):
             raise DataError(
-                f"training images are {height} x {width}; squares with a side of a power of two "
-                "from 8 on are wanted"
+                f"training images are {height} x {width}; prepare square ones with a side of a "
+                "power of two from 8 on"
             )
         self.labels = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float32)).to(device)
         self.shape, self.order = shape, order
@@ -61,35 +61,41 @@ class TrainingDataset(abc.ABC):
         return self.shape[-1]
 
     @abc.abstractmethod
-    def real_batch(self, step: int, batch: int, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The samples at `positions` of the global batch of a step.
+    def real_batch(
+        self, step: int, batch: int, batch_index: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the samples at these indices of the global batch of a step.
+
+        Args:
+            batch: size of the global batch.
+            batch_index: n indices from 0 to batch - 1.
 
         Returns:
             float32 images [n, C, H, W] from -1 to 1, and labels [n, K].
         """
 
     def random_labels(self, uniform: Tensor) -> Tensor:
-        """Labels [n, K] of training images, each as likely as the others, to ask the generator for.
+        """Return labels [n, K] of images drawn uniformly, to condition the generator on.
 
-        `uniform` are n random numbers in [0, 1), float64 [n] on the device.
+        `uniform`: random numbers in [0, 1), float64 [n] on the device.
         """
         return self.labels[(uniform * len(self)).long()]
 
     def to_device(self, values: np.ndarray) -> Tensor:
-        """The values on the device; nothing there is waited for."""
+        """Copy to the device without synchronizing with it."""
         tensor = torch.from_numpy(values)
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
     def unconditional(self) -> TrainingDataset:
-        """The same images without labels, K = 0."""
+        """Return a view of the dataset without labels, K = 0."""
         view = copy.copy(self)
         view.labels = self.labels[:, :0]
         return view
 
-    def close(self) -> None:  # noqa: B027 (most readers have nothing to let go)
-        """Stops reading ahead; the data are not used any more."""
+    def close(self) -> None:  # noqa: B027 (not every dataset holds resources)
+        """Release threads and files; the dataset is not used any more."""
 
 
 class InMemoryDataset(TrainingDataset):
@@ -98,9 +104,9 @@ class InMemoryDataset(TrainingDataset):
     Args:
         images: uint8 [N, C, H, W].
         labels: float32 [N, K], rows sum to 1; K = 0 for unconditional training.
-        seed: of the order and of random labels.
-        device: where the images are kept.
-        order: the order, with the same seed; by default each epoch is shuffled as a whole.
+        seed: of the default order.
+        device: of images and batches.
+        order: of the images; by default each epoch is shuffled as a whole.
 
     Raises:
         DataError: as :class:`TrainingDataset`.
@@ -119,16 +125,18 @@ class InMemoryDataset(TrainingDataset):
         super().__init__(labels, images.shape[1:], order, device)
         self.images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
 
-    def real_batch(self, step: int, batch: int, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """See :class:`TrainingDataset`."""
+    def real_batch(
+        self, step: int, batch: int, batch_index: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return samples; see :meth:`TrainingDataset.real_batch`."""
         rows = []
-        for sample in (step * batch + position for position in positions):
-            window = self.order.window_of(sample)
-            rows.append(window.rows[sample - window.start])
-        places = self.to_device(np.asarray(rows, dtype=np.int64))
-        return to_floats(self.images[places]), self.labels[places]
+        for sample_id in (step * batch + index for index in batch_index):
+            window = self.order.window_of(sample_id)
+            rows.append(window.dataset_rows[sample_id - window.start])
+        dataset_rows = self.to_device(np.asarray(rows, dtype=np.int64))
+        return to_floats(self.images[dataset_rows]), self.labels[dataset_rows]
 
 
 def to_floats(images: Tensor) -> Tensor:
-    """Images uint8 as float32 from -1 to 1."""
+    """Convert uint8 images to float32 from -1 to 1."""
     return images.float() / 127.5 - 1

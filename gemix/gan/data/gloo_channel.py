@@ -1,4 +1,4 @@
-"""What the workers of a training send each other while they read its images."""
+"""Messages between the workers of a training while they read images."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ T = TypeVar("T")
 
 
 class GlooChannel:
-    """Messages beside those of the training, so that they may be sent while it computes.
+    """Collective operations in host memory, beside those of the training.
 
-    Every worker makes one at the same time, and calls the same methods in the same order.
+    All workers create it together and call the same methods in the same order; a background thread
+    may do so while the training computes.
     """
 
     def __init__(self):
-        # a group of its own: messages of one group must not overtake each other; and in the
-        # machine's memory, where the images are read to
+        # a group of its own, since the messages of one group must not interleave
         self._group = dist.new_group(backend="gloo")
         self.rank, self.size = dist.get_rank(self._group), dist.get_world_size(self._group)
 
     @classmethod
     def from_process_group(cls) -> GlooChannel | None:
-        """One where there are other workers to exchange with."""
+        """Return a channel between the workers of torch.distributed; None for a single worker."""
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             return cls()
         return None
 
     def all_gather_object(self, value: T) -> list[T]:
-        """The small values of all workers, by rank."""
+        """Return the small values of all workers, by rank."""
         values: list[T | None] = [None] * self.size
         dist.all_gather_object(values, value, group=self._group)
         return values
 
     def all_to_all(self, parts: Sequence[np.ndarray], sizes: Sequence[int]) -> list[np.ndarray]:
-        """Sends each worker its part and gives what each has sent.
+        """Send a part to each worker and return the parts received, by rank.
 
         Args:
-            parts: uint8 of any shape, one a worker by rank.
-            sizes: numbers of bytes that come from each.
+            parts: uint8 of any shape, one per worker.
+            sizes: number of bytes to receive from each worker.
 
         Returns:
-            uint8 [size] each.
+            uint8 [size] per worker.
         """
         sent = np.concatenate([part.reshape(-1) for part in parts])
         received = np.empty(sum(sizes), np.uint8)

@@ -1,4 +1,14 @@
-"""The order in which training images are shown, planned from the shards' row counts alone."""
+"""The order in which a training sees its images, planned from the shards' row counts alone.
+
+Indices of the training data, each of one meaning throughout gemix:
+
+- ``batch_index``: place in the global batch of a step, 0 to batch - 1; workers share these.
+- ``sample_id``: number of a sample since the start of the training,
+  ``step * batch + batch_index``.
+- ``dataset_row``: number of an image in the data set, counted over all shards, 0 to N - 1. The
+  order maps sample ids to dataset rows.
+- ``shard_row``: number of an image in its shard, ``dataset_row - bounds[shard]``.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +23,44 @@ from gemix.core.rng import Stream, permutation, sample_rng
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShuffleWindow:
-    """Images that are shuffled with each other and follow each other.
+    """Consecutive samples that are shuffled with each other.
 
     Attributes:
-        start, stop: the samples of the training, counted from 0, that are these images.
-        shards: numbers of the shards that hold them, ascending.
-        rows: int64 [stop - start], the image of each sample; images are counted over all shards.
+        start, stop: range of sample ids.
+        shards: numbers of the shards that hold the images, ascending.
+        dataset_rows: the image of each sample, int64 [stop - start].
     """
 
     start: int
     stop: int
     shards: tuple[int, ...]
-    rows: np.ndarray
+    dataset_rows: np.ndarray
 
-    def samples_at(self, batch: int, positions: Sequence[int]) -> np.ndarray:
-        """The samples at these positions of their batch, int64 [n], ascending."""
-        samples = np.arange(self.start, self.stop)
-        return samples[np.isin(samples % batch, positions)]
+    def sample_ids_at(self, batch: int, batch_index: Sequence[int]) -> np.ndarray:
+        """Return the sample ids at these indices of any batch, int64 [n], ascending."""
+        sample_ids = np.arange(self.start, self.stop)
+        return sample_ids[np.isin(sample_ids % batch, batch_index)]
 
-    def rows_at(self, batch: int, positions: Sequence[int]) -> np.ndarray:
-        """The images of :meth:`samples_at`, int64 [n]."""
-        return self.rows[self.samples_at(batch, positions) - self.start]
+    def dataset_rows_at(self, batch: int, batch_index: Sequence[int]) -> np.ndarray:
+        """Return the images of :meth:`sample_ids_at`, int64 [n]."""
+        return self.dataset_rows[self.sample_ids_at(batch, batch_index) - self.start]
 
 
 class ShuffleOrder:
-    """Which image is sample i of a training, for i = 0, 1, 2, …: a function of the seed.
+    """Map sample ids 0, 1, 2, … of a training to dataset rows, as a function of the seed.
 
-    Every epoch holds every image once. The shards are put in an order of their own each epoch and
-    cut into windows of at most `window_rows` images, at least one shard each; within a window the
-    order is a uniform permutation, so a set of one window is shuffled as a whole. Nothing but row
-    counts goes in: any place of the order can be told without reading what comes before it, and
-    two windows of images are all that a reader which follows the order needs to hold.
+    Every epoch holds every image once. An epoch shuffles the shards and cuts them into windows of
+    at most `window_rows` images, but at least one shard; within a window the order is a uniform
+    permutation. A set of one window is thus shuffled as a whole. Any sample can be looked up
+    without those before it, and reading in order needs two windows of images in memory.
 
     Args:
         shard_rows: number of images in each shard, at least 1 each.
         window_rows: images shuffled with each other.
+
+    Attributes:
+        bounds: dataset row at which each shard starts, and their total, int64 [shards + 1].
+        total: number of images.
     """
 
     def __init__(self, seed: int, shard_rows: Sequence[int], window_rows: int):
@@ -57,14 +70,14 @@ class ShuffleOrder:
         self._cuts = functools.lru_cache(maxsize=2)(self._cut)
         self._windows = functools.lru_cache(maxsize=2)(self._shuffle)
 
-    def window_of(self, sample: int) -> ShuffleWindow:
-        """The window that a sample falls into."""
-        epoch, place = divmod(sample, self.total)
+    def window_of(self, sample_id: int) -> ShuffleWindow:
+        """Return the window that a sample falls into."""
+        epoch, offset = divmod(sample_id, self.total)
         starts = [start for start, _ in self._cuts(epoch)]
-        return self._windows(epoch, int(np.searchsorted(starts, place, side="right")) - 1)
+        return self._windows(epoch, int(np.searchsorted(starts, offset, side="right")) - 1)
 
     def _cut(self, epoch: int) -> list[tuple[int, tuple[int, ...]]]:
-        """The windows of an epoch: the place where each starts, and its shards."""
+        """Return the windows of an epoch: the offset at which each starts, and its shards."""
         sizes = np.diff(self.bounds)
         windows, start, rows, shards = [], 0, 0, []
         for shard in permutation(self.seed, Stream.SHARD_ORDER, len(sizes), step=epoch).tolist():
@@ -76,13 +89,13 @@ class ShuffleOrder:
         return [*windows, (start, tuple(sorted(shards)))]
 
     def _shuffle(self, epoch: int, number: int) -> ShuffleWindow:
-        place, shards = self._cuts(epoch)[number]
+        offset, shards = self._cuts(epoch)[number]
         rows = np.concatenate([np.arange(*self.bounds[shard : shard + 2]) for shard in shards])
-        start = epoch * self.total + place
+        start = epoch * self.total + offset
         rng = sample_rng(self.seed, Stream.DATA_ORDER, number, epoch)
         return ShuffleWindow(
             start=start,
             stop=start + len(rows),
             shards=shards,
-            rows=rows[rng.permutation(len(rows))],
+            dataset_rows=rows[rng.permutation(len(rows))],
         )

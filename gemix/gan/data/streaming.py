@@ -1,4 +1,4 @@
-"""Training images that are read from shards while the training runs."""
+"""A training dataset that is read from shards while the training runs."""
 
 from __future__ import annotations
 
@@ -16,30 +16,27 @@ from gemix.gan.data.dataset import TrainingDataset, to_floats
 from gemix.gan.data.gloo_channel import GlooChannel
 from gemix.gan.data.shuffle_order import ShuffleOrder, ShuffleWindow
 
-# Reads images: takes shard numbers (at least one) with the rows that are wanted of each (int64 [n],
-# ascending, counted within the shard), gives each shard's number and these images (uint8
-# [n, C, H, W]), shards in any order.
+# Reads images: takes the shard rows to read of each shard (at least one shard; int64 [n],
+# ascending) and yields each shard's number with its images (uint8 [n, C, H, W]), in any order.
 ShardReader = Callable[[Mapping[int, np.ndarray]], Iterable[tuple[int, np.ndarray]]]
 
 
 class StreamingDataset(TrainingDataset):
-    """At most two windows of the order in memory: one in use, one being read in the background.
+    """Two windows of the order in memory: one in use, one being read in the background.
 
-    The order is planned for all workers together, so that it does not depend on their number. A
-    worker holds only its own images of a window, its share, and since a window is shuffled as a
-    whole, they lie in nearly all of its shards. So that each shard is read by one worker only, the
-    shards of a window are dealt out, and the workers send each other what they have read. One that
-    cannot exchange asks all shards for the rows of its share.
+    Each worker holds its own images of a window, which lie in nearly all of the window's shards.
+    With a channel, each shard is read by one worker, which sends the others their images; without
+    one, a worker reads its own images of all shards.
 
-    Batches are meant to be asked for step by step; any other step costs reading its window anew.
+    Steps are expected in order; any other step reads its window anew.
 
     Args:
-        labels: float32 [N, K], all of them, rows sum to 1.
+        labels: float32 [N, K] of all images, rows sum to 1.
         shape: channels, height and width of the images.
-        read: gives images of shards, numbered as in `order`; it is called from another thread.
-        order: of the N images.
-        device: where batches go.
-        exchange: with the other workers, which have to ask for the same steps in the same order.
+        read: reads images of shards, numbered as in `order`; called from another thread.
+        order: of the N images, the same on all workers.
+        device: of the batches.
+        channel: to the other workers, which must ask for the same steps in the same order.
     """
 
     def __init__(
@@ -49,135 +46,149 @@ class StreamingDataset(TrainingDataset):
         read: ShardReader,
         order: ShuffleOrder,
         device: torch.device | str = "cpu",
-        exchange: GlooChannel | None = None,
+        channel: GlooChannel | None = None,
     ):
         super().__init__(labels, shape, order, device)
-        self._read, self._exchange = read, exchange
+        self._read, self._channel = read, channel
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gemix-images")
         self._closed = threading.Event()
         self._share: tuple[int, tuple[int, ...]] | None = None
-        self._held: _Held | None = None
-        self._next: tuple[ShuffleWindow, Future[_Held]] | None = None
+        self._current: _LoadedWindow | None = None
+        self._next: tuple[ShuffleWindow, Future[_LoadedWindow]] | None = None
         self._last: tuple[object, np.ndarray, np.ndarray] | None = None
 
-    def real_batch(self, step: int, batch: int, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """See :class:`TrainingDataset`.
+    def real_batch(
+        self, step: int, batch: int, batch_index: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return samples; see :meth:`TrainingDataset.real_batch`.
 
         Raises:
             DataError: for a damaged shard.
         """
-        asked = (step, batch, tuple(positions))
-        if self._last is None or self._last[0] != asked:  # a step may want its images twice
-            self._last = (asked, *self._collect(*asked))
-        _, images, rows = self._last
-        return to_floats(self.to_device(images)), self.labels[self.to_device(rows)]
+        request = (step, batch, tuple(batch_index))
+        if self._last is None or self._last[0] != request:  # a step may ask twice
+            self._last = (request, *self._collect(*request))
+        _, images, dataset_rows = self._last
+        return to_floats(self.to_device(images)), self.labels[self.to_device(dataset_rows)]
 
     def close(self) -> None:
-        """Stops reading ahead."""
+        """Stop reading ahead."""
         self._closed.set()
-        # others may have begun what is cancelled here, and would wait for it
-        self._thread.shutdown(cancel_futures=self._exchange is None)
+        # a read that is cancelled here may have begun on other workers, which would wait for it
+        self._thread.shutdown(cancel_futures=self._channel is None)
 
     def _collect(
-        self, step: int, batch: int, positions: tuple[int, ...]
+        self, step: int, batch: int, batch_index: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Images [n, C, H, W] and row numbers [n] of samples that may cross windows."""
-        if self._share != (batch, positions):
-            self._share, self._held, self._next = (batch, positions), None, None
-        samples = step * batch + np.asarray(positions, dtype=np.int64)
-        images = np.empty((len(samples), *self.shape), dtype=np.uint8)
-        rows = np.empty(len(samples), dtype=np.int64)
-        # all windows of the batch, so that all workers go through the same ones at the same steps
+        """Return images [n, C, H, W] and dataset rows [n] of samples that may cross windows."""
+        if self._share != (batch, batch_index):
+            self._share, self._current, self._next = (batch, batch_index), None, None
+        sample_ids = step * batch + np.asarray(batch_index, dtype=np.int64)
+        images = np.empty((len(sample_ids), *self.shape), dtype=np.uint8)
+        dataset_rows = np.empty(len(sample_ids), dtype=np.int64)
+        # every window of the global batch, so that all workers load the same ones at the same step
         start, stop = step * batch, (step + 1) * batch
         while start < stop:
-            held = self._hold(start)
-            start = held.window.stop
-            here = np.flatnonzero((held.window.start <= samples) & (samples < start))
-            images[here], rows[here] = held.find(samples[here])
-        return images, rows
+            loaded = self._load(start)
+            start = loaded.window.stop
+            found = np.flatnonzero((loaded.window.start <= sample_ids) & (sample_ids < start))
+            images[found], dataset_rows[found] = loaded.lookup(sample_ids[found])
+        return images, dataset_rows
 
-    def _hold(self, sample: int) -> _Held:
-        """The window of the sample, read; the one after it is begun to be read."""
-        if self._held is None or not self._held.window.start <= sample < self._held.window.stop:
-            self._held = None  # before another is waited for: two are in memory, never three
-            window = self.order.window_of(sample)
+    def _load(self, sample_id: int) -> _LoadedWindow:
+        """Return the window of a sample, and begin to read the next one."""
+        current = self._current
+        if current is None or not current.window.start <= sample_id < current.window.stop:
+            self._current = current = None  # released first: two are in memory, never three
+            window = self.order.window_of(sample_id)
             if self._next is None or self._next[0].start != window.start:
-                self._next = self._begin(window)
-            self._held = self._next[1].result()
-            self._next = self._begin(self.order.window_of(window.stop))
-        return self._held
+                self._next = self._submit(window)
+            self._current = self._next[1].result()
+            self._next = self._submit(self.order.window_of(window.stop))
+        return self._current
 
-    def _begin(self, window: ShuffleWindow) -> tuple[ShuffleWindow, Future[_Held]]:
-        return window, self._thread.submit(self._load, window, *self._share)
+    def _submit(self, window: ShuffleWindow) -> tuple[ShuffleWindow, Future[_LoadedWindow]]:
+        return window, self._thread.submit(self._read_window, window, *self._share)
 
-    def _load(self, window: ShuffleWindow, batch: int, positions: tuple[int, ...]) -> _Held:
-        held = _Held.empty(window, batch, positions, self.shape)
-        places = np.searchsorted(held.rows, self.order.bounds)
-        read = self._read_own if self._exchange is None else self._read_and_exchange
-        for shard, images in read(held, batch, positions):
-            held.images[places[shard] : places[shard + 1]] = images
-        return held
+    def _read_window(
+        self, window: ShuffleWindow, batch: int, batch_index: tuple[int, ...]
+    ) -> _LoadedWindow:
+        loaded = _LoadedWindow.empty(window, batch, batch_index, self.shape)
+        slots = np.searchsorted(loaded.dataset_rows, self.order.bounds)
+        read = self._read_own if self._channel is None else self._read_and_exchange
+        for shard, images in read(loaded, batch, batch_index):
+            loaded.images[slots[shard] : slots[shard + 1]] = images
+        return loaded
 
     def _read_own(
-        self, held: _Held, batch: int, positions: tuple[int, ...]
+        self, loaded: _LoadedWindow, batch: int, batch_index: tuple[int, ...]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """This worker's images of each shard, read by itself."""
-        wanted = {shard: self._within(shard, held.rows) for shard in held.window.shards}
-        wanted = {shard: rows for shard, rows in wanted.items() if len(rows)}
+        """Read this worker's images of each shard."""
+        wanted = {
+            shard: self._shard_rows(shard, loaded.dataset_rows) for shard in loaded.window.shards
+        }
+        wanted = {shard: shard_rows for shard, shard_rows in wanted.items() if len(shard_rows)}
         for shard, images in self._read(wanted) if wanted else ():
             if self._closed.is_set():
                 return
             yield shard, images
 
     def _read_and_exchange(
-        self, held: _Held, batch: int, positions: tuple[int, ...]
+        self, loaded: _LoadedWindow, batch: int, batch_index: tuple[int, ...]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """This worker's images of each shard, from the one that has read it.
+        """Read some shards whole, and yield this worker's images of every shard.
 
-        What is begun is finished, also by a worker that is closed meanwhile: others wait for what
-        it reads. Each reads and sends one shard at a time, so no more is in memory.
+        A worker that is closed meanwhile finishes, since others wait for what it reads. It reads
+        and sends one shard at a time, so that no more are in memory.
         """
-        exchange, shards = self._exchange, held.window.shards
+        channel, shards = self._channel, loaded.window.shards
         shares = [
-            np.sort(held.window.rows_at(batch, p)) for p in exchange.all_gather_object(positions)
+            np.sort(loaded.window.dataset_rows_at(batch, share))
+            for share in channel.all_gather_object(batch_index)
         ]
         bounds = self.order.bounds
-        # beginning with another one at another window, since there may be fewer shards than workers
-        mine = shards[(exchange.rank - held.window.start) % exchange.size :: exchange.size]
+        # starting at another worker in each window, since there may be fewer shards than workers
+        mine = shards[(channel.rank - loaded.window.start) % channel.size :: channel.size]
         whole = {shard: np.arange(bounds[shard + 1] - bounds[shard]) for shard in mine}
         reading = iter(self._read(whole) if whole else ())
-        for _ in range(0, len(shards), exchange.size):
+        for _ in range(0, len(shards), channel.size):
             shard, images = next(reading, (None, np.empty((0, *self.shape), np.uint8)))
-            came = exchange.all_gather_object(shard)
-            sizes = [0 if n is None else len(self._within(n, held.rows)) for n in came]
-            received = exchange.all_to_all(
-                [images if shard is None else images[self._within(shard, s)] for s in shares],
-                [size * math.prod(self.shape) for size in sizes],
+            received_shards = channel.all_gather_object(shard)
+            counts = [
+                0 if number is None else len(self._shard_rows(number, loaded.dataset_rows))
+                for number in received_shards
+            ]
+            received = channel.all_to_all(
+                [
+                    images if shard is None else images[self._shard_rows(shard, share)]
+                    for share in shares
+                ],
+                [count * math.prod(self.shape) for count in counts],
             )
-            for number, size, part in zip(came, sizes, received, strict=True):
-                if size:
-                    yield number, part.reshape(size, *self.shape)
+            for number, count, part in zip(received_shards, counts, received, strict=True):
+                if count:
+                    yield number, part.reshape(count, *self.shape)
 
-    def _within(self, shard: int, rows: np.ndarray) -> np.ndarray:
-        """Those of the rows, ascending, that are in a shard, counted within it."""
+    def _shard_rows(self, shard: int, dataset_rows: np.ndarray) -> np.ndarray:
+        """Return the shard rows of those dataset rows, ascending, that are in a shard."""
         start, stop = self.order.bounds[shard : shard + 2]
-        return rows[slice(*np.searchsorted(rows, (start, stop)))] - start
+        return dataset_rows[slice(*np.searchsorted(dataset_rows, (start, stop)))] - start
 
 
 @dataclasses.dataclass(frozen=True)
-class _Held:
+class _LoadedWindow:
     """A worker's images of a window.
 
     Attributes:
-        samples: int64 [n], ascending: which samples of the training they are.
-        rows: int64 [n], ascending: which images, counted over all shards.
-        slots: int64 [n], where in `rows` and `images` each of the `samples` is.
+        sample_ids: int64 [n], ascending.
+        dataset_rows: int64 [n], ascending.
+        slots: index into `dataset_rows` and `images` of each of the `sample_ids`, int64 [n].
         images: uint8 [n, C, H, W].
     """
 
     window: ShuffleWindow
-    samples: np.ndarray
-    rows: np.ndarray
+    sample_ids: np.ndarray
+    dataset_rows: np.ndarray
     slots: np.ndarray
     images: np.ndarray
 
@@ -186,18 +197,23 @@ class _Held:
         cls,
         window: ShuffleWindow,
         batch: int,
-        positions: Sequence[int],
+        batch_index: Sequence[int],
         shape: tuple[int, int, int],
-    ) -> _Held:
-        """Room for the samples at `positions` of every batch."""
-        samples, rows = window.samples_at(batch, positions), window.rows_at(batch, positions)
-        by_row = np.argsort(rows)
+    ) -> _LoadedWindow:
+        """Allocate memory for the samples at `batch_index` of every batch."""
+        dataset_rows = window.dataset_rows_at(batch, batch_index)
+        by_row = np.argsort(dataset_rows)
         slots = np.empty_like(by_row)
         slots[by_row] = np.arange(len(by_row))
-        images = np.empty((len(rows), *shape), dtype=np.uint8)
-        return cls(window, samples, rows[by_row], slots, images)
+        return cls(
+            window=window,
+            sample_ids=window.sample_ids_at(batch, batch_index),
+            dataset_rows=dataset_rows[by_row],
+            slots=slots,
+            images=np.empty((len(dataset_rows), *shape), dtype=np.uint8),
+        )
 
-    def find(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images and row numbers of samples that are held."""
-        slots = self.slots[np.searchsorted(self.samples, samples)]
-        return self.images[slots], self.rows[slots]
+    def lookup(self, sample_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return images and dataset rows of samples in the window."""
+        slots = self.slots[np.searchsorted(self.sample_ids, sample_ids)]
+        return self.images[slots], self.dataset_rows[slots]

@@ -1,1 +1,1 @@
-"""GAN losses and regularizers."""
+"""Adversarial losses, regularizers and the losses of StyleGAN2's phases."""

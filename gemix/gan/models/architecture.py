@@ -1,4 +1,4 @@
-"""What decides the shapes of a method's networks."""
+"""The sizes that determine the shapes of a method's networks."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import math
 
 
 def is_side(pixels: int) -> bool:
-    """Whether the networks make images of such a side: a power of two from 8 on."""
+    """Return whether the networks make images of this side: a power of two from 8 on."""
     return pixels >= 8 and not pixels & (pixels - 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What fixes the shapes of a generator and discriminator pair.
+    """Sizes of a generator and discriminator pair.
 
-    `label_dim` is the number of classes K, 0 for unconditional networks. `d_mapping_layers` are
-    those of the discriminator's label projection. `conv_clamp` bounds what every convolution layer
-    puts out, as public networks that were trained in half precision need it; None does not.
+    Attributes:
+        resolution: side of the images, in pixels.
+        label_dim: number of classes K; 0 for unconditional networks.
+        mapping_layers, d_mapping_layers: of the mapping network, and of the discriminator's label
+            projection.
+        channel_base, channel_max: feature maps at a resolution are channel_base / resolution, at
+            most channel_max.
+        conv_clamp: bound on the absolute output of every convolution layer, as public networks
+            that were trained in half precision need it; None for no bound.
     """
 
     resolution: int
@@ -33,7 +39,7 @@ class Architecture:
     conv_clamp: float | None = None
 
     def channels(self, resolution: int) -> int:
-        """Feature maps at a resolution."""
+        """Return the number of feature maps at a resolution."""
         return min(self.channel_base // resolution, self.channel_max)
 
     @property
@@ -43,5 +49,5 @@ class Architecture:
 
     @property
     def num_ws(self) -> int:
-        """How many styles the synthesis network takes."""
+        """Number of styles that the synthesis network takes."""
         return 2 * len(self.resolutions)

@@ -1,4 +1,4 @@
-"""What the generators of all methods have in common: all that sampling asks of them."""
+"""The interface of the generators of all methods, as sampling uses it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from gemix.gan.models.architecture import Architecture
 
 
 class ImageGenerator(nn.Module):
-    """Latents and soft labels to images, for every sample by itself.
+    """Map latents and soft labels to images.
 
-    An image depends on its own latent, label and noise, never on the rest of the batch; so nothing
-    in a generator may reduce over the batch.
+    An image depends on its own latent, label and noise, never on the rest of the batch: nothing in
+    a generator may reduce over the batch.
     """
 
     architecture: Architecture
 
     @property
     def noise_shapes(self) -> list[tuple[int, int]]:
-        """The noise that a forward pass takes beside the latent, (H, W) each; here none."""
+        """Shapes (H, W) of the noise that a forward pass takes beside the latent; here none."""
         return []
 
     def noise_const(self) -> list[Tensor]:
-        """The fixed noise that is stored with the weights, one tensor a shape; here none."""
+        """Return the fixed noise stored with the weights, one tensor a shape; here none."""
         return []
 
     def forward(
@@ -35,7 +35,7 @@ class ImageGenerator(nn.Module):
         truncation_psi: float = 1.0,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Float32 images [N, C, H, W], about -1 to 1.
+        """Return float32 images [N, C, H, W], about -1 to 1.
 
         Args:
             z: standard normal latents [N, z_dim].

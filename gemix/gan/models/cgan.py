@@ -31,9 +31,9 @@ NORM_GROUPS = 8
 
 
 class CganGenerator(ImageGenerator):
-    """Latent and label to a 4x4 feature map, then one transposed convolution a doubling.
+    """Project latent and label to a 4x4 feature map, then double it by transposed convolutions.
 
-    There are no styles: what truncation pulls to its mean, 0, is the latent itself.
+    There are no styles: truncation scales the latent itself towards its mean, 0.
     """
 
     def __init__(self, architecture: Architecture):
@@ -41,11 +41,11 @@ class CganGenerator(ImageGenerator):
         self.architecture = a = architecture
         channels = [a.channels(resolution) for resolution in a.resolutions]
         self.project = nn.Linear(a.z_dim + a.label_dim, channels[0] * 16, bias=False)
-        self.first = nn.Sequential(_norm(channels[0]), nn.ReLU())
+        self.first = nn.Sequential(_group_norm(channels[0]), nn.ReLU())
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(channels[:-1]):
             layers.append(nn.ConvTranspose2d(before, after, 4, 2, padding=1, bias=False))
-            layers += [_norm(after), nn.ReLU()]
+            layers += [_group_norm(after), nn.ReLU()]
         layers.append(nn.ConvTranspose2d(channels[-2], a.img_channels, 4, 2, padding=1))
         self.layers = nn.Sequential(*layers)
         _initialize(self)
@@ -59,17 +59,17 @@ class CganGenerator(ImageGenerator):
         truncation_psi: float = 1.0,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Float32 images [N, C, H, W] from -1 to 1; there is no noise but the latent."""
+        """Return float32 images [N, C, H, W] from -1 to 1; there is no noise but the latent."""
         z = z * truncation_psi
         x = z if label is None else torch.cat([z, label], dim=1)
-        with _computing_in(dtype, z.device):
+        with _autocast(dtype, z.device):
             x = self.project(x).unflatten(1, (-1, 4, 4))
             x = self.first(x.contiguous(memory_format=torch.channels_last))
             return torch.tanh(self.layers(x).float())
 
 
 class CganDiscriminator(nn.Module):
-    """Images with their labels as channels to logits; positive means real."""
+    """Map images, with their labels as channels, to logits; positive means real."""
 
     def __init__(self, architecture: Architecture):
         super().__init__()
@@ -81,7 +81,7 @@ class CganDiscriminator(nn.Module):
         ]
         for before, after in itertools.pairwise(channels):
             layers.append(nn.Conv2d(before, after, 4, 2, padding=1, bias=False))
-            layers += [_norm(after), nn.LeakyReLU(LRELU_SLOPE)]
+            layers += [_group_norm(after), nn.LeakyReLU(LRELU_SLOPE)]
         self.layers = nn.Sequential(*layers)
         self.out = nn.Linear(channels[-1] * 16, 1)
         _initialize(self)
@@ -89,22 +89,22 @@ class CganDiscriminator(nn.Module):
     def forward(
         self, image: Tensor, label: Tensor | None, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Float32 images [N, C, H, W] and labels [N, label_dim] to float32 logits [N, 1]."""
+        """Map float32 images [N, C, H, W] and labels [N, label_dim] to float32 logits [N, 1]."""
         x = image
         if label is not None:
             planes = label[:, :, None, None].expand(-1, -1, *image.shape[2:])
             x = torch.cat([image, planes], dim=1)
-        with _computing_in(dtype, image.device):
+        with _autocast(dtype, image.device):
             x = self.layers(x.contiguous(memory_format=torch.channels_last))
             return self.out(x.flatten(1)).float()
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(NORM_GROUPS, channels), channels)
 
 
 def _initialize(network: nn.Module) -> None:
-    """Weights N(0, 0.02), scales of normalization N(1, 0.02), biases 0 (Radford et al. 2016)."""
+    """Draw weights from N(0, 0.02) and norm scales from N(1, 0.02) (Radford et al. 2016)."""
     for module in network.modules():
         if isinstance(module, nn.GroupNorm):
             nn.init.normal_(module.weight, 1, INIT_STD)
@@ -114,5 +114,5 @@ def _initialize(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+def _autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)

@@ -15,7 +15,7 @@ RESIDUAL_GAIN = math.sqrt(0.5)  # two branches of variance 1 add up to variance 
 
 
 class DiscriminatorBlock(nn.Module):
-    """Two convolutions beside a 1x1 skip, halving the image (Karras et al. 2020, figure 7c)."""
+    """Two convolutions beside a 1x1 skip, which halve the image (Karras et al. 2020, figure 7c)."""
 
     def __init__(self, architecture: Architecture, resolution: int):
         super().__init__()
@@ -31,14 +31,14 @@ class DiscriminatorBlock(nn.Module):
         self.skip = Conv2dLayer(in_channels, out_channels, 1, activate=False, bias=False, down=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in, H, W] to [N, out, H/2, W/2]."""
+        """Map [N, in, H, W] to [N, out, H/2, W/2]."""
         if self.fromrgb is not None:
             x = self.fromrgb(x)
         return self.conv1(self.conv0(x), RESIDUAL_GAIN) + self.skip(x, RESIDUAL_GAIN)
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """4x4 features to one logit, or to the vector that is projected on the label."""
+    """Map 4x4 features to one logit, or to the vector that is projected on the label."""
 
     def __init__(self, architecture: Architecture):
         super().__init__()
@@ -49,7 +49,7 @@ class DiscriminatorEpilogue(nn.Module):
         self.out = FullyConnectedLayer(channels, channels if architecture.label_dim else 1)
 
     def forward(self, x: Tensor, projection: Tensor | None, batches: int) -> Tensor:
-        """[N, C, 4, 4] and the label's projection [N, C] to logits [N, 1]."""
+        """Map [N, C, 4, 4] and the label's projection [N, C] to logits [N, 1]."""
         x = self.conv(self.mbstd(x, batches).float())
         x = self.out(self.fc(x.flatten(1)))
         if projection is None:
@@ -58,7 +58,7 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images and soft labels to logits; positive means real.
+    """Map images and soft labels to logits; positive means real.
 
     The label enters by projection (Miyato and Koyama, "cGANs with projection discriminator",
     2018): the logit is the scalar product of image features and of a mapping of the label.
@@ -79,12 +79,13 @@ class Discriminator(nn.Module):
 
     @property
     def blocks(self) -> list[DiscriminatorBlock]:
-        """The residual blocks, from the image on."""
+        """The residual blocks, the one next to the image first."""
         return [getattr(self, f"b{r}") for r in self.architecture.resolutions[:0:-1]]
 
     def nearest_to_image(self, layers: int) -> list[nn.Parameter]:
-        """The parameters of so many layers from the image on: for each block fromrgb (of the
-        first), conv0, conv1, skip.
+        """Return the parameters of the first layers, as many as given, from the image on.
+
+        The order in a block is fromrgb (of the first block), conv0, conv1, skip.
         """
         ordered = [
             layer
@@ -101,9 +102,12 @@ class Discriminator(nn.Module):
         dtype: torch.dtype = torch.float32,
         batches: int = 1,
     ) -> Tensor:
-        """Float32 images [N, C, H, W] and labels [N, label_dim] to float32 logits [N, 1].
+        """Map float32 images [N, C, H, W] and labels [N, label_dim] to float32 logits [N, 1].
 
-        With `batches` above 1, N is that many batches of one size, judged as if one by one.
+        Args:
+            dtype: of the convolutions.
+            batches: number of batches of one size in N; the minibatch standard deviation keeps
+                them apart.
         """
         x = image.to(dtype, memory_format=torch.channels_last)
         for block in self.blocks:

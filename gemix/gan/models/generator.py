@@ -15,7 +15,7 @@ W_AVG_DECAY = 0.995
 
 
 class MappingNetwork(nn.Module):
-    """Maps latents and labels to styles: an embedding of the label beside z, then an MLP.
+    """Map latents and labels to styles: an embedding of the label beside z, then an MLP.
 
     Args:
         z_dim: latent size; 0 for the label projection of the discriminator.
@@ -39,7 +39,7 @@ class MappingNetwork(nn.Module):
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: Tensor | None, label: Tensor | None) -> Tensor:
-        """z [N, z_dim] and soft labels [N, label_dim] to w [N, w_dim]."""
+        """Map z [N, z_dim] and soft labels [N, label_dim] to w [N, w_dim]."""
         parts = [ops.normalize_2nd_moment(z)] if self.z_dim else []
         if self.label_dim:
             parts.append(ops.normalize_2nd_moment(self.embed(label)))
@@ -50,11 +50,11 @@ class MappingNetwork(nn.Module):
 
     @torch.no_grad()
     def update_w_avg(self, w_mean: Tensor) -> None:
-        """Moves the running mean of w, which truncation pulls towards."""
+        """Move the running mean of w, which truncation interpolates towards."""
         self.w_avg.copy_(w_mean.lerp(self.w_avg, W_AVG_DECAY))
 
     def truncate(self, w: Tensor, psi: float) -> Tensor:
-        """w_avg + psi (w - w_avg) (Karras et al. 2019, section 2 of the appendix)."""
+        """Return w_avg + psi (w - w_avg) (Karras et al. 2019, section 2 of the appendix)."""
         return w if psi == 1 else self.w_avg.lerp(w, psi)
 
 
@@ -83,7 +83,7 @@ class SynthesisBlock(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """Styles to image, with an image skip at every resolution (Karras et al. 2020, figure 7b)."""
+    """Map styles to an image, with a skip at every resolution (Karras et al. 2020, figure 7b)."""
 
     def __init__(self, architecture: Architecture):
         super().__init__()
@@ -98,20 +98,21 @@ class SynthesisNetwork(nn.Module):
 
     @property
     def noise_shapes(self) -> list[tuple[int, int]]:
-        """The noise that each styled convolution takes, (H, W) each."""
+        """Shapes (H, W) of the noise of each styled convolution."""
         return [(c.resolution, c.resolution) for block in self.blocks for c in block.convs]
 
     def noise_const(self) -> list[Tensor]:
-        """The fixed noise that is stored with the weights."""
+        """Return the fixed noise stored with the weights."""
         return [conv.noise_const for block in self.blocks for conv in block.convs]
 
     def forward(
         self, ws: Tensor, noise: list[Tensor] | None, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """ws [N, num_ws, w_dim] to float32 images [N, C, H, W], about -1 to 1.
+        """Map ws [N, num_ws, w_dim] to float32 images [N, C, H, W], about -1 to 1.
 
-        `noise`: one tensor a styled convolution, [N, 1, H, W] or [H, W]; None adds none. `dtype`
-        is what the convolutions compute in.
+        Args:
+            noise: one tensor a styled convolution, [N, 1, H, W] or [H, W]; None adds none.
+            dtype: of the convolutions.
         """
         styles = iter(ws.float().unbind(dim=1))
         noises = iter(noise) if noise is not None else None
@@ -130,7 +131,7 @@ class SynthesisNetwork(nn.Module):
 
 
 class Generator(ImageGenerator):
-    """Latents and soft labels to images."""
+    """Map latents and soft labels to images."""
 
     def __init__(self, architecture: Architecture):
         super().__init__()
@@ -141,15 +142,15 @@ class Generator(ImageGenerator):
 
     @property
     def noise_shapes(self) -> list[tuple[int, int]]:
-        """The noise of the synthesis network."""
+        """Shapes (H, W) of the synthesis network's noise."""
         return self.synthesis.noise_shapes
 
     def noise_const(self) -> list[Tensor]:
-        """The fixed noise that is stored with the weights."""
+        """Return the fixed noise stored with the weights."""
         return self.synthesis.noise_const()
 
     def map(self, z: Tensor, label: Tensor | None, truncation_psi: float = 1.0) -> Tensor:
-        """z [N, z_dim] and labels [N, label_dim] to ws [N, num_ws, w_dim]."""
+        """Map z [N, z_dim] and labels [N, label_dim] to ws [N, num_ws, w_dim]."""
         w = self.mapping.truncate(self.mapping(z, label), truncation_psi)
         return w.unsqueeze(1).expand(-1, self.architecture.num_ws, -1)
 
@@ -162,5 +163,5 @@ class Generator(ImageGenerator):
         truncation_psi: float = 1.0,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Float32 images [N, C, H, W], about -1 to 1, of latents [N, z_dim]."""
+        """Map latents [N, z_dim] and labels to float32 images [N, C, H, W], about -1 to 1."""
         return self.synthesis(self.map(z, label, truncation_psi), noise, dtype)

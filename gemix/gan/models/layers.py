@@ -5,7 +5,7 @@ GANs", 2018, section 4.1), so that Adam moves all of them at one rate. Parameter
 the public StyleGAN2-ADA networks, so that their weights load as they are.
 
 A leaky ReLU commutes with a positive factor, so in the generator the gains that follow activations
-in the papers are multiplied into what comes before them: one pass less over every feature map. In
+in the papers are multiplied into what precedes them: one pass less over every feature map. In
 float32 the discriminator keeps the papers' order, because its minibatch standard deviation,
 ill-conditioned where samples are nearly equal, would magnify the different rounding.
 """
@@ -45,7 +45,7 @@ class FullyConnectedLayer(nn.Module):
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in_features] to [N, out_features]."""
+        """Map [N, in_features] to [N, out_features]."""
         gain = ops.LRELU_GAIN if self.activate else 1.0
         weight = self.weight * (self.weight_gain * gain)
         x = F.linear(x, weight, self.bias * (self.lr_multiplier * gain))
@@ -83,7 +83,7 @@ class Conv2dLayer(nn.Module):
             self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """[N, in, H, W] to [N, out, H, W] (or half of it); `gain` scales the result."""
+        """Map [N, in, H, W] to [N, out, H, W] (or half of it); `gain` scales the result."""
         bound = None if self.clamp is None else self.clamp * gain
         if self.activate:
             gain = gain * ops.LRELU_GAIN
@@ -108,7 +108,7 @@ def modulated_conv2d(
     gain: float = 1.0,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Convolution whose weights are modulated by the styles and demodulated.
+    """Convolve with weights that are modulated by the styles and demodulated.
 
     Karras et al., "Analyzing and improving the image quality of StyleGAN", 2020, equations 1
     and 3: w'_ijk = s_i w_ijk, w''_ijk = w'_ijk / sqrt(sum_ik w'_ijk^2 + eps). Scaling the input
@@ -121,7 +121,7 @@ def modulated_conv2d(
         styles: float32 [N, I].
         up_fir: the blur of an upsampling convolution (k = 3), or None for no upsampling.
         gain: factor on the result.
-        noise: added to the result at last; [N, 1, H, W] or [H, W].
+        noise: added to the result; [N, 1, H, W] or [H, W].
     """
     energy = weight.square().sum(dim=(2, 3))  # [O, I]
     demodulation = torch.rsqrt(styles.square() @ energy.t() + 1e-8)  # [N, O]
@@ -165,7 +165,7 @@ class SynthesisLayer(nn.Module):
             self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        """[N, in, H, W] and w [N, w_dim] to [N, out, H, W] (or twice that).
+        """Map [N, in, H, W] and w [N, w_dim] to [N, out, H, W] (or twice that).
 
         `noise` broadcasts against [N, 1, H_out, W_out]; None adds none.
         """
@@ -191,7 +191,7 @@ class ToRGBLayer(nn.Module):
         self.weight_gain = 1 / math.sqrt(in_channels)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """[N, in, H, W] and w [N, w_dim] to a float32 image [N, img_channels, H, W]."""
+        """Map [N, in, H, W] and w [N, w_dim] to a float32 image [N, img_channels, H, W]."""
         styles = (self.affine(w) * self.weight_gain).to(x.dtype)
         x = F.conv2d(x * styles[:, :, None, None], self.weight.to(x.dtype))
         x = x.float() + self.bias[:, None, None]
@@ -199,7 +199,7 @@ class ToRGBLayer(nn.Module):
 
 
 class MinibatchStdLayer(nn.Module):
-    """Appends the standard deviation over groups of samples as one more channel.
+    """Append the standard deviation over groups of samples as one more channel.
 
     Karras et al. 2018, section 3. Group m of a batch of N holds the samples m, m + M, m + 2M, …
     with M = N / group size.
@@ -210,16 +210,17 @@ class MinibatchStdLayer(nn.Module):
         self.group_size = group_size
 
     def forward(self, x: Tensor, batches: int = 1) -> Tensor:
-        """[N, C, H, W] to [N, C + 1, H, W].
+        """Map [N, C, H, W] to [N, C + 1, H, W].
 
-        `x` holds so many batches of one size, one after the other, whose groups stay apart; that
-        size must be a multiple of the group size, or smaller.
+        Args:
+            x: concatenated batches of one size, a multiple of the group size, or smaller.
+            batches: their number; groups do not cross them.
         """
         n, _, height, width = x.shape
         group = min(self.group_size, n // batches)
         grouped = x.reshape(batches, group, -1, *x.shape[1:]).float()
         centred = grouped - grouped.mean(dim=1, keepdim=True)
-        # spelled out, not var(): the second derivative that R1 needs loses fewer digits this way
+        # not var(): the second derivative that R1 needs is more exact this way
         std = torch.sqrt(centred.square().mean(dim=1) + 1e-8)
         mean = std.mean(dim=(2, 3, 4)).repeat(1, group).flatten()  # [N]
         extra = mean.to(x.dtype)[:, None, None, None].expand(n, 1, height, width)

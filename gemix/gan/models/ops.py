@@ -15,7 +15,7 @@ BLUR_TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
 def fir_filter(taps: Sequence[float]) -> Tensor:
-    """The separable 2-D filter of 1-D taps, normalised to sum 1: float32 [len, len]."""
+    """Return the separable 2-D filter of 1-D taps, normalized to sum 1: float32 [len, len]."""
     line = torch.tensor(taps, dtype=torch.float32)
     square = torch.outer(line, line)
     return square / square.sum()
@@ -31,14 +31,14 @@ def upfirdn2d(
     flip_filter: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """Upsamples by zero insertion, pads, filters, and keeps every `down`-th pixel.
+    """Upsample by zero insertion, pad, filter, and keep every `down`-th pixel.
 
     Args:
         x: [N, C, H, W].
         fir: [h, w], an outer product as of :func:`fir_filter`; applied as a convolution, or with
             `flip_filter` as a correlation.
         padding: (left, right, top, bottom) in upsampled pixels; negative values crop.
-        gain: factor on the result; upsampling wants up**2 to keep the brightness.
+        gain: factor on the result; up**2 keeps the brightness when upsampling.
 
     Returns:
         [N, C, (H * up + top + bottom - h) // down + 1, likewise for W].
@@ -60,27 +60,28 @@ def upfirdn2d(
 
 
 def _shifted_sums(x: Tensor, fir: Tensor, padding: int, stride: int) -> Tensor:
-    """Correlates each channel with a separable filter, as sums of shifted images.
+    """Correlate each channel with a separable filter, as sums of shifted images.
 
-    So written the compiler fuses the filter, and its derivatives, with what stands around it.
+    In this form the compiler fuses the filter, and its derivatives, with the operations around it.
     """
     x = F.pad(x, (padding,) * 4)
     total = fir.sum()
     for dim, taps in ((2, fir.sum(dim=1)), (3, fir.sum(dim=0) / total)):
-        last = x.shape[dim] - len(taps)  # the first pixel under the filter's last place
-        places = range(len(taps))
-        x = sum(_every(x, dim, tap, tap + last + 1, stride) * taps[tap] for tap in places)
+        last = x.shape[dim] - len(taps)  # where the filter's last position starts
+        x = sum(
+            _strided(x, dim, tap, tap + last + 1, stride) * taps[tap] for tap in range(len(taps))
+        )
     return x
 
 
-def _every(x: Tensor, dim: int, start: int, stop: int, step: int) -> Tensor:
+def _strided(x: Tensor, dim: int, start: int, stop: int, step: int) -> Tensor:
     index = [slice(None)] * x.ndim
     index[dim] = slice(start, stop, step)
     return x[tuple(index)]
 
 
 class _Correlate(torch.autograd.Function):
-    """Correlates each channel with a constant filter.
+    """Correlate each channel with a constant filter.
 
     Its derivative is correlation with the flipped filter, which runs at the speed of the forward
     pass. PyTorch's own backward pass of depthwise convolutions is up to 20 times slower on CPUs.
@@ -113,7 +114,7 @@ class _Correlate(torch.autograd.Function):
 
 
 def upsample2d(x: Tensor) -> Tensor:
-    """Doubles height and width of [N, C, H, W] with the filter [1, 3, 3, 1].
+    """Double height and width of [N, C, H, W] with the filter [1, 3, 3, 1].
 
     With these taps that is bilinear interpolation, with zeros beyond the border; as such it runs
     twenty times faster on a CPU than as a convolution of one channel.
@@ -123,14 +124,14 @@ def upsample2d(x: Tensor) -> Tensor:
 
 
 def downsample2d(x: Tensor, fir: Tensor) -> Tensor:
-    """Halves height and width of [N, C, H, W], filtered."""
+    """Filter [N, C, H, W] and halve its height and width."""
     taps = fir.shape[0]
     before, after = (taps - 1) // 2, (taps - 2) // 2
     return upfirdn2d(x, fir, down=2, padding=(before, after, before, after))
 
 
 def conv2d_up(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
-    """3x3 transposed convolution of stride 2, then the blur: [N, I, H, W] to [N, O, 2H, 2W].
+    """Apply a 3x3 transposed convolution of stride 2, then the blur: to [N, O, 2H, 2W].
 
     Upsampling inside the convolution costs a quarter of convolving an upsampled image.
     """
@@ -139,12 +140,12 @@ def conv2d_up(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
 
 
 def conv2d_down(x: Tensor, weight: Tensor, bias: Tensor | None, fir: Tensor) -> Tensor:
-    """Blur, then a convolution of stride 2: [N, I, H, W] to [N, O, H/2, W/2]."""
+    """Apply the blur, then a convolution of stride 2: to [N, O, H/2, W/2]."""
     if weight.shape[-1] == 1:  # only every other pixel of the blur is needed
         return F.conv2d(downsample2d(x, fir), weight, bias)
     return F.conv2d(upfirdn2d(x, fir, padding=(2, 2, 2, 2)), weight, bias, stride=2)
 
 
 def normalize_2nd_moment(x: Tensor) -> Tensor:
-    """Scales each row of [N, C] to a mean square of 1."""
+    """Scale each row of [N, C] to a mean square of 1."""
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)

@@ -1,1 +1,1 @@
-"""The training loop, trainers and their state."""
+"""The training loop, the trainers of the methods and their state."""

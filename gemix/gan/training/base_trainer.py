@@ -1,9 +1,13 @@
-"""What the trainers of all methods share: a step is made of phases, one network learns in each."""
+"""What the trainers of all methods share: a step is a sequence of phases, each trains one network.
+
+A method is a subclass: it names its networks, their optimizers and its phases.
+"""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -14,24 +18,42 @@ from gemix.core.distributed import Workers
 from gemix.gan.config import GanConfig
 from gemix.gan.data.batch_split import local_indices
 from gemix.gan.data.dataset import TrainingDataset
-from gemix.gan.training.compile import compiler_failures_explained
+from gemix.gan.losses.registry import ADVERSARIAL_LOSSES
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.models.base import ImageGenerator
+from gemix.gan.training.compile import wrap_compile_errors
 from gemix.gan.training.divergence import DivergenceMonitor, apply_fallback
 from gemix.gan.training.optimizer_step import OptimizerStep
 from gemix.gan.training.state import TrainingState
 
 
+@dataclasses.dataclass(frozen=True)
+class AdamSettings:
+    """Learning rate and exponential decay rates of one network's Adam optimizer."""
+
+    lr: float
+    betas: tuple[float, float]
+
+
 class BaseTrainer(abc.ABC):
-    """Takes a training from step to step.
+    """Train both networks step by step.
+
+    Class attributes of a method:
+        generator, discriminator: build the networks of an architecture, with new weights from
+            PyTorch's random generator.
+        hint: the settings that stabilize the method where it diverges, in words; each of them may
+            be changed at a resume (:data:`gemix.gan.checkpoints.resume_rules.STABILIZING`).
 
     Attributes:
-        remedy: the settings that calm this method where it diverges, in words.
-        positions, places: this worker's positions in the global batch, on the host and, as int64
-            [n], on the device.
+        local_batch_indices: this worker's indices into the global batch.
+        batch_index: the same on the device, int64 [n].
         dtype: what convolutions compute in.
-        generator_update, discriminator_update: within one of them, that network learns.
+        adversarial_loss: the losses that ``config.objective`` names.
     """
 
-    remedy: ClassVar[str]
+    generator: ClassVar[Callable[[Architecture], ImageGenerator]]
+    discriminator: ClassVar[Callable[[Architecture], nn.Module]]
+    hint: ClassVar[str]
 
     def __init__(
         self, state: TrainingState, data: TrainingDataset, config: GanConfig, workers: Workers
@@ -41,41 +63,56 @@ class BaseTrainer(abc.ABC):
         if state.precision == "auto":
             state.precision = resolve_precision(self.device, workers)
         self.dtype = apply_fallback(state)
-        self.positions = local_indices(workers, config.batch, config.sample_group)
-        self.places = torch.tensor(self.positions, device=self.device)
-        generator, discriminator = state.generator, state.discriminator
-        self.generator_update = OptimizerStep(
-            generator, state.g_optimizer, workers, others=[discriminator]
-        )
-        self.discriminator_update = OptimizerStep(
-            discriminator, state.d_optimizer, workers, others=[generator], frozen=self.frozen()
-        )
-        updates = [self.generator_update, self.discriminator_update]
-        self.guard = DivergenceMonitor(updates, config.max_skipped_steps, self.remedy)
+        self.adversarial_loss = ADVERSARIAL_LOSSES[config.objective]
+        self.local_batch_indices = local_indices(workers, config.batch, config.sample_group)
+        self.batch_index = torch.tensor(self.local_batch_indices, device=self.device)
+        self.monitor = DivergenceMonitor(state, config.max_skipped_steps, self.hint)
+        self._steps: dict[str, OptimizerStep] = {}
 
-    def run_step(self) -> dict[str, Tensor]:
-        """Trains both networks on one batch and counts the step.
-
-        Returns:
-            What the step has to tell, by name: scalar tensors, of this worker. `loss_g` and
-            `loss_d` are always there.
-
-        Raises:
-            DivergedError: when steps keep failing (:mod:`gemix.gan.training.divergence`).
-            CompileError: when a phase does not compile (:mod:`gemix.gan.training.compile`).
-        """
-        with compiler_failures_explained():
-            values = self.run_phases()
-        self.state.step += 1
-        self.guard.check(self.state)
-        return values
+    @staticmethod
+    @abc.abstractmethod
+    def adam(config: GanConfig, resolution: int) -> tuple[AdamSettings, AdamSettings]:
+        """Return Adam's settings for the generator and for the discriminator."""
 
     @abc.abstractmethod
     def run_phases(self) -> dict[str, Tensor]:
-        """The phases of one step, the averaged generator included; returns the losses, by name."""
+        """Run the phases of one step, with the averaged generator; return the losses by name."""
 
-    def frozen(self) -> Sequence[nn.Parameter]:
-        """Parameters of the discriminator that stay as they are."""
+    def run_step(self) -> dict[str, Tensor]:
+        """Train both networks on one batch and count the step.
+
+        Returns:
+            Losses and other values to log, by name: scalar tensors, of this worker. `loss_g` and
+            `loss_d` are always among them.
+
+        Raises:
+            DivergedError: if a phase keeps failing (:mod:`gemix.gan.training.divergence`).
+            CompileError: if a phase does not compile (:mod:`gemix.gan.training.compile`).
+        """
+        with wrap_compile_errors():
+            losses = self.run_phases()
+        self.state.step += 1
+        self.monitor.check()
+        return losses
+
+    def generator_step(self, phase: str) -> OptimizerStep:
+        """Return the context in which a phase trains the generator."""
+        state = self.state
+        return self._step(phase, state.generator, state.g_optimizer, others=[state.discriminator])
+
+    def discriminator_step(self, phase: str) -> OptimizerStep:
+        """Return the context in which a phase trains the discriminator."""
+        state = self.state
+        return self._step(
+            phase,
+            state.discriminator,
+            state.d_optimizer,
+            others=[state.generator],
+            frozen=self.frozen_parameters(),
+        )
+
+    def frozen_parameters(self) -> Sequence[nn.Parameter]:
+        """Return the parameters of the discriminator that are not trained."""
         return ()
 
     @property
@@ -84,5 +121,18 @@ class BaseTrainer(abc.ABC):
         return torch.full((1,), self.state.step, device=self.device)
 
     def real_batch(self) -> tuple[Tensor, Tensor]:
-        """This worker's share of the step's real images and labels."""
-        return self.data.real_batch(self.state.step, self.config.batch, self.positions)
+        """Return this worker's share of the step's real images and labels."""
+        return self.data.real_batch(self.state.step, self.config.batch, self.local_batch_indices)
+
+    def _step(
+        self, phase: str, network: nn.Module, optimizer: torch.optim.Optimizer, **fixed
+    ) -> OptimizerStep:
+        if phase not in self._steps:
+            self._steps[phase] = OptimizerStep(
+                network,
+                optimizer,
+                self.workers,
+                on_result=lambda applied: self.monitor.record(phase, applied),
+                **fixed,
+            )
+        return self._steps[phase]

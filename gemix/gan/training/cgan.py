@@ -10,15 +10,10 @@ from gemix.core.rng import Stream
 from gemix.core.torch_rng import draw
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import TrainingDataset
-from gemix.gan.losses import functional as losses
-from gemix.gan.training.base_trainer import BaseTrainer
-from gemix.gan.training.compile import compiled
+from gemix.gan.models.cgan import CganDiscriminator, CganGenerator
+from gemix.gan.training.base_trainer import AdamSettings, BaseTrainer
+from gemix.gan.training.compile import compile_phase
 from gemix.gan.training.state import TrainingState
-
-GENERATOR_LOSSES = {
-    "minimax": losses.minimax_generator_loss,
-    "nonsaturating": losses.generator_loss,
-}
 
 
 class CganTrainer(BaseTrainer):
@@ -30,54 +25,65 @@ class CganTrainer(BaseTrainer):
     regularized, augmented or averaged: the generator that is sampled is the one that is trained.
     """
 
-    remedy = "a lower gan.cgan_lr, gan.cgan_loss=nonsaturating or gan.precision=float32"
+    generator = CganGenerator
+    discriminator = CganDiscriminator
+    hint = "a lower gan.cgan_lr, gan.cgan_loss=nonsaturating or gan.precision=float32"
 
     def __init__(
         self, state: TrainingState, data: TrainingDataset, config: GanConfig, workers: Workers
     ):
         super().__init__(state, data, config, workers)
         if config.compile:
-            self.discriminator_loss = compiled(self.discriminator_loss, self.device)
-            self.generator_loss = compiled(self.generator_loss, self.device)
+            self.discriminator_loss = compile_phase(self.discriminator_loss, self.device)
+            self.generator_loss = compile_phase(self.generator_loss, self.device)
+
+    @staticmethod
+    def adam(config: GanConfig, resolution: int) -> tuple[AdamSettings, AdamSettings]:
+        """Return DCGAN's settings: one rate for both networks, beta1 0.5.
+
+        Radford et al. 2016, section 4.
+        """
+        settings = AdamSettings(config.cgan_lr, (0.5, 0.999))
+        return settings, settings
 
     def run_phases(self) -> dict[str, Tensor]:
-        """Trains both networks on one batch; returns the losses, by name."""
-        values = {"loss_d": self.train_discriminator(), "loss_g": self.train_generator()}
+        """Train both networks on one batch; return the losses by name."""
+        losses = {"loss_d": self.train_discriminator(), "loss_g": self.train_generator()}
         self.state.update_ema(self.config.batch, ema_kimg=0, ema_rampup=None)
-        return values
+        return losses
 
     def train_discriminator(self) -> Tensor:
-        """Tells real from generated images, each by its label."""
-        with self.discriminator_update:
+        """Train the discriminator to tell real from generated images, each by its label."""
+        with self.discriminator_step("discriminator"):
             loss = self.discriminator_loss(self.step, *self.real_batch())
             loss.backward()
         return loss.detach().clone()
 
     def train_generator(self) -> Tensor:
-        """Moves the generator to where the discriminator believes its images."""
-        with self.generator_update:
+        """Train the generator to make images that the discriminator takes for real."""
+        with self.generator_step("generator"):
             loss = self.generator_loss(self.step)
             loss.backward()
         return loss.detach().clone()
 
     def discriminator_loss(self, step: Tensor, reals: Tensor, real_label: Tensor) -> Tensor:
-        """Of the step's images, beside real ones; pure, as compiling wants it."""
+        """Return the discriminator's loss on real and generated images; pure, so it compiles."""
         with torch.no_grad():
-            z, label = self.latents(Stream.D_LATENT, step)
+            z, label = self.draw_latents(Stream.D_LATENT, step)
             fakes = self.state.generator(z, label, dtype=self.dtype)
         images, labels = torch.cat([reals, fakes]), torch.cat([real_label, label])
         logits = self.state.discriminator(images, labels, self.dtype)
-        return losses.discriminator_loss(*logits.chunk(2))
+        return self.adversarial_loss.discriminator(*logits.chunk(2))
 
     def generator_loss(self, step: Tensor) -> Tensor:
-        """Of the step's images; pure, as compiling wants it."""
-        z, label = self.latents(Stream.G_LATENT, step)
+        """Return the generator's loss; pure, so it compiles."""
+        z, label = self.draw_latents(Stream.G_LATENT, step)
         images = self.state.generator(z, label, dtype=self.dtype)
         logits = self.state.discriminator(images, label, self.dtype)
-        return GENERATOR_LOSSES[self.config.cgan_loss](logits)
+        return self.adversarial_loss.generator(logits)
 
-    def latents(self, stream: Stream, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents [n, z_dim] and training labels [n, K] for this worker's share of the batch."""
-        size = self.state.generator.architecture.z_dim
-        uniform, z = draw(self.config.seed, stream, self.places, step, uniforms=1, normals=size)
+    def draw_latents(self, stream: Stream, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw latents [n, z_dim] and training labels [n, K] for this worker's share of a batch."""
+        z_dim, index = self.state.generator.architecture.z_dim, self.batch_index
+        uniform, z = draw(self.config.seed, stream, index, step, uniforms=1, normals=z_dim)
         return z, self.data.random_labels(uniform[:, 0])

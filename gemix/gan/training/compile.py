@@ -1,4 +1,4 @@
-"""Functions run as compiled graphs: on GPUs as CUDA graphs, on CPUs as generated C++."""
+"""Compile phases of a step: to CUDA graphs on GPUs, to generated C++ on CPUs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ R = TypeVar("R")
 
 
 class CompileError(GemixError):
-    """The compiler of this machine, or of this version of PyTorch, does not manage a phase."""
+    """torch.compile failed on this machine or with this version of PyTorch."""
 
 
-def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
-    """The function as one graph forward, and one backward for what it returns.
+def compile_phase(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
+    """Compile a function to one graph forward, and one backward for what it returns.
 
-    It must be pure, and shapes must be those of the first call. What it returns lives until any
-    compiled function is called again, gradients of its backward pass included: CUDA graphs use
-    one memory, over and over. What is needed for longer has to be cloned.
+    It must be pure, and shapes must be those of the first call. Its result lives until any compiled
+    function is called again, gradients of its backward pass included: CUDA graphs reuse one memory
+    pool. Clone what is needed for longer.
     """
     mode = "reduce-overhead" if device.type == "cuda" else None
     graph = torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
@@ -36,8 +36,8 @@ def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
 
 
 @contextlib.contextmanager
-def compiler_failures_explained() -> Iterator[None]:
-    """Within: what the compiler fails with is told with its remedy.
+def wrap_compile_errors() -> Iterator[None]:
+    """Raise errors of the compiler as one error with a remedy.
 
     Raises:
         CompileError: in place of PyTorch's own errors.

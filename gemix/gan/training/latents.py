@@ -1,4 +1,4 @@
-"""Latents, labels and noise of a training step, a function of (seed, step, sample position)."""
+"""Latents, labels and noise of a training step, a function of (seed, step, batch_index)."""
 
 from __future__ import annotations
 
@@ -13,53 +13,54 @@ from gemix.core.rng import Stream
 from gemix.core.torch_rng import draw
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import TrainingDataset
-from gemix.gan.losses.functional import path_length_noise
+from gemix.gan.losses.regularizers import path_length_noise
 from gemix.gan.models.generator import Generator
 
 
 class Latents(NamedTuple):
-    """What n images are made of.
+    """The inputs of the generator for n images.
 
     Attributes:
         label: [n, K].
         z: two latents a sample, its own and the one that style mixing switches to [n, 2, z_dim].
-        keep: which styles stay those of the first, bool [n, num_ws, 1]; None without style mixing.
+        mixing_mask: True for the styles of the first latent, bool [n, num_ws, 1]; None without
+            style mixing.
         noise: one tensor a styled convolution, [n, 1, H, W].
     """
 
     label: Tensor
     z: Tensor
-    keep: Tensor | None
+    mixing_mask: Tensor | None
     noise: list[Tensor]
 
 
-def styles(generator: Generator, latents: Latents) -> Tensor:
-    """The styles ws [n, num_ws, w_dim], mixed."""
+def mixed_styles(generator: Generator, latents: Latents) -> Tensor:
+    """Map both latents to styles and mix these: ws [n, num_ws, w_dim]."""
     ws = generator.map(latents.z[:, 0], latents.label)
-    if latents.keep is None:
+    if latents.mixing_mask is None:
         return ws
-    return torch.where(latents.keep, ws, generator.map(latents.z[:, 1], latents.label))
+    return torch.where(latents.mixing_mask, ws, generator.map(latents.z[:, 1], latents.label))
 
 
-def noise_size(shapes: Sequence[tuple[int, int]]) -> int:
-    """How many numbers the noise of one sample has, for layers of such heights and widths."""
+def noise_numel(shapes: Sequence[tuple[int, int]]) -> int:
+    """Return the number of noise values a sample takes, for layers of such heights and widths."""
     return sum(height * width for height, width in shapes)
 
 
-def shaped_noise(flat: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Random numbers [n, noise_size(shapes)] as one tensor a layer, [n, 1, H, W]."""
+def split_noise(flat: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Split noise [n, noise_numel(shapes)] into one tensor a layer, [n, 1, H, W]."""
     parts = flat.split([height * width for height, width in shapes], dim=1)
     return [part.reshape(-1, 1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-class LatentSource:
-    """Draws what the generator is fed with while training, on the device of the data.
+class LatentSampler:
+    """Draw the generator's inputs while training, on the device of the data.
 
-    Drawing is plain tensor operations of the step, so it compiles with what it is drawn for.
+    Drawing is plain tensor operations of the step, so it compiles together with the networks.
 
     Args:
-        positions: this worker's positions in the global batch, int64 [n].
-        path_positions: those of them whose path lengths are measured, int64 [m].
+        batch_index: this worker's indices into the global batch, int64 [n].
+        path_batch_index: those of them whose path lengths are measured, int64 [m].
     """
 
     def __init__(
@@ -67,41 +68,39 @@ class LatentSource:
         generator: Generator,
         data: TrainingDataset,
         config: GanConfig,
-        positions: Tensor,
-        path_positions: Tensor,
+        batch_index: Tensor,
+        path_batch_index: Tensor,
     ):
         self.generator, self.data = generator, data
-        self.positions, self.path_positions = positions, path_positions
+        self.batch_index, self.path_batch_index = batch_index, path_batch_index
         self.seed, self.style_mixing_prob = config.seed, config.style_mixing_prob
 
     def draw(self, stream: Stream, step: Tensor) -> Latents:
-        """What this worker's images of a step, int64 [1], are made of."""
-        positions = self.path_positions if stream is Stream.PATH_LENGTH else self.positions
+        """Draw the inputs of this worker's images of a step, int64 [1]."""
+        index = self.path_batch_index if stream is Stream.PATH_LENGTH else self.batch_index
         z_dim, shapes = self.generator.architecture.z_dim, self.generator.noise_shapes
-        size = noise_size(shapes)
-        uniform, normal = draw(
-            self.seed, stream, positions, step, uniforms=3, normals=2 * z_dim + size
-        )
+        size = noise_numel(shapes)
+        uniform, normal = draw(self.seed, stream, index, step, uniforms=3, normals=2 * z_dim + size)
         z, noise = normal.split([2 * z_dim, size], dim=1)
         return Latents(
             self.data.random_labels(uniform[:, 0]),
             z.unflatten(1, (2, z_dim)),
-            self._before_crossover(uniform[:, 1:]) if self.style_mixing_prob else None,
-            shaped_noise(noise, shapes),
+            self._mixing_mask(uniform[:, 1:]) if self.style_mixing_prob else None,
+            split_noise(noise, shapes),
         )
 
     def path_noise(self, step: Tensor) -> Tensor:
-        """The noise images of the path length penalty [m, C, H, W]."""
-        positions, shape = self.path_positions, self.data.shape
+        """Draw the noise images of the path length penalty [m, C, H, W]."""
+        index, shape = self.path_batch_index, self.data.shape
         stream, size = Stream.PATH_LENGTH_NOISE, math.prod(shape)
-        _, noise = draw(self.seed, stream, positions, step, normals=size)
+        _, noise = draw(self.seed, stream, index, step, normals=size)
         return path_length_noise(noise.unflatten(1, shape))
 
-    def _before_crossover(self, uniform: Tensor) -> Tensor:
-        """Which styles stay those of the first latent: bool [n, num_ws, 1].
+    def _mixing_mask(self, uniform: Tensor) -> Tensor:
+        """Return the mask of the styles before each sample's crossover: bool [n, num_ws, 1].
 
         With probability `style_mixing_prob` a sample changes its latent at a layer from 1 on
-        (Karras et al. 2019, section 3.1). `uniform` [n, 2] says where, and whether.
+        (Karras et al. 2019, section 3.1). `uniform` [n, 2] decides where, and whether.
         """
         num_ws = self.generator.architecture.num_ws
         crossover = 1 + torch.floor(uniform[:, :1] * (num_ws - 1))

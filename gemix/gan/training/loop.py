@@ -11,8 +11,8 @@ from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import TrainingDataset
-from gemix.gan.training.divergence import DivergedError, ease
-from gemix.gan.training.registry import TRAINERS
+from gemix.gan.training.divergence import DivergedError, fall_back
+from gemix.gan.training.registry import METHODS
 from gemix.gan.training.state import TrainingState
 
 
@@ -27,39 +27,39 @@ def train(
     on_step: Callable[[TrainingState, dict[str, Tensor]], None] = lambda state, values: None,
     last_good: Callable[[], TrainingState] | None = None,
 ) -> TrainingState:
-    """Trains until `config.kimg` thousand real images were shown.
+    """Train until `config.kimg` thousand real images were shown.
 
     Args:
         state: a new state, or one loaded from a checkpoint; changed in place.
         on_step: called after each step with the state and the step's losses (scalar tensors on
             the training device, of this worker).
-        last_good: gives the state to go back to, with a setting eased, when steps keep failing.
+        last_good: returns the state to fall back to when the training diverges.
 
     Returns:
-        The trained state; not the one given if training had to go back.
+        The trained state; not the one given if training had to fall back.
 
     Raises:
-        ConfigError: if the data are not such as the networks are built for.
-        DivergedError: when steps keep failing and there is nothing to go back to or to ease.
+        ConfigError: if the networks were built for other data.
+        DivergedError: if the training diverges and cannot fall back (any further).
     """
     _check_fit(state, data)
     workers = workers or Workers.from_process_group()
-    trainer = TRAINERS[config.method](state, data, config, workers)
+    trainer = METHODS[config.method](state, data, config, workers)
     while trainer.state.step < config.steps:
         try:
             values = trainer.run_step()
         except DivergedError as error:
             if last_good is None:
                 raise
-            state = ease(last_good(), trainer.state, config, error)
-            trainer = TRAINERS[config.method](state, data, config, workers)
+            state = fall_back(last_good(), trainer.state, config, error)
+            trainer = METHODS[config.method](state, data, config, workers)
         else:
             on_step(trainer.state, values)
     return trainer.state
 
 
 def _check_fit(state: TrainingState, data: TrainingDataset) -> None:
-    """Networks without classes would ignore labels in silence, others fail in the middle."""
+    """Check shapes first: networks without classes would ignore labels, others fail midway."""
     architecture, (channels, _, side) = state.generator.architecture, data.shape
     found = {"label_dim": data.labels.shape[1], "img_channels": channels, "resolution": side}
     wrong = [

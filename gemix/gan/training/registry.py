@@ -1,12 +1,56 @@
-"""What takes a training from step to step, by the name that `gan.method` takes."""
+"""The methods by the name that ``gan.method`` takes, and the state each starts from.
+
+A new method is one file with a subclass of :class:`gemix.gan.training.base_trainer.BaseTrainer`,
+which names its networks and Adam's settings, one line here and its name in
+:class:`gemix.gan.config.GanConfig`. Data, loop, divergence monitor, checkpoints, resuming and
+sampling are the same for all. :mod:`gemix.gan.testing` checks what every method must do.
+"""
 
 from __future__ import annotations
 
-from gemix.gan.training.base_trainer import BaseTrainer
+import copy
+
+import torch
+from torch import nn
+
+from gemix.core.rng import Stream, sample_rng
+from gemix.gan.config import GanConfig
+from gemix.gan.models.architecture import Architecture
+from gemix.gan.training.base_trainer import AdamSettings, BaseTrainer
 from gemix.gan.training.cgan import CganTrainer
+from gemix.gan.training.state import TrainingState
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 
-TRAINERS: dict[str, type[BaseTrainer]] = {
+METHODS: dict[str, type[BaseTrainer]] = {
     "stylegan2-ada": StyleGAN2ADATrainer,
     "cgan": CganTrainer,
 }
+ADAM_EPS = 1e-8
+
+
+def new_state(architecture: Architecture, config: GanConfig, device: torch.device) -> TrainingState:
+    """Return the state of `config.method` before the first step, a function of `config.seed`."""
+    method = METHODS[config.method]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(sample_rng(config.seed, Stream.INIT).integers(2**63)))
+        generator = method.generator(architecture)
+        discriminator = method.discriminator(architecture)
+    generator.to(device), discriminator.to(device)
+    g_settings, d_settings = method.adam(config, architecture.resolution)
+    return TrainingState(
+        generator=generator,
+        discriminator=discriminator,
+        generator_ema=copy.deepcopy(generator).requires_grad_(False).eval(),
+        g_optimizer=_adam(generator, g_settings),
+        d_optimizer=_adam(discriminator, d_settings),
+        pl_mean=torch.zeros([], device=device),
+        sign_sum=torch.zeros([], device=device),
+        augment_p=config.augment_p or 0.0,
+        precision=config.precision,
+    )
+
+
+def _adam(network: nn.Module, settings: AdamSettings) -> torch.optim.Adam:
+    # fallbacks (gemix.gan.training.divergence) scale initial_lr
+    group = {"params": list(network.parameters()), "initial_lr": settings.lr}
+    return torch.optim.Adam([group], lr=settings.lr, betas=settings.betas, eps=ADAM_EPS, fused=True)

@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from gemix.core.rng import Stream, sample_rng
-from gemix.gan.config import GanConfig
-from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.base import ImageGenerator
-from gemix.gan.models.registry import METHODS, AdamSettings
 
-ADAM_EPS = 1e-8
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(kw_only=True)
 class TrainingState:
     """Networks, optimizers and running values after `step` batches.
 
-    There are no random generators in it: randomness is a function of the seed and of `step`, and
-    so is the place in the data.
+    This is the one list of a training's state: a checkpoint holds every field
+    (:mod:`gemix.gan.checkpoints.checkpoint`), so a new field is saved and restored by its
+    declaration here. Give it a default, and the checkpoints from before it a value, by a migration
+    in :mod:`gemix.gan.checkpoints.format`. Fields that are neither networks, optimizers nor tensors
+    are written as JSON.
+
+    Random generators are no part of it: random numbers are a function of the seed and of `step`,
+    and so is the position in the data.
 
     Attributes:
-        augment_p: probability p of the augmentations.
         pl_mean: running mean of the path lengths, scalar.
-        sign_sum, sign_count: sum and number of sign D(real) since p was last adapted, on average
+        sign_sum, sign_count: sum and number of sign D(real) since p was last adapted, averaged
             over the workers.
-        skipped_updates: optimizer steps dropped so far because gradients were not finite.
-        failing_steps: steps in a row, up to the last, with such a drop.
-        precision: what convolutions compute in; `auto` until the first step settles it, since a
-            training that goes on elsewhere must not compute in another one.
-        fallback_level: how many settings were eased after a divergence
+        augment_p: probability p of the augmentations.
+        precision: dtype of the convolutions; `auto` until the first step resolves it, so that a
+            training resumed on other hardware keeps the one it began with.
+        skipped_updates: optimizer steps skipped so far because gradients were not finite.
+        consecutive_failures: how often in a row, up to now, each failing phase was skipped, by the
+            phase's name.
+        fallback_level: number of fallbacks applied after divergences
             (:mod:`gemix.gan.training.divergence`).
+        setting_changes: settings that were changed at a resume, oldest first: `step`, `setting`,
+            `old` and `new` each.
     """
 
     generator: ImageGenerator
@@ -49,26 +54,39 @@ class TrainingState:
     augment_p: float = 0.0
     step: int = 0
     skipped_updates: int = 0
-    failing_steps: int = 0
+    consecutive_failures: dict[str, int] = dataclasses.field(default_factory=dict)
     fallback_level: int = 0
+    setting_changes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The networks by name."""
-        return {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "generator_ema": self.generator_ema,
-        }
+        return self._of_type(nn.Module)
 
     @property
-    def optimizers(self) -> dict[str, torch.optim.Adam]:
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """The optimizers by name."""
-        return {"g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
+        return self._of_type(torch.optim.Optimizer)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The running values that are tensors, by name."""
+        return self._of_type(Tensor)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All other fields by name, as JSON writes them."""
+        others = self.networks | self.optimizers | self.tensors
+        return {name: value for name, value in vars(self).items() if name not in others}
+
+    @property
+    def failing_steps(self) -> int:
+        """The largest number of consecutive failures of a phase; 0 where all succeed."""
+        return max(self.consecutive_failures.values(), default=0)
 
     @torch.no_grad()
     def update_ema(self, batch: int, ema_kimg: float, ema_rampup: float | None) -> None:
-        """Moves the averaged generator by one batch.
+        """Move the averaged generator by one batch; buffers are copied.
 
         The half-life is `ema_kimg`, and early in the training at most `ema_rampup` times the
         images shown so far.
@@ -84,33 +102,5 @@ class TrainingState:
         ):
             average.copy_(buffer)
 
-
-def new_state(architecture: Architecture, config: GanConfig, device: torch.device) -> TrainingState:
-    """The state of `config.method` before the first step, a function of `config.seed`."""
-    method = METHODS[config.method]
-    with torch.random.fork_rng(devices=[]):
-        seed = int(sample_rng(config.seed, Stream.INIT).integers(2**63))
-        torch.manual_seed(seed)
-        generator, discriminator = (
-            method.generator(architecture),
-            method.discriminator(architecture),
-        )
-    generator.to(device), discriminator.to(device)
-    g_settings, d_settings = method.adam(config, architecture.resolution)
-    return TrainingState(
-        generator=generator,
-        discriminator=discriminator,
-        generator_ema=copy.deepcopy(generator).requires_grad_(False).eval(),
-        g_optimizer=_adam(generator, g_settings),
-        d_optimizer=_adam(discriminator, d_settings),
-        pl_mean=torch.zeros([], device=device),
-        sign_sum=torch.zeros([], device=device),
-        augment_p=config.augment_p or 0.0,
-        precision=config.precision,
-    )
-
-
-def _adam(network: nn.Module, settings: AdamSettings) -> torch.optim.Adam:
-    # initial_lr is what easing (gemix.gan.training.divergence) reckons from
-    group = {"params": list(network.parameters()), "initial_lr": settings.lr}
-    return torch.optim.Adam([group], lr=settings.lr, betas=settings.betas, eps=ADAM_EPS, fused=True)
+    def _of_type(self, kind: type[T]) -> dict[str, T]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, kind)}

@@ -73,8 +73,8 @@ def open_training_data(
         return InMemoryDataset(real.images, real.soft_labels, config.seed, device, order=order)
     labels = read_soft_labels(store, manifest, "train")
     reader = shard_reader(store, manifest, context.map_unordered, readers)
-    exchange = GlooChannel.from_process_group()
-    return StreamingDataset(labels, shape, reader, order, device, exchange)
+    channel = GlooChannel.from_process_group()
+    return StreamingDataset(labels, shape, reader, order, device, channel)
 
 
 def memory_gb(device: torch.device, context: WorkerContext) -> float:

@@ -14,8 +14,9 @@ from torch import Tensor
 from gemix.core.png import encode_png, tile
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.config import SamplingConfig
+from gemix.gan.models.base import ImageGenerator
 from gemix.gan.sampling import label_path, sample_images
-from gemix.gan.training.divergence import eased
+from gemix.gan.training.divergence import describe_fallback
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run
@@ -52,6 +53,14 @@ class TrainingLog:
             self.records = [line for line in old if json.loads(line)["step"] <= state.step]
             self.logger.info("resumes at %.2f kimg", self._kimg(state))
         self.logger.info("%s", self.spec.config.summary)
+        for change in state.setting_changes:
+            self.logger.warning(
+                "gan.%s was %s up to step %d, now %s",
+                change["setting"],
+                change["old"],
+                change["step"],
+                change["new"],
+            )
         self.run.set_tags({"objective": self.spec.config.objective})
         self.first_step, self.began = state.step, time.monotonic()
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
@@ -72,7 +81,7 @@ class TrainingLog:
                 state.skipped_updates,
             )
         if state.fallback_level > self.fallback_level:
-            self.logger.warning("fallback: %s", eased(state, self.spec.config))
+            self.logger.warning("fallback: %s", describe_fallback(state, self.spec.config))
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
 
     def step(self, state: TrainingState, values: dict[str, Tensor]) -> None:
@@ -129,14 +138,19 @@ class TrainingLog:
         grid = tile(self._images(state, list(range(GRID_COLUMNS)) * rows, labels), GRID_COLUMNS)
         self._picture(f"samples/{state.step:08d}.png", grid)
 
-    def finish(self, state: TrainingState) -> None:
-        """Write the last grid, the strips along the soft-label path, and the totals."""
+    def finish(self, state: TrainingState, generator: ImageGenerator | None = None) -> None:
+        """Write the last grid, the strips along the soft-label path, and the totals.
+
+        Args:
+            generator: that the strips are of; None for the last one.
+        """
         self.snapshot(state)
         if self.spec.classes:
             path = label_path(len(self.spec.classes), PATH_STEPS)
             seeds = np.repeat(np.arange(len(path)), PATH_STEPS).tolist()
-            strips = tile(self._images(state, seeds, path.reshape(-1, path.shape[-1])), PATH_STEPS)
-            self._picture("label_path.png", strips)
+            labels = path.reshape(-1, path.shape[-1])
+            strips = self._images(state, seeds, labels, generator)
+            self._picture("label_path.png", tile(strips, PATH_STEPS))
         # a process that found the training complete has no speed of its own
         if state.step > self.first_step or not self.store.exists("training.json"):
             totals = {"kimg": self._kimg(state), "images_per_s": self._images_per_s(state)}
@@ -146,10 +160,16 @@ class TrainingLog:
         self.store.write_bytes(name, encode_png(pixels))
         self.run.log_bytes(encode_png(pixels), f"{self.prefix}{name}")
 
-    def _images(self, state: TrainingState, seeds: list[int], labels: np.ndarray) -> np.ndarray:
+    def _images(
+        self,
+        state: TrainingState,
+        seeds: list[int],
+        labels: np.ndarray,
+        generator: ImageGenerator | None = None,
+    ) -> np.ndarray:
         config = SamplingConfig(noise_mode="const")
         device = state.pl_mean.device
-        return sample_images(state.generator_ema, seeds, labels, config, device)
+        return sample_images(generator or state.generator_ema, seeds, labels, config, device)
 
     def _kimg(self, state: TrainingState) -> float:
         return self.spec.config.kimg_at(state.step)

@@ -1,4 +1,4 @@
-"""The memorisation view: generated images beside the training images that are nearest to them."""
+"""The memorization view: generated images beside the training images nearest to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from gemix.core.png import encode_png, tile
 from gemix.evaluation.image_quality.features.base import Extractor
 from gemix.evaluation.image_quality.nearest_neighbors import nearest
-from gemix.evaluation.privacy.copying import nearness, thumbnails
+from gemix.evaluation.privacy.copying import copying_audit, thumbnails
 from gemix.steps.gan_training.real_images import RealImages
 
 NEIGHBORS = 3
@@ -21,19 +21,20 @@ ROWS = 4  # of the first samples, and again of the nearest ones
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemorizationView:
-    """A picture and figures.
+    """A picture of samples with their neighbours, and the copying audit.
 
     Attributes:
-        png: a row a sample: the sample, its `NEIGHBORS` nearest training images by features, then
-            those by pixels.
-        figures: `samples` and `held_out`, how many were compared; `by_features` and `by_pixels`,
-            :class:`gemix.evaluation.privacy.copying.CopyingAudit` of each, null without held-out
-            images; `rows`, the number of each row's sample and whether it is shown as one of the
-            `first` or one of the `nearest`; `neighbors`, how many training images each.
+        png: one row a sample: the sample, its `NEIGHBORS` nearest training images by features,
+            then those by pixels.
+        summary: `by_features` and `by_pixels`, the values of
+            :class:`gemix.evaluation.privacy.copying.CopyingAudit`, null without held-out images;
+            `samples` and `held_out`, how many were compared; `neighbors`, how many training
+            images a row shows of each kind; `rows`, the number of each row's `sample` and
+            `shown_as`: `first`, or `nearest` of the others.
     """
 
     png: bytes
-    figures: dict[str, Any]
+    summary: dict[str, Any]
 
 
 def memorization_view(
@@ -44,26 +45,30 @@ def memorization_view(
     fakes: np.ndarray,
     fake_features: Tensor,
 ) -> MemorizationView:
-    """Looks for copies of training images among samples.
+    """Search samples for copies of training images.
 
     Args:
-        extractor: that made all features.
+        extractor: of all features.
         real: the training images, and `real_features` [N, D] of them.
-        held_out: real images that were not trained on; none is possible.
+        held_out: real images that were not trained on; it may be empty.
         fakes: samples, uint8 [M, C, H, W], and `fake_features` [M, D] of them.
     """
     device = real_features.device
     sample_pixels, real_pixels = thumbnails(fakes, device), _thumbnails(real, device)
     by_features, feature_rows = nearest(fake_features, real_features, NEIGHBORS)
     by_pixels, pixel_rows = nearest(sample_pixels, real_pixels, NEIGHBORS)
-    figures: dict[str, Any] = {"by_features": None, "by_pixels": None}
+    audits: dict[str, Any] = {"by_features": None, "by_pixels": None}
     if len(held_out):
         unseen = held_out.read(np.arange(len(held_out)))
         unseen_features, _ = nearest(extractor(unseen), real_features, 1)
         unseen_pixels, _ = nearest(thumbnails(unseen, device), real_pixels, 1)
-        figures = {
-            "by_features": dataclasses.asdict(nearness(by_features[:, 0], unseen_features[:, 0])),
-            "by_pixels": dataclasses.asdict(nearness(by_pixels[:, 0], unseen_pixels[:, 0])),
+        pairs = {
+            "by_features": (by_features, unseen_features),
+            "by_pixels": (by_pixels, unseen_pixels),
+        }
+        audits = {
+            space: dataclasses.asdict(copying_audit(samples[:, 0], unseen[:, 0]))
+            for space, (samples, unseen) in pairs.items()
         }
     first = list(range(min(ROWS, len(fakes))))
     closest = [i for i in by_features[:, 0].argsort().tolist() if i not in first][:ROWS]
@@ -74,7 +79,7 @@ def memorization_view(
     columns = pictures.shape[1]
     return MemorizationView(
         png=encode_png(tile(pictures.reshape(-1, *fakes.shape[1:]), columns)),
-        figures=figures
+        summary=audits
         | {
             "samples": len(fakes),
             "held_out": len(held_out),
@@ -88,7 +93,7 @@ def memorization_view(
 
 
 def _thumbnails(real: RealImages, device: torch.device) -> Tensor:
-    """Thumbnails of all images, in their order."""
+    """Return the thumbnails of all images, by position."""
     found: Tensor | None = None
     for positions, images in real.chunks():
         part = thumbnails(images, device)

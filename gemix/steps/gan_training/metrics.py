@@ -9,15 +9,16 @@ from typing import Any
 from gemix.config import PipelineConfig
 from gemix.core.distributed import Workers
 from gemix.core.errors import DataError, StoreAccessError, StoreError
-from gemix.evaluation.image_quality.measure import ImageQuality
+from gemix.evaluation.image_quality.base import ImageMetricError
 from gemix.gan.checkpoints.best_snapshot import read_best, save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.steps.gan_training.evaluator import Evaluator
+from gemix.steps.gan_training.evaluator import Evaluation, Evaluator
 from gemix.steps.gan_training.log import TrainingLog
+from gemix.steps.gan_training.shipped_generator import ShippedGenerator, shipped_generator
 
 log = logging.getLogger("gemix.train-gan")
 
@@ -72,10 +73,9 @@ class ImageMetrics:
         self.postponed = not self.workers.broadcast_bool(fits, self.device)
         if not self.postponed:
             began = time.monotonic()
-            features = self.evaluator.sample_features(state.generator_ema)
-            figures = self.evaluator.figures(features)
+            evaluation = self.evaluator.evaluate(state.generator_ema)
             self.takes = time.monotonic() - began
-            self._log(state, figures)
+            self._log(state, evaluation)
         elif self.log:
             log.info(
                 "image metrics at %.2f kimg are postponed: %.1f s are spent, this evaluation and "
@@ -88,31 +88,48 @@ class ImageMetrics:
             )
         self.spent += time.monotonic() - started
 
-    def at_end(self, state: TrainingState) -> None:
-        """Evaluates the last generator, whatever it takes, and looks for copies among samples.
+    def at_end(self, state: TrainingState) -> ShippedGenerator:
+        """Evaluate the last generator, whatever it takes, and return the one that ships.
 
-        Writes ``metrics.json``, what the report shows: `headline`, the figure to go by; `last`,
-        all figures and the kimg of the last generator; `best`, kimg and headline figure (`score`)
-        of the best; `used`, which of them was left as the generator; `memorization`, what
-        :class:`gemix.steps.gan_training.memorization_view.MemorizationView` has.
+        Writes ``metrics.json`` for the report: `primary_metric`, its name; `last`, all metrics and
+        the kimg of the last generator; `generator`, those of the one that ships; `best`, kimg and
+        primary metric (`score`) of the best; `used`, whether `best` or `last` ships;
+        `memorization`, the audit of the one that ships, as
+        :class:`gemix.steps.gan_training.memorization_view.MemorizationView` has it.
         """
-        if not self.config.images:
-            return
+        started, last = time.monotonic(), None
+        if self.config.images:
+            last = self.evaluator.evaluate(state.generator_ema)
+            self._log(state, last)
+            self.spent += time.monotonic() - started
+        shipped = shipped_generator(
+            self.store, state, self.spec, self.workers, use_best=self.config.use_best
+        )
+        if last:
+            self._summarize(state, last, shipped)
+        return shipped
+
+    def _summarize(self, state: TrainingState, last: Evaluation, shipped: ShippedGenerator) -> None:
+        """Write ``metrics.json`` and the memorization view of the generator that ships."""
         started = time.monotonic()
         training = started - self.began - self.spent
-        features = self.evaluator.sample_features(state.generator_ema)
-        figures = self.evaluator.figures(features)
-        self._log(state, figures)
-        view = self.evaluator.memorization(state.generator_ema, features)
-        if figures is None or view is None:
+        is_last = shipped.network is state.generator_ema
+        final = last if is_last else self.evaluator.evaluate(shipped.network)
+        try:
+            view = self.evaluator.memorization(shipped.network, final.features)
+        except ImageMetricError as error:  # on rank 0 alone, after all communication
+            log.warning("no image metrics in the report: %s", error)
+            return
+        if last.quality is None or final.quality is None or view is None:
             return
         best = read_best(self.store)
         summary: dict[str, Any] = {
-            "headline": figures.headline,
-            "last": figures.to_json() | {"kimg": self._kimg(state)},
+            "primary_metric": last.quality.primary_metric,
+            "last": last.quality.to_json() | {"kimg": self._kimg(state)},
+            "generator": final.quality.to_json() | {"kimg": shipped.kimg},
             "best": best and {name: best[name] for name in ("kimg", "score")},
-            "used": "best" if self.config.use_best else "last",
-            "memorization": view.figures,
+            "used": "best" if shipped.is_best else "last",
+            "memorization": view.summary,
         }
         self.store.write_bytes(VIEW, view.png)
         self.store.write_json(METRICS, summary)
@@ -132,22 +149,29 @@ class ImageMetrics:
             log.info("image metrics by %s", extractor.identity)
         self.spent = time.monotonic() - self.began
 
-    def _log(self, state: TrainingState, figures: ImageQuality | None) -> None:
+    def _log(self, state: TrainingState, evaluation: Evaluation) -> None:
         """Log the metrics on rank 0, and save the generator if it is the best."""
-        if figures is None:
+        if evaluation.failure:
+            log.warning(
+                "%.2f kimg: no image metrics (%s); training goes on",
+                self._kimg(state),
+                evaluation.failure,
+            )
+        quality = evaluation.quality
+        if quality is None:
             return
-        values = figures.to_json()
+        values = quality.to_json()
         measured = {key: values[key] for key in ("images", "real_images", "extractor")}
-        measured["figure"] = figures.headline
+        measured["figure"] = quality.primary_metric  # the key of best.json since its first version
         try:
-            best = save_if_best(self.store, state, self.spec, figures.score, measured)
+            best = save_if_best(self.store, state, self.spec, quality.score, measured)
             note = "; the best so far" if best else ""
         except (OSError, StoreError, StoreAccessError) as error:
             note = (
                 f"; whether it is the best cannot be kept ({error}): make room in {self.store.url}"
             )
         self.log.add(state, values)
-        log.info("%.2f kimg: %s%s", self._kimg(state), figures, note)
+        log.info("%.2f kimg: %s%s", self._kimg(state), quality, note)
 
     def _kimg(self, state: TrainingState) -> float:
         return self.spec.config.kimg_at(state.step)

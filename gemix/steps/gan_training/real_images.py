@@ -1,4 +1,4 @@
-"""A sample of the real images of a split, read shard by shard: large sets never lie in memory."""
+"""A random sample of the real images of a split, read shard by shard to bound memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK = 2048
 
 
 class RealImages:
-    """At most `limit` images of a split, drawn without replacement: the same in every process.
+    """At most `limit` images of a split, drawn without replacement; equal in every process.
 
     Args:
         store: the shard set.
@@ -23,9 +23,9 @@ class RealImages:
         limit: how many images at most.
 
     Attributes:
-        rows: int64 [N], which images of the split, in a random order. "Position" below is a place
-            in this array.
-        total: how many images the split has.
+        rows: int64 [N], the drawn images' rows in the split, in random order. A *position* is an
+            index into this array.
+        total: number of images of the split.
         digest: of the whole split.
     """
 
@@ -41,7 +41,7 @@ class RealImages:
         return len(self.rows)
 
     def chunks(self, rank: int = 0, size: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The images of every `size`-th shard, from shard `rank` on.
+        """Yield the images of every `size`-th shard, from shard `rank` on.
 
         Yields:
             Positions, int64 [n], and images, uint8 [n, C, H, W], n at most 2048.
@@ -53,18 +53,18 @@ class RealImages:
                 yield positions[part], self._read(number, inside[part])
 
     def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at positions, in that order, any of them repeatedly: uint8 [n, C, H, W]."""
+        """Return the images at positions, which may repeat, in their order: uint8 [n, C, H, W]."""
         wanted = np.asarray(positions, dtype=np.int64)
-        unique, places = np.unique(wanted, return_inverse=True)
+        unique, inverse = np.unique(wanted, return_inverse=True)
         images = np.empty((len(unique), *self.manifest.image_shape), np.uint8)
         for number in range(len(self.shards)):
             found, inside = self._within(number, unique)
             if len(found):
                 images[np.searchsorted(unique, found)] = self._read(number, inside)
-        return images[places]
+        return images[inverse]
 
     def _within(self, shard: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Those of the positions that lie in a shard, and their rows in it, ascending."""
+        """Return the positions that lie in a shard and their rows in it, ascending."""
         rows = self.rows[positions]
         mine = (rows >= self.bounds[shard]) & (rows < self.bounds[shard + 1])
         order = rows[mine].argsort()

@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from gemix.core.distributed import Workers
-from gemix.core.errors import StoreAccessError, StoreError
+from gemix.core.errors import DiskFullError, StoreAccessError, StoreError
 from gemix.core.stop import Stopped
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
 from gemix.gan.data.dataset import TrainingDataset
+from gemix.gan.models.base import ImageGenerator
 from gemix.gan.training.loop import train
 from gemix.gan.training.stages import FirstWeights, resume_or_start
 from gemix.gan.training.state import TrainingState
@@ -99,11 +100,15 @@ class Stage:
             return False
         return self.workers.broadcast_bool(should_stop(), self.data.device)
 
-    def finish(self, state: TrainingState) -> None:
-        """Write the last checkpoint, log and samples."""
+    def finish(self, state: TrainingState, generator: ImageGenerator | None = None) -> None:
+        """Write the last checkpoint, log and samples.
+
+        Args:
+            generator: that ships and the label path is of; None for the last one.
+        """
         if self.log:
             with wrap_disk_full(self.store):
-                self.log.finish(state)
+                self.log.finish(state, generator)
                 save_checkpoint(self.store, state, self.spec)
 
     def newest(self) -> TrainingState:
@@ -125,7 +130,7 @@ class Stage:
             # the log first: a resumed training drops what is newer than its checkpoint
             self.log.snapshot(state)
             save_checkpoint(self.store, state, self.spec)
-        except OSError as error:
+        except (OSError, DiskFullError) as error:
             kept = checkpoints(self.store)
             self.log.logger.warning(
                 "no checkpoint at step %d: %s. Training goes on; the last good one is %s. Make "
@@ -148,13 +153,13 @@ def wrap_disk_full(store: Store) -> Iterator[None]:
     """Name the remedy where the end of a training cannot be written.
 
     Raises:
-        StoreError: naming the directory and the checkpoint that is left.
+        DiskFullError: naming the directory and the checkpoint that is left.
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, DiskFullError) as error:
         kept = checkpoints(store)
-        raise StoreError(
+        raise DiskFullError(
             f"{store.url}: the end of the training cannot be written ({error}); make room and run "
             f"the same command again, which goes on from {kept[-1] if kept else 'its beginning'}"
         ) from error

@@ -1,1 +1,1 @@
-"""CT series in DICOM files."""
+"""Read CT series from DICOM files."""

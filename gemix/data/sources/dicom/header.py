@@ -1,7 +1,7 @@
-"""What the header of one DICOM file says of its slice, read without its pixels.
+"""Classify DICOM files by their headers, without reading pixels.
 
-What is read here names a patient. What leaves is held in memory alone, and no reason for leaving
-a file out quotes a header value.
+Headers name patients. Header values are held in memory alone, and no reason for leaving a file
+out quotes one.
 """
 
 from __future__ import annotations
@@ -19,21 +19,28 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
     MediaStorageDirectoryStorage,
     SecondaryCaptureImageStorage,
 )
 
 from gemix.core.errors import DataError
+from gemix.data.sources.compression import gunzip, is_gzip
 from gemix.data.sources.redact import redact_path
-from gemix.data.sources.silence import quiet
+from gemix.data.sources.silence_logger import silence_logger
 from gemix.io.storage import Store
 
 INSTANCE_BYTES = 16
+MAX_BYTES = 2**28
+"""The largest header, inflated or unpacked file: twice the largest slice that is read."""
 
-_PREAMBLE_BYTES = 132  # with the magic word at its end (DICOM PS3.10, 7.1)
+_PREAMBLE_BYTES = 132  # with "DICM" at its end (DICOM PS3.10, 7.1)
 _HEAD_BYTES = 64 * 2**10  # holds nearly every header up to the last tag that is needed
-_MOST_BYTES = 2**28  # of a header or an inflated file: twice the largest slice that is read
-_PIECE_BYTES = 2**20
+_CHUNK_BYTES = 2**20
+_FIRST_GROUPS = (0x0002, 0x0008)  # of a file without preamble: meta information or the data set
+_MAX_FIRST_LENGTH = 1024  # bytes of such a file's first value, which is a short text or number
+_MULTI_FRAME = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 _AXIAL = math.cos(math.radians(25))  # least |z| of a slice's normal: gantries tilt, planes differ
 _TAGS = [
     Tag(keyword)
@@ -48,13 +55,14 @@ _LAST_TAG = max(_TAGS)
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SliceHeader:
-    """What listing needs of a header.
+    """Header of an axial CT slice, as far as listing needs it.
 
     Attributes:
-        key: what the label file may name, the patient or the series.
+        key: PatientID or SeriesInstanceUID, whichever the label file names.
         patient: PatientID, else the study or series.
         has_patient: whether there is a PatientID.
-        instance: 16 bytes that are equal for equal SOPInstanceUIDs.
+        series: SeriesInstanceUID.
+        instance: 16 bytes, a hash of SOPInstanceUID.
         height: mm along the slice's normal, towards the head; None if not known.
         number: InstanceNumber, 0 if not known.
         is_burned: whether text may be burned into its pixels.
@@ -71,32 +79,47 @@ class SliceHeader:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Damaged:
-    """A file that is, or should be, DICOM but cannot be used; why not."""
+class UnusableFile:
+    """A file that is, or should be, a DICOM slice but cannot be used, and the reason."""
 
     reason: str
 
 
-Found = SliceHeader | Damaged | str
-"""What a file is: an axial CT slice, damaged, or in words what else, if that is no mistake."""
+HeaderResult = SliceHeader | UnusableFile | str
+"""An axial CT slice, an unusable file, or a description of another file that is left out."""
 
 
-def read_headers(store: Store, key: str, names: Sequence[str]) -> list[Found]:
-    """What each file is.
-
-    The first 64 KiB are read, and the rest of the few files whose header is longer.
+def read_headers(store: Store, key: str, names: Sequence[str]) -> list[HeaderResult]:
+    """Classify files by the first 64 KiB, or by all of the header where it is longer.
 
     Args:
         store: where the files are.
-        key: "patient" or "series", which of them :attr:`SliceHeader.key` is to be.
+        key: "patient" or "series", the source of :attr:`SliceHeader.key`.
         names: of the files.
     """
-    with quiet("pydicom"):
+    with silence_logger("pydicom"):
         return [_read_header(store, key, name) for name in names]
 
 
-def axes_of(header: pydicom.Dataset) -> np.ndarray | None:
-    """Directions along a row and down a column, float64 [2, 3]: x to the left, y to the back."""
+def is_dicom(data: bytes) -> bool:
+    """Return whether these first bytes are those of a DICOM file, with or without preamble.
+
+    Old archives and network dumps hold bare data sets, which PACS and viewers read: they begin
+    with an element of group 0008, or with meta information of group 0002.
+    """
+    if data[_PREAMBLE_BYTES - 4 : _PREAMBLE_BYTES] == b"DICM":
+        return True
+    if len(data) < 8 or int.from_bytes(data[:2], "little") not in _FIRST_GROUPS:
+        return False
+    has_vr = data[4:6].isalpha() and data[4:6].isupper()
+    return has_vr or int.from_bytes(data[4:8], "little") <= _MAX_FIRST_LENGTH
+
+
+def image_axes(header: pydicom.Dataset) -> np.ndarray | None:
+    """Return the directions along a row and down a column, float64 [2, 3], or None.
+
+    Coordinates are x to the patient's left, y to the back, z to the head.
+    """
     values = header.get("ImageOrientationPatient") or ()
     if len(values) != 6:
         return None
@@ -104,58 +127,63 @@ def axes_of(header: pydicom.Dataset) -> np.ndarray | None:
     return axes if np.allclose(axes @ axes.T, np.eye(2), atol=0.02) else None
 
 
-def text_of(header: pydicom.Dataset, keyword: str) -> str:
-    """The value as text, empty if there is none."""
+def get_text(header: pydicom.Dataset, keyword: str) -> str:
+    """Return a value as text, empty if there is none."""
     value = header.get(keyword)
     return "" if value is None else str(value).strip()
 
 
 def check_deflated(data: bytes) -> None:
-    """Raises ValueError for a deflated file that grows beyond measure; pydicom sets no limit."""
+    """Raise ValueError for a deflated file above `MAX_BYTES`; pydicom sets no limit."""
     if DeflatedExplicitVRLittleEndian.encode() not in data:
         return
     file = io.BytesIO(data)
-    file.seek(_PREAMBLE_BYTES)
+    if data[_PREAMBLE_BYTES - 4 : _PREAMBLE_BYTES] == b"DICM":
+        file.seek(_PREAMBLE_BYTES)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         inflate, left, size = zlib.decompressobj(-zlib.MAX_WBITS), file.read(), 0
-        while piece := inflate.decompress(left, _PIECE_BYTES):
-            left, size = inflate.unconsumed_tail, size + len(piece)
-            if size > _MOST_BYTES:
-                raise ValueError(f"inflates to more than {_MOST_BYTES} bytes")
+        while chunk := inflate.decompress(left, _CHUNK_BYTES):
+            left, size = inflate.unconsumed_tail, size + len(chunk)
+            if size > MAX_BYTES:
+                raise ValueError(f"inflates to more than {MAX_BYTES} bytes")
 
 
-def _read_header(store: Store, key: str, name: str) -> Found:
+def _read_header(store: Store, key: str, name: str) -> HeaderResult:
     try:
         with redact_path(store, name):
-            data = store.read_head(name, _HEAD_BYTES)
-            found, is_whole = _parse(data, key, name)
-            if not is_whole and len(data) == _HEAD_BYTES:
-                found, _ = _parse(store.read_head(name, _MOST_BYTES), key, name)
-            return found
+            raw = store.read_head(name, _HEAD_BYTES)
+            if not raw:
+                return UnusableFile(reason="empty file (0 bytes); copy it again")
+            is_packed = is_gzip(raw)
+            data = gunzip(raw, _HEAD_BYTES) if is_packed else raw
+            result, is_whole = _parse(data, key, name)
+            if not is_whole and len(raw) == _HEAD_BYTES:
+                data = store.read_head(name, MAX_BYTES, "gzip" if is_packed else None)
+                result, _ = _parse(data, key, name)
+            return result
     except DataError:
-        return Damaged(reason="cannot be read; mend its permissions or copy it again")
+        return UnusableFile(reason="cannot be read; correct its permissions or copy it again")
 
 
-def _parse(data: bytes, key: str, name: str) -> tuple[Found, bool]:
-    """What the file is, and whether `data` reached as far as was asked for."""
-    if not data:
-        return Damaged(reason="empty file (0 bytes); copy it again"), True
-    if data[_PREAMBLE_BYTES - 4 : _PREAMBLE_BYTES] != b"DICM":
-        if name.lower().endswith(".dcm"):
-            return Damaged(reason="ends in .dcm but is not DICOM; copy it again"), True
+def _parse(data: bytes, key: str, name: str) -> tuple[HeaderResult, bool]:
+    """Return what the file is, and whether `data` holds all tags that were asked for."""
+    if not is_dicom(data):
+        ending = next((e for e in (".dcm", ".dcm.gz") if name.lower().endswith(e)), None)
+        if ending:
+            return UnusableFile(reason=f"ends in {ending} but is not DICOM; copy it again"), True
         return "files that are not DICOM", True
-    stop = _Stop()
+    stop = _StopAfterLastTag()
     try:
         check_deflated(data)
-        header = read_partial(io.BytesIO(data), stop, specific_tags=_TAGS)
+        header = read_partial(io.BytesIO(data), stop, force=True, specific_tags=_TAGS)
         return _to_slice(header, key, stop.is_reached), stop.is_reached
     except Exception:  # pydicom raises nearly anything on a damaged header
-        return Damaged(reason="damaged DICOM header; copy it again"), False
+        return UnusableFile(reason="damaged DICOM header; copy it again"), False
 
 
-class _Stop:
-    """Tells a parser where to stop; `is_reached` once it came so far."""
+class _StopAfterLastTag:
+    """Stop a parser behind the last tag that is needed, and remember whether it got there."""
 
     is_reached = False
 
@@ -164,21 +192,27 @@ class _Stop:
         return self.is_reached
 
 
-def _to_slice(header: pydicom.FileDataset, key: str, is_whole: bool) -> Found:
-    modality = text_of(header, "Modality")
+def _to_slice(header: pydicom.FileDataset, key: str, is_whole: bool) -> HeaderResult:
+    modality = get_text(header, "Modality")
     is_index = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
     if is_index or modality not in ("CT", ""):
         return "DICOM files that are not CT"
     if "LOCALIZER" in (header.get("ImageType") or ()):
         return "localizers"
-    series, instance = text_of(header, "SeriesInstanceUID"), text_of(header, "SOPInstanceUID")
+    if get_text(header, "SOPClassUID") in _MULTI_FRAME:
+        return UnusableFile(
+            reason="Enhanced CT, a series in one file; export it as CT Image Storage or split it "
+            "into one slice a file (emf2sf of dcm4che), or convert it (dcm2niix) for "
+            "data.source=nifti"
+        )
+    series, instance = get_text(header, "SeriesInstanceUID"), get_text(header, "SOPInstanceUID")
     if not modality or not series or not instance:
         lacks = "Modality, SeriesInstanceUID or SOPInstanceUID"
-        return Damaged(reason=f"DICOM header without {lacks}, or truncated; copy it again")
-    axes = axes_of(header)
+        return UnusableFile(reason=f"DICOM header without {lacks}, or truncated; copy it again")
+    axes = image_axes(header)
     if axes is None and not is_whole:
-        return Damaged(reason="truncated DICOM header; copy it again")
-    if axes is None:  # as of the reports that scanners save among the slices
+        return UnusableFile(reason="truncated DICOM header; copy it again")
+    if axes is None:  # such as reports that scanners save among the slices
         return "CT files without a valid ImageOrientationPatient"
     normal = np.cross(*axes)
     if abs(normal[2]) < _AXIAL:
@@ -186,30 +220,32 @@ def _to_slice(header: pydicom.FileDataset, key: str, is_whole: bool) -> Found:
     position = header.get("ImagePositionPatient") or ()
     height = None
     if len(position) == 3 and all(math.isfinite(value) for value in position):
-        # the sign of the normal turns with a flipped image, the way to the head does not
+        # the normal of a flipped image points to the feet
         along = float(np.dot(position, normal) * np.sign(normal[2]))
-        height = round(along, 3)  # a copy at one height must not be ordered by rounding errors
-    patient = text_of(header, "PatientID")
+        height = round(along, 3)  # rounding errors must not order copies at one height
+    patient = get_text(header, "PatientID")
     return SliceHeader(
         key=patient if key == "patient" else series,
-        patient=patient or text_of(header, "StudyInstanceUID") or series,
+        patient=patient or get_text(header, "StudyInstanceUID") or series,
         has_patient=bool(patient),
         series=series,
         instance=hashlib.blake2b(instance.encode(), digest_size=INSTANCE_BYTES).digest(),
         height=height,
         number=float(header.get("InstanceNumber") or 0),
-        is_burned=_may_be_burned(header),
+        is_burned=_may_have_burned_in_text(header),
     )
 
 
-def _may_be_burned(header: pydicom.Dataset) -> bool:
-    """Whether the file says so, or is secondary (of a screen, a film, other images) and does not
-    deny it: those show names more often than they admit.
+def _may_have_burned_in_text(header: pydicom.Dataset) -> bool:
+    """Return whether the file says so, or is a secondary image that does not deny it.
+
+    Captures of a screen or film show names more often than their headers admit.
     """
-    said = text_of(header, "BurnedInAnnotation").upper()
-    if said in ("YES", "NO"):
-        return said == "YES"
-    # the dot: the classes of several frames end in one number more, other classes in other digits
-    is_capture = f"{text_of(header, 'SOPClassUID')}.".startswith(f"{SecondaryCaptureImageStorage}.")
+    annotation = get_text(header, "BurnedInAnnotation").upper()
+    if annotation in ("YES", "NO"):
+        return annotation == "YES"
+    # the dot: multi-frame captures append a component to the UID, other classes differ in digits
+    kind = f"{get_text(header, 'SOPClassUID')}."
+    is_capture = kind.startswith(f"{SecondaryCaptureImageStorage}.")
     is_secondary = "SECONDARY" in (header.get("ImageType") or ())
-    return is_capture or is_secondary or bool(text_of(header, "ConversionType"))
+    return is_capture or is_secondary or bool(get_text(header, "ConversionType"))

@@ -1,4 +1,4 @@
-"""The slices of a DICOM archive in a table, so that millions fit into memory."""
+"""The slices of a DICOM archive as a table, so that millions fit into memory."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from typing import Self
 
 import numpy as np
 
-from gemix.data.sources.dicom.header import INSTANCE_BYTES, Damaged, Found, SliceHeader
+from gemix.data.sources.dicom.header import (
+    INSTANCE_BYTES,
+    HeaderResult,
+    SliceHeader,
+    UnusableFile,
+)
 from gemix.data.sources.label_file import LabelFile
 
 _BATCH = 256  # headers that are Python objects at a time
 _SLICE = np.dtype(
     [
-        ("file", np.int64),  # its place in the list of files
-        ("run", np.int64),  # slices of one patient and series
+        ("file", np.int64),  # index into the list of files
+        ("series", np.int64),  # index into `SliceTable.series`
         ("height", np.float64),  # mm, NaN if not known
         ("number", np.float64),
         ("instance", f"V{INSTANCE_BYTES}"),
-        ("is_nameless", bool),
+        ("has_patient", bool),
         ("is_burned", bool),
     ]
 )
@@ -32,70 +37,79 @@ class SliceTable:
     """All axial CT slices, in tens of bytes each.
 
     Attributes:
-        slices: a row of `_SLICE` each, in the order of the files; copies are among them.
-        keys, patients, series: of each run of slices, which `slices` refers to.
-        damaged: the place in the list of files of each that cannot be used, and why.
-        left_out: counts of the other files, by what they are.
+        slices: a row of `_SLICE` each, in the order of the files, copies included.
+        keys, patients, series: label key, PatientID and SeriesInstanceUID of each series that
+            `slices` refers to. A UID that two patients share counts as two series.
+        unusable: index into the list of files, and reason, of each file that cannot be used.
+        left_out: counts of the other files, by description.
     """
 
     slices: np.ndarray
     keys: Sequence[str]
     patients: Sequence[str]
     series: Sequence[str]
-    damaged: Sequence[tuple[int, str]]
+    unusable: Sequence[tuple[int, str]]
     left_out: Counter[str]
 
     @classmethod
-    def of(cls, found: Iterable[Found]) -> Self:
-        """Sorts what was read, file by file."""
+    def from_headers(cls, headers: Iterable[HeaderResult]) -> Self:
+        """Collect what :func:`read_headers` returns for each file."""
         left_out: Counter[str] = Counter()
-        damaged: list[tuple[int, str]] = []
-        runs: dict[tuple[str, str, str], int] = {}
+        unusable: list[tuple[int, str]] = []
+        all_series: dict[tuple[str, str, str], int] = {}
         batches = [np.empty(0, _SLICE)]
-        left = enumerate(found)
-        while some := list(itertools.islice(left, _BATCH)):
-            left_out.update(one for _, one in some if isinstance(one, str))
-            damaged += [(number, one.reason) for number, one in some if isinstance(one, Damaged)]
+        numbered = enumerate(headers)
+        while batch := list(itertools.islice(numbered, _BATCH)):
+            left_out.update(one for _, one in batch if isinstance(one, str))
+            unusable += [(file, one.reason) for file, one in batch if isinstance(one, UnusableFile)]
             rows = [
                 (
-                    number,
-                    # a careless export gives two patients one SeriesInstanceUID
-                    runs.setdefault((one.key, one.patient, one.series), len(runs)),
+                    file,
+                    all_series.setdefault((one.key, one.patient, one.series), len(all_series)),
                     np.nan if one.height is None else one.height,
                     one.number,
                     one.instance,
-                    not one.has_patient,
+                    one.has_patient,
                     one.is_burned,
                 )
-                for number, one in some
+                for file, one in batch
                 if isinstance(one, SliceHeader)
             ]
             batches.append(np.array(rows, _SLICE))
-        keys, patients, series = zip(*runs, strict=True) if runs else ((), (), ())
+        keys, patients, series = zip(*all_series, strict=True) if all_series else ((), (), ())
         return cls(
             slices=np.concatenate(batches),
             keys=keys,
             patients=patients,
             series=series,
-            damaged=damaged,
+            unusable=unusable,
             left_out=left_out,
         )
 
     def labelled(self, labels: LabelFile) -> np.ndarray:
-        """Those of the slices that have a label, copies among them."""
+        """Return the slices that have a label, copies included."""
         is_labelled = np.array([key in labels.labels for key in self.keys], dtype=bool)
-        return self.slices[is_labelled[self.slices["run"]]]
+        return self.slices[is_labelled[self.slices["series"]]]
 
 
-def without_copies(slices: np.ndarray) -> np.ndarray:
-    """The first file of each slice, which its SOPInstanceUID tells."""
-    _, first = np.unique(slices["instance"], return_index=True)
-    return slices[np.sort(first)]
+def find_repeated(slices: np.ndarray) -> list[np.ndarray]:
+    """Return groups of rows, two or more, that share SOPInstanceUID within a series."""
+    order = np.lexsort((slices["instance"], slices["series"]))
+    by_instance = slices[order]
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (by_instance["instance"][1:] != by_instance["instance"][:-1]) | (
+        by_instance["series"][1:] != by_instance["series"][:-1]
+    )
+    groups = np.split(order, np.flatnonzero(is_first)[1:]) if len(order) else []
+    return [group for group in groups if len(group) > 1]
 
 
-def foot_to_head(slices: np.ndarray) -> np.ndarray:
-    """Each run foot to head; by InstanceNumber where the height of any of its slices is unknown."""
-    runs, heights = slices["run"], slices["height"]
-    is_unknown = np.isin(runs, runs[np.isnan(heights)])
+def order_foot_to_head(slices: np.ndarray) -> np.ndarray:
+    """Return the order of rows series by series, foot to head.
+
+    A series in which the height of any slice is unknown is ordered by InstanceNumber.
+    """
+    series, heights = slices["series"], slices["height"]
+    is_unknown = np.isin(series, series[np.isnan(heights)])
     heights = np.where(is_unknown, 0, heights)
-    return np.lexsort((slices["instance"], slices["number"], heights, runs))
+    return np.lexsort((slices["instance"], slices["number"], heights, series))

@@ -12,19 +12,30 @@ import hashlib
 import hmac
 import itertools
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from gemix.core.errors import DataError
-from gemix.data.map_fn import MapFn, here
+from gemix.data.map_fn import MapFn, serial_map
+from gemix.data.preprocessing.hounsfield import NO_AIR
 from gemix.data.scan import InvalidImageError, Quarantined, Scan
 from gemix.data.sources.base import Listing
-from gemix.data.sources.dicom.header import Found, read_headers
+from gemix.data.sources.dicom.header import HeaderResult, read_headers
+from gemix.data.sources.dicom.notes import (
+    check_classes,
+    check_patients,
+    count_reasons,
+    describe_slices,
+)
+from gemix.data.sources.dicom.pixel_checks import (
+    DAMAGED_COPY,
+    find_airless_series,
+    find_copies,
+)
 from gemix.data.sources.dicom.pixels import read_hounsfield
-from gemix.data.sources.dicom.slices import SliceTable, foot_to_head, without_copies
-from gemix.data.sources.files import MISNAMED, Files, list_files
+from gemix.data.sources.dicom.slices import SliceTable, order_foot_to_head
+from gemix.data.sources.files import MISNAMED, list_files
 from gemix.data.sources.label_file import LabelFile, read_labels
 from gemix.data.sources.redact import redact_path
 from gemix.data.sources.scan_refs import ScanRef, ScanRefs
@@ -32,17 +43,20 @@ from gemix.io.storage import Store
 
 SALT = "GEMIX_PATIENT_SALT"
 
-_SHORTEST_SALT = 16
+_MIN_SALT = 16  # characters
 _CHUNK = 256  # files whose headers are read at a time
 
 
 class DicomSource:
-    """Axial CT slices below `path`, whatever their files are called.
+    """Axial CT slices below a folder, whatever their files are called.
 
-    `labels` is a CSV file as :func:`gemix.data.sources.label_file.read_labels` reads it, relative
-    to `path`, absolute or an ``s3://`` URL. Keys and groups are hashes under the secret in the
-    environment variable `SALT`: the same secret gives the same ones. Local paths and ``s3://``
-    URLs.
+    Keys and groups are hashes under the secret in the environment variable `SALT`: the same secret
+    gives the same ones.
+
+    Args:
+        path: a local folder or an ``s3://`` URL.
+        labels: a CSV file as :func:`gemix.data.sources.label_file.read_labels` reads it, relative
+            to `path`, absolute or an ``s3://`` URL.
     """
 
     def __init__(self, path: str, labels: str):
@@ -50,42 +64,53 @@ class DicomSource:
         is_whole = "://" in labels or os.path.isabs(labels)
         self.labels = labels if is_whole else f"{self.store.url}/{labels}"
 
-    def list(self, spread: MapFn = here) -> Listing:
-        """Reads headers alone; see :class:`gemix.data.sources.base.Source`."""
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
+        """List the slices by their headers; see :class:`gemix.data.sources.base.Source`.
+
+        Pixels are read of one slice of each series, to see that it holds Hounsfield units, and of
+        files that share a SOPInstanceUID, to see which are copies.
+        """
         salt = _read_salt()
         labels = read_labels(*Store.of_file(self.labels))
         files = list_files(self.store, is_secret=True)
         names = [n for n in files.names if f"{self.store.url}/{n}" != self.labels]
-        found = SliceTable.of(self._headers(names, labels.key, spread))
-        labelled = found.labelled(labels)
-        slices = without_copies(labelled)
-        damaged = [(names[one], reason) for one, reason in found.damaged]
-        damaged += [(name, MISNAMED) for name in files.misnamed]
-        notes = [*_notes(found, labelled, slices, labels), *_on_files(files, damaged)]
-        kept = sorted({labels.labels[found.keys[run]][0] for run in np.unique(slices["run"])})
-        if len(kept) < 2:
-            what = f"slices of class {kept[0]!r} alone" if kept else "no labelled axial CT slice"
-            raise DataError(
-                f"data.path: {what} ({'; '.join(notes)}); add DICOM files of two or more classes, "
-                f"or mend the column {labels.key} of data.labels, which must hold "
-                f"{'PatientID' if labels.key == 'patient' else 'SeriesInstanceUID'} as the files do"
-            )
-        missing = [name for name in labels.classes if name not in kept]
+        table = SliceTable.from_headers(self._headers(names, labels.key, map_fn))
+        labelled = table.labelled(labels)
+        check_patients(table, labelled, labels)
+        is_copy, is_damaged = find_copies(labelled, names, self.store, map_fn)
+        slices = labelled[~is_copy & ~is_damaged]
+        airless = find_airless_series(slices, names, self.store, map_fn)
+        is_airless = np.isin(slices["series"], airless)
+        unusable = [(names[file], reason) for file, reason in table.unusable]
+        unusable += [(names[file], DAMAGED_COPY) for file in labelled["file"][is_damaged]]
+        unusable += [(names[file], NO_AIR) for file in slices["file"][is_airless]]
+        unusable += [(name, MISNAMED) for name in files.misnamed]
+        slices = slices[~is_airless]
+        reasons = [reason for _, reason in unusable]
+        notes = [*describe_slices(table, labelled, slices, int(is_copy.sum()), labels)]
+        classes = sorted({labels.labels[table.keys[s]][0] for s in np.unique(slices["series"])})
+        check_classes(classes, labels, notes, reasons)
+        # the quarantine list has the remedies
+        notes += [*count_reasons([one.partition(";")[0] for one in reasons]), *files.notes()]
+        missing = [name for name in labels.classes if name not in classes]
         if missing:
             notes.append(f"no slice of class {', '.join(missing)} was found; it is left out")
         return Listing(
-            classes=tuple(kept),
-            items=ScanRefs.of(_items(found, slices, labels, kept, salt, names, files.stamps)),
-            listed=len(slices) + len(damaged),
+            classes=tuple(classes),
+            items=ScanRefs.of(_items(table, slices, labels, classes, salt, names, files.stamps)),
+            listed=len(slices) + len(unusable),
             notes=tuple(notes),
             unusable=tuple(
                 Quarantined(source=f"file-{_hash(salt, 'file', name)[:12]}", reason=reason)
-                for name, reason in damaged
+                for name, reason in unusable
             ),
         )
 
     def load(self, item: ScanRef) -> Scan:
-        """See :class:`gemix.data.sources.base.Source`; float32 HU from -1024 to 3071."""
+        """Read a slice as float32 HU from -1024 to 3071.
+
+        See :class:`gemix.data.sources.base.Source`.
+        """
         name = item.location or ""
         try:
             with redact_path(self.store, name):
@@ -96,17 +121,17 @@ class DicomSource:
             ) from None
         return Scan(pixels=read_hounsfield(data), is_hounsfield=True)
 
-    def _headers(self, names: Sequence[str], key: str, spread: MapFn) -> Iterator[Found]:
-        """What each file is, in the order of `names`."""
+    def _headers(self, names: Sequence[str], key: str, map_fn: MapFn) -> Iterator[HeaderResult]:
+        """Classify each file, in the order of `names`."""
         chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
         read = functools.partial(read_headers, self.store, key)
-        return itertools.chain.from_iterable(spread(read, chunks, "headers"))
+        return itertools.chain.from_iterable(map_fn(read, chunks, "headers"))
 
 
 def _read_salt() -> bytes:
     salt = os.environ.get(SALT, "")
-    if len(salt) < _SHORTEST_SALT:
-        state = f"shorter than {_SHORTEST_SALT} characters" if salt else "not set"
+    if len(salt) < _MIN_SALT:
+        state = f"shorter than {_MIN_SALT} characters" if salt else "not set"
         raise DataError(
             f"{SALT}: {state}; patients are named by hashes under this secret: "
             f"export {SALT}=$(openssl rand -hex 16), keep it secret, and use it again for the "
@@ -115,47 +140,8 @@ def _read_salt() -> bytes:
     return salt.encode()
 
 
-def _on_files(files: Files, damaged: Sequence[tuple[str, str]]) -> list[str]:
-    """Counts of files that cannot be used, and of folders that were not looked into."""
-    reasons = Counter(reason.partition(";")[0] for _, reason in damaged)
-    return [
-        *(f"set aside {count} files: {reason}" for reason, count in sorted(reasons.items())),
-        *files.notes(),
-    ]
-
-
-def _notes(
-    found: SliceTable, labelled: np.ndarray, slices: np.ndarray, labels: LabelFile
-) -> list[str]:
-    """Counts of what was found and left out; `slices` are those labelled, without copies."""
-    runs = np.unique(found.slices["run"])
-    strangers = {found.keys[run] for run in runs} - labels.labels.keys()
-    absent = labels.labels.keys() - {found.keys[run] for run in runs}
-    unnamed, burned = np.sum(slices["is_nameless"]), np.sum(slices["is_burned"])
-    notes = [f"found {len(slices)} axial CT slices, labelled by {labels.key}"]
-    notes += [f"left out {count} {what}" for what, count in sorted(found.left_out.items())]
-    if len(slices) < len(labelled):
-        copies = len(labelled) - len(slices)
-        notes.append(f"left out {copies} copies of a slice (the same SOPInstanceUID)")
-    if strangers:
-        notes.append(
-            f"left out {len(found.slices) - len(labelled)} slices whose {labels.key} "
-            f"({len(strangers)} of them) has no label"
-        )
-    if absent:
-        notes.append(f"{len(absent)} keys in the column {labels.key} of data.labels have no slice")
-    if unnamed:
-        notes.append(f"{unnamed} slices have no PatientID: their study stands for the patient")
-    if burned:
-        notes.append(
-            f"{burned} slices may carry burned-in text (BurnedInAnnotation YES, or a secondary "
-            "image that does not say NO): look at the contact sheet, which shows a few slices"
-        )
-    return notes
-
-
 def _items(
-    found: SliceTable,
+    table: SliceTable,
     slices: np.ndarray,
     labels: LabelFile,
     classes: Sequence[str],
@@ -163,24 +149,24 @@ def _items(
     names: Sequence[str],
     stamps: Mapping[str, str],
 ) -> Iterator[ScanRef]:
-    """Yield scans by class, patient, series and height; hashes order the first two."""
-    runs = []
-    for run in np.unique(slices["run"]):
-        label, split = labels.labels[found.keys[run]]
-        patient = _hash(salt, "patient", found.patients[run])[:16]
-        series = _hash(salt, "series", found.patients[run], found.series[run])[:12]
-        runs.append((classes.index(label), patient, series, split or "", run))
-    by_run = slices[foot_to_head(slices)]
-    starts = np.searchsorted(by_run["run"], np.arange(len(found.keys) + 1))
-    for index, patient, series, split, run in sorted(runs):
-        for number, one in enumerate(by_run["file"][starts[run] : starts[run + 1]], start=1):
+    """Yield scans by class, patient, series and height; hashes order patients and series."""
+    ordered_series = []
+    for one in np.unique(slices["series"]):
+        label, split = labels.labels[table.keys[one]]
+        patient = _hash(salt, "patient", table.patients[one])[:16]
+        series = _hash(salt, "series", table.patients[one], table.series[one])[:12]
+        ordered_series.append((classes.index(label), patient, series, split or "", one))
+    ordered = slices[order_foot_to_head(slices)]
+    starts = np.searchsorted(ordered["series"], np.arange(len(table.keys) + 1))
+    for index, patient, series, split, one in sorted(ordered_series):
+        for number, file in enumerate(ordered["file"][starts[one] : starts[one + 1]], start=1):
             yield ScanRef(
                 key=f"series-{series}/slice-{number:04d}",
                 class_index=index,
                 group=f"patient-{patient}",
                 split=split or None,
-                location=names[one],
-                stamp=stamps[names[one]],
+                location=names[file],
+                stamp=stamps[names[file]],
             )
 
 

@@ -1,6 +1,6 @@
-"""Arrays of a NumPy .npz file, unpacked after their headers were checked.
+"""Read arrays of a NumPy .npz file after checking their headers.
 
-A small file may hold terabytes of zeros, and no pickle is loaded.
+A small file may unpack to terabytes of zeros. No pickle is loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHUNK_BYTES = 2**20  # of an array that are unpacked at a time
 
 
 class ArrayHeader(NamedTuple):
-    """What an array says it is, and at which byte of its member of the archive its data begins."""
+    """Header of an array, and the byte of its archive member at which its data begin."""
 
     shape: tuple[int, ...]
     is_fortran: bool
@@ -53,7 +53,7 @@ class NpzArchive:
             raise DataError(f"{where}: no .npz file, or a truncated one; copy it again") from None
 
     def header(self, name: str) -> ArrayHeader:
-        """Of an array, of which nothing else is unpacked.
+        """Read the header of an array and unpack nothing else.
 
         Raises:
             DataError: if it is not there or no array of numbers.
@@ -76,10 +76,10 @@ class NpzArchive:
             raise self._unreadable(name, error) from error
 
     def read(self, name: str, most_shrinkage: float) -> np.ndarray:
-        """The array, if the archive holds as many bytes as its header says; no more are unpacked.
+        """Read an array; no more bytes are unpacked than its header says.
 
         Args:
-            most_shrinkage: what was packed to a smaller part than its inverse is refused.
+            most_shrinkage: the largest ratio of unpacked to packed bytes.
 
         Raises:
             DataError: if it cannot be read or unpacks to something else than its header says.

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from gemix.core.errors import DataError
-from gemix.data.map_fn import MapFn, here
+from gemix.data.map_fn import MapFn, serial_map
 from gemix.data.preprocessing.decode import MAX_SIDE, MIN_SIDE
 from gemix.data.scan import Scan
 from gemix.data.shards.manifest import SPLITS
 from gemix.data.sources.base import Listing
+from gemix.data.sources.folder_names import normalize_class
 from gemix.data.sources.medmnist.npz import NpzArchive
 from gemix.data.sources.scan_refs import ScanRef, ScanRefs
 from gemix.io.storage import Store
@@ -49,8 +50,8 @@ class MedMnistSource:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cached": None}
 
-    def list(self, spread: MapFn = here) -> Listing:
-        """Reads the file; see :class:`gemix.data.sources.base.Source`."""
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
+        """Read the file; see :class:`gemix.data.sources.base.Source`."""
         arrays = self._arrays()
         present = {int(label) for _, labels in arrays.values() for label in np.unique(labels)}
         names = self._names()
@@ -77,7 +78,7 @@ class MedMnistSource:
                 f"{self._where}: train_labels has no image of class {', '.join(untrained)}; take "
                 "the whole file of the data set"
             )
-        items = ScanRefs.of(_items(arrays, kept, self.store.stamps()[self.name]))
+        items = ScanRefs.of(_items(arrays, kept, self.store.file_versions()[self.name]))
         counts = ", ".join(f"{split} {len(labels)}" for split, (_, labels) in arrays.items())
         notes = [
             f"found {len(items)} images in {self.name} ({counts})",
@@ -112,7 +113,7 @@ class MedMnistSource:
         return self.name.removesuffix(_ENDING) + ".json"
 
     def _names(self) -> dict[int, str] | None:
-        """Class names by label, None without the JSON file."""
+        """Return class names by label, None without the JSON file."""
         if not self.store.exists(self._json):
             return None
         tree = self.store.read_json(self._json)
@@ -125,12 +126,13 @@ class MedMnistSource:
                 f"{self.store.url}/{self._json}: wanted a list of class names or an object "
                 'with the keys "0", "1" and so on'
             )
-        if len(set(names)) < len(names):
+        named = {int(label): normalize_class(name) for label, name in tree.items()}
+        if len(set(named.values())) < len(named):
             raise DataError(f"{self.store.url}/{self._json}: two classes have the same name")
-        return {int(label): name for label, name in tree.items()}
+        return named
 
     def _arrays(self) -> _Arrays:
-        """The checked arrays, read once a process."""
+        """Return the checked arrays, read once a process."""
         if self._cached is None:
             if not self.store.exists(self.name):
                 raise DataError(f"data.path {self._where}: no such file; mend data.path")
@@ -180,7 +182,7 @@ class MedMnistSource:
 
 
 def _items(arrays: _Arrays, labels_kept: Sequence[int], stamp: str) -> Iterator[ScanRef]:
-    """ScanRefs class by class; within a class split by split, in the order of the file."""
+    """Yield items class by class; within a class split by split, in the order of the file."""
     for class_index, label in enumerate(labels_kept):
         for split, (images, labels) in arrays.items():
             height, width = images.shape[1:]

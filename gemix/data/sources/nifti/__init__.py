@@ -1,1 +1,1 @@
-"""NIfTI volumes."""
+"""Read NIfTI volumes."""

@@ -13,15 +13,23 @@ import numpy as np
 from nibabel.orientations import apply_orientation
 
 from gemix.core.errors import DataError
-from gemix.data.map_fn import MapFn, here
-from gemix.data.scan import HIGHEST_HU, LOWEST_HU, InvalidImageError, Scan, ScanFiltered
+from gemix.data.map_fn import MapFn, serial_map
+from gemix.data.preprocessing.hounsfield import NO_AIR, has_air
+from gemix.data.preprocessing.spacing import to_square_pixels
+from gemix.data.scan import HIGHEST_HU, LOWEST_HU, InvalidImageError, Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.class_folders import ClassFolders, find_class_folders
+from gemix.data.sources.compression import gunzip, is_gzip
 from gemix.data.sources.files import unreadable
-from gemix.data.sources.nifti.header import FLAG_BYTES, HEADER_BYTES, parse_header
+from gemix.data.sources.nifti.header import (
+    FLAG_BYTES,
+    HEADER_BYTES,
+    VolumeHeader,
+    parse_header,
+)
 from gemix.data.sources.patient_pattern import patients_of
 from gemix.data.sources.scan_refs import ScanRef, ScanRefs
-from gemix.data.sources.silence import quiet
+from gemix.data.sources.silence_logger import silence_logger
 from gemix.io.storage import Store
 
 _CHUNK = 32  # volumes whose headers are read at a time
@@ -30,8 +38,8 @@ _KEY = re.compile(r"(.+)#slice-(\d{4,})", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Survey:
-    """What listing needs of a header."""
+class _Summary:
+    """Header of a volume, as far as listing needs it."""
 
     slices: int
     has_orientation: bool
@@ -39,52 +47,58 @@ class _Survey:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Volume:
-    """Stored values [W, H, slices] towards left, posterior, superior; HU after slope, intercept."""
+    """A decoded volume.
+
+    Attributes:
+        values: stored values [W, H, slices] towards left, posterior, superior.
+        slope, intercept: from stored values to Hounsfield units.
+        header: as it was parsed.
+    """
 
     values: np.ndarray
     slope: float
     intercept: float
+    header: VolumeHeader
 
 
 class NiftiSource:
-    """Volumes ``<path>/<class>/**/*.nii`` or ``.nii.gz``, NIfTI-1 or -2.
+    """Volumes ``<path>/<class>/**/*.nii`` or ``.nii.gz``, NIfTI-1 or -2, packed or not.
 
-    Nothing of a header but geometry and scaling is used. The paths of the files are written to
-    shards and reports: if they may name patients, rename the files before.
+    Of a header only geometry and scaling are used. Paths are written to shards and reports: if
+    they may name patients, rename the files first.
 
-    ScanRefs are axial slices from inferior to superior, seen as radiologists do: anterior on top,
-    the patient's right on the left. Oblique volumes are cut along the nearest axis. Local paths
-    and ``s3://`` URLs.
+    Items are axial slices from inferior to superior in radiological view: anterior on top, the
+    patient's right on the left. Oblique volumes are cut along the nearest axis.
 
     Args:
-        path: the folder with the class folders.
-        patient_pattern: what names the patient in a volume's path, as
-            :func:`gemix.data.sources.patient_pattern.patients_of` reads it; where it is empty, a
-            volume is a patient.
+        path: a local folder or ``s3://`` URL with a folder for each class.
+        patient_pattern: finds the patient in a volume's path, as
+            :func:`gemix.data.sources.patient_pattern.patients_of` reads it; empty if each volume
+            is a patient.
     """
 
     def __init__(self, path: str, patient_pattern: str = ""):
         self.store = Store(path)
         self.patient_pattern = patient_pattern
-        # slices are asked for in order: one volume is held, so that it is decoded once
+        # slices are asked for in order: the last volume is held, so that it is decoded once
         self._last: tuple[str, _Volume | InvalidImageError] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
 
-    def list(self, spread: MapFn = here) -> Listing:
-        """Reads headers alone; see :class:`gemix.data.sources.base.Source`.
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
+        """List the slices by headers alone; see :class:`gemix.data.sources.base.Source`.
 
-        A volume whose header is of no use is one item, which `load` refuses with the reason.
+        A volume whose header cannot be used is one item, which `load` refuses with the reason.
         """
         folders = find_class_folders(
             self.store, lambda name: bool(_ENDING.search(name)), "volume", ".nii or .nii.gz"
         )
         names = [name for names in folders.by_class.values() for name in names]
         chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
-        read = functools.partial(_survey, self.store)
-        surveyed = itertools.chain.from_iterable(spread(read, chunks, "headers"))
-        found = dict(zip(names, surveyed, strict=True))
+        read = functools.partial(_summarize, self.store)
+        summaries = itertools.chain.from_iterable(map_fn(read, chunks, "headers"))
+        found = dict(zip(names, summaries, strict=True))
         self._check(folders, found)
         groups = {name: _ENDING.sub("", name) for name in names}
         if self.patient_pattern:
@@ -94,6 +108,8 @@ class NiftiSource:
                 key=key,
                 class_index=index,
                 group=groups[name],
+                split=folders.splits.get(name),
+                location=name,
                 stamp=folders.files.stamps[name],
             )
             for index, inside in enumerate(folders.by_class.values())
@@ -109,18 +125,18 @@ class NiftiSource:
             groups_are="patients" if self.patient_pattern else "volumes",
         )
 
-    def _check(self, folders: ClassFolders, found: Mapping[str, _Survey | str]) -> None:
-        """Raises DataError for a class without a usable volume."""
+    def _check(self, folders: ClassFolders, found: Mapping[str, _Summary | str]) -> None:
+        """Raise DataError for a class without a usable volume."""
         for folder, names in folders.by_class.items():
             reasons = [f"{name}: {found[name]}" for name in names if isinstance(found[name], str)]
             if len(reasons) == len(names):
                 raise DataError(
                     f"{self.store.url}/{folder}: none of its {len(names)} volumes can be used "
-                    f"({reasons[0]}); mend them or remove the folder"
+                    f"({reasons[0]}); replace them or remove the folder"
                 )
 
     def _notes(
-        self, images: int, found: Mapping[str, _Survey | str], groups: Mapping[str, str]
+        self, images: int, found: Mapping[str, _Summary | str], groups: Mapping[str, str]
     ) -> Iterator[str]:
         volumes = [one for one in found.values() if not isinstance(one, str)]
         unusable = len(found) - len(volumes)
@@ -137,16 +153,13 @@ class NiftiSource:
             )
 
     def load(self, item: ScanRef) -> Scan:
-        """Hounsfield units from -1024 to 3071; see :class:`gemix.data.sources.base.Source`.
+        """Read a slice as float32 HU from -1024 to 3071.
 
-        Raises:
-            ScanFiltered: for a blank slice, such as resampling pads a volume with.
+        See :class:`gemix.data.sources.base.Source`.
         """
         match = _KEY.fullmatch(item.key)
         if not match:
-            parse_header(
-                _read(self.store, item.key, HEADER_BYTES)
-            )  # raises the reason that listing met
+            _read_header(self.store, item.key)  # raises the reason that listing met
             raise InvalidImageError(
                 "its header can be read now, but could not when listed; run again"
             )
@@ -155,19 +168,17 @@ class NiftiSource:
             raise InvalidImageError(
                 f"the volume has only {volume.values.shape[2]} slices now; run again"
             )
-        stored = volume.values[:, :, number].T
-        pixels = stored.astype(np.float64)
+        pixels = volume.values[:, :, number].T.astype(np.float64)
         pixels = pixels * volume.slope + volume.intercept
         broken = int(np.count_nonzero(~np.isfinite(pixels)))
         if broken:
             raise InvalidImageError(f"{broken} of {pixels.size} pixels are NaN or infinite")
-        if stored.min() == stored.max():
-            raise ScanFiltered("blank")
         pixels = pixels.clip(LOWEST_HU, HIGHEST_HU).astype(np.float32)
-        return Scan(pixels=pixels, is_hounsfield=True, box=item.box)
+        spacing = volume.header.row_spacing, volume.header.column_spacing
+        return Scan(pixels=to_square_pixels(pixels, *spacing), is_hounsfield=True, box=item.box)
 
     def _volume(self, name: str) -> _Volume:
-        """The decoded volume; a bad one is remembered too, not read again for each slice."""
+        """Return the decoded volume; the reason of a bad one is held too, not read again."""
         if self._last is None or self._last[0] != name:
             self._last = None  # frees the volume before the next one is decoded
             try:
@@ -180,39 +191,49 @@ class NiftiSource:
         return volume
 
 
-def _survey(store: Store, names: Sequence[str]) -> list[_Survey | str]:
-    """What the header of each volume says, or why the volume is of no use."""
-    found: list[_Survey | str] = []
+def _summarize(store: Store, names: Sequence[str]) -> list[_Summary | str]:
+    """Read the header of each volume, or the reason why the volume cannot be used."""
+    found: list[_Summary | str] = []
     for name in names:
         try:
-            header = parse_header(_read(store, name, HEADER_BYTES))
+            header, _ = _read_header(store, name)
         except InvalidImageError as reason:
             found.append(str(reason))
         else:
-            found.append(_Survey(slices=header.slices, has_orientation=header.has_orientation))
+            found.append(_Summary(slices=header.slices, has_orientation=header.has_orientation))
     return found
 
 
-def _keys(name: str, survey: _Survey | str) -> Iterator[str]:
-    """The keys of a volume's slices, or one for a volume that is of no use."""
-    if isinstance(survey, str):
+def _keys(name: str, summary: _Summary | str) -> Iterator[str]:
+    """Yield the keys of a volume's slices, or one for a volume that cannot be used."""
+    if isinstance(summary, str):
         yield name
     else:
-        yield from (f"{name}#slice-{number:04d}" for number in range(survey.slices))
+        yield from (f"{name}#slice-{number:04d}" for number in range(summary.slices))
 
 
-def _read(store: Store, name: str, count: int) -> bytes:
-    """The first `count` bytes at most, decompressed; no more than that is decompressed."""
-    compression = "gzip" if name.lower().endswith(".gz") else None
+def _read_header(store: Store, name: str) -> tuple[VolumeHeader, bool]:
+    """Return the header, and whether the file is packed with gzip, whatever its name ends in."""
+    start = _read(store, name, HEADER_BYTES)
+    if not is_gzip(start):
+        return parse_header(start), False
+    unpacked = gunzip(start, HEADER_BYTES)
+    if len(unpacked) < HEADER_BYTES == len(start):  # behind a long file name, say
+        unpacked = _read(store, name, HEADER_BYTES, is_packed=True)
+    return parse_header(unpacked), True
+
+
+def _read(store: Store, name: str, count: int, is_packed: bool = False) -> bytes:
+    """Return the first `count` bytes at most, unpacked; no more than that is unpacked."""
     try:
-        return store.read_head(name, count, compression)
+        return store.read_head(name, count, "gzip" if is_packed else None)
     except DataError as error:
         raise unreadable(store, name, error) from None
 
 
 def _read_volume(store: Store, name: str) -> _Volume:
-    header = parse_header(_read(store, name, HEADER_BYTES))
-    data = _read(store, name, header.file_bytes)
+    header, is_packed = _read_header(store, name)
+    data = _read(store, name, header.file_bytes, is_packed)
     if len(data) < header.file_bytes:
         raise InvalidImageError(
             f"truncated: {len(data)} of {header.file_bytes} bytes are there; copy it again"
@@ -220,11 +241,16 @@ def _read_volume(store: Store, name: str) -> _Volume:
     # extensions are free-form and may name the patient: marked as absent, they are not parsed
     flag = header.kind.header_class.sizeof_hdr
     data = data[:flag] + bytes(FLAG_BYTES) + data[flag + FLAG_BYTES :]
-    with quiet("nibabel.global"):
+    with silence_logger("nibabel.global"):
         proxy = header.kind.from_bytes(data).dataobj
         values = proxy.get_unscaled().reshape(header.shape, order="F")
     if values.min() == values.max():
         raise InvalidImageError("all of its voxels have one value; copy it again")
+    if not has_air(values, proxy.slope, proxy.inter):
+        raise InvalidImageError(NO_AIR)
     return _Volume(
-        values=apply_orientation(values, header.to_lps), slope=proxy.slope, intercept=proxy.inter
+        values=apply_orientation(values, header.to_lps),
+        slope=proxy.slope,
+        intercept=proxy.inter,
+        header=header,
     )

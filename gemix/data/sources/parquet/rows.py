@@ -1,8 +1,7 @@
-"""Single rows of Parquet files with images, in the order of asking.
+"""Read single rows of Parquet files with images.
 
-A value that is repeated or of zeros takes next to nothing in a file. So of a row group the sizes
-of the images are read first, the images only if they are about as many bytes as those say, and
-few at a time.
+A value that is repeated takes next to nothing in a file. So the sizes of a row group's images are
+read first, the images only if they have about as many bytes as these say, and few at a time.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import pyarrow.parquet as pq
 from gemix.data.preprocessing.decode import MAX_SIDE, check_size
 from gemix.data.scan import InvalidImageError
 from gemix.data.shards.schema import image_checksum
-from gemix.io.s3 import persist
+from gemix.io.s3 import retry
 from gemix.io.storage import Store
 
 DAMAGE = (OSError, ValueError, KeyError, pa.ArrowException)
-"""What reading a damaged file raises."""
+"""Errors that reading a damaged file raises."""
 
 _SIZES = ("channels", "height", "width")
 _OVERHEAD = 4  # pages may repeat their least and greatest image as statistics
@@ -31,12 +30,12 @@ _BUFFER_BYTES = 4 * 2**20  # of a file that are read at a time, however long its
 
 
 class RowGroup:
-    """The rows of one row group, a few decoded at a time; quick if asked for in their order.
+    """Rows of one row group, a few decoded at a time; fast if read in their order.
 
     Args:
-        store: where the file is.
-        name: of the file.
-        row: of the file, any that is in the row group.
+        store: directory of the file.
+        name: name of the file.
+        row: any row of the file that is in the row group.
 
     Raises:
         InvalidImageError: if the file cannot be read or has no such row.
@@ -46,17 +45,17 @@ class RowGroup:
         self.store, self.name = store, name
         self._refusal = ""
         try:
-            persist(lambda: self._open(row), self._what)
+            retry(lambda: self._open(row), self._what)
         except DAMAGE as error:
             reason = f"damaged or no Parquet file ({one_line(error)}); copy it again"
             raise InvalidImageError(reason) from None
 
     def holds(self, name: str, row: int) -> bool:
-        """Whether the row is in it and not behind those that are decoded."""
+        """Return whether the row is in the group and not before those that are decoded."""
         return name == self.name and self._at <= row < self._end
 
     def image(self, row: int) -> np.ndarray:
-        """The pixels of a row, uint8 [H, W].
+        """Return the pixels of a row, uint8 [H, W].
 
         Raises:
             InvalidImageError: if they are damaged or no grey image.
@@ -64,7 +63,7 @@ class RowGroup:
         width, height = self._size(row)
         try:
             if not self._refusal:
-                persist(lambda: self._advance(row), self._what)
+                retry(lambda: self._advance(row), self._what)
         except (*DAMAGE, StopIteration) as error:
             damage = one_line(error) or "it ends too early"
             self._refusal = f"damaged row group ({damage}); copy the file again"
@@ -78,7 +77,7 @@ class RowGroup:
         return f"{self.store.url}/{self.name} cannot be read"
 
     def _open(self, row: int) -> None:
-        """Reads the sizes of the images of the row's group; no image is decoded yet."""
+        """Read the sizes of the images of the row's group; no image is decoded yet."""
         file = self.store.filesystem.open_input_file(self.store.path(self.name))
         # Arrow's pre-buffering would hold the whole row group, which others write at any size
         parquet = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
@@ -121,7 +120,7 @@ class RowGroup:
         return width, height
 
     def _advance(self, row: int) -> None:
-        """Decodes up to the row; after an error, as of a store that is away, from the start."""
+        """Decode up to the row; after an error, as of a store that is away, from the start."""
         if self._batches is None:
             self._open(row)
         batches, self._batches = self._batches, None
@@ -132,7 +131,7 @@ class RowGroup:
 
 
 def _claimed_bytes(sizes: Iterable[pa.Array]) -> int:
-    """What images of these sizes take together, those left out that are none or too large."""
+    """Return the bytes of images of these sizes, without those of sizes that are refused."""
     channels, height, width = (
         np.asarray(size.cast(pa.int64(), safe=False).fill_null(0)) for size in sizes
     )
@@ -142,7 +141,7 @@ def _claimed_bytes(sizes: Iterable[pa.Array]) -> int:
 
 
 def _decode(values: dict[str, pa.Scalar], width: int, height: int) -> np.ndarray:
-    """Return the pixels of a row; InvalidImageError unless they are as they were written."""
+    """Return the pixels of a row; InvalidImageError if they are damaged."""
     data = values["image"].as_buffer()
     if data is None:
         raise InvalidImageError("no value in image; write the row again")
@@ -159,11 +158,11 @@ def _decode(values: dict[str, pa.Scalar], width: int, height: int) -> np.ndarray
 
 
 def column_bytes(group: pq.RowGroupMetaData) -> dict[str, int]:
-    """Uncompressed bytes of each column, where a value that is repeated counts once."""
+    """Return uncompressed bytes of each column, where a value that is repeated counts once."""
     columns = (group.column(index) for index in range(group.num_columns))
     return {column.path_in_schema: column.total_uncompressed_size for column in columns}
 
 
 def one_line(error: Exception) -> str:
-    """What it says, without line breaks."""
+    """Return its message without line breaks."""
     return " ".join(str(error).split())

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gemix.core.errors import DataError
-from gemix.data.map_fn import MapFn, here
+from gemix.data.map_fn import MapFn, serial_map
 from gemix.data.scan import InvalidImageError, Scan
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.sources.base import Listing
+from gemix.data.sources.class_folders import check_spelling
 from gemix.data.sources.files import MISNAMED, Files, list_files, natural_key
+from gemix.data.sources.folder_names import normalize_class
 from gemix.data.sources.parquet.rows import RowGroup
 from gemix.data.sources.parquet.survey import survey
 from gemix.data.sources.scan_refs import SCHEMA, ScanRef, ScanRefs
@@ -24,7 +26,7 @@ from gemix.io.storage import Store
 
 _ENDING = ".parquet"
 _KEY = re.compile(r"(.+)#row-(\d{6,})", re.DOTALL)
-_MADE_UP = r"^(run-[0-9a-f]{16}|.*/block-\d+)$"  # groups of prepare where patients are not known
+_GENERATED = r"^(run-[0-9a-f]{16}|.*/block-\d+)$"  # groups of prepare where patients are not known
 
 
 class ParquetSource:
@@ -48,15 +50,15 @@ class ParquetSource:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
 
-    def list(self, spread: MapFn = here) -> Listing:
-        """Reads small columns alone; see :class:`gemix.data.sources.base.Source`."""
+    def list(self, map_fn: MapFn = serial_map) -> Listing:
+        """Read small columns alone; see :class:`gemix.data.sources.base.Source`."""
         files = list_files(self.store)
         names, notes = self._names(files), files.notes()
         manifest = Manifest.load(self.store) if self.store.exists(MANIFEST) else None
         if manifest:
             names, more = self._of_set(names, manifest)
             notes += more
-        tables = self._survey(names, "class_index" if manifest else "class", spread)
+        tables = self._survey(names, "class_index" if manifest else "class", map_fn)
         rows = pa.concat_tables(
             table.append_column("stamp", pa.repeat(files.stamps[name], len(table)))
             for name, table in zip(names, tables, strict=True)
@@ -72,10 +74,10 @@ class ParquetSource:
         missing = [name for index, name in enumerate(classes) if index not in kept]
         if missing:
             notes.append(f"no image of class {', '.join(missing)} was found; it is left out")
-        redact_path = int(np.sum(codes < 0))
-        if redact_path:
-            notes.append(f"left out {redact_path} rows without a class")
-        order = np.argsort(codes, kind="stable")[redact_path:]
+        unlabelled = int(np.sum(codes < 0))
+        if unlabelled:
+            notes.append(f"left out {unlabelled} rows without a class")
+        order = np.argsort(codes, kind="stable")[unlabelled:]
         indices = np.searchsorted(kept, codes[order]).astype(np.int32)
         taken = ("key", "group", "split", "box", "stamp")
         columns = {name: rows[name].take(order) for name in taken}
@@ -100,7 +102,7 @@ class ParquetSource:
         return Scan(pixels=self._last.image(row), is_hounsfield=False, box=item.box)
 
     def _names(self, files: Files) -> list[str]:
-        """The Parquet files in natural order."""
+        """Return the Parquet files in natural order."""
         names = [name for name in files.names if name.lower().endswith(_ENDING)]
         for name in files.misnamed:
             if name.lower().endswith(_ENDING):
@@ -113,7 +115,7 @@ class ParquetSource:
         return names
 
     def _of_set(self, names: Sequence[str], manifest: Manifest) -> tuple[list[str], list[str]]:
-        """Those of the files that the manifest names, and notes on the others and the set."""
+        """Return the files that the manifest names, and notes on the others and the set."""
         shards = {shard.name for shard in manifest.shards}
         kept = [name for name in names if name in shards]
         notes = []
@@ -130,9 +132,9 @@ class ParquetSource:
             )
         return kept, notes
 
-    def _survey(self, names: Sequence[str], label: str, spread: MapFn) -> list[pa.Table]:
-        """The small columns of each file."""
-        surveyed = list(spread(functools.partial(survey, self.store, label), names, "files"))
+    def _survey(self, names: Sequence[str], label: str, map_fn: MapFn) -> list[pa.Table]:
+        """Read the small columns of each file."""
+        surveyed = list(map_fn(functools.partial(survey, self.store, label), names, "files"))
         bad = [
             f"{name}: {one}"
             for name, one in zip(names, surveyed, strict=True)
@@ -149,15 +151,15 @@ class ParquetSource:
 
 
 def _groups_are(groups: pa.ChunkedArray, manifest: Manifest | None) -> str:
-    """What the groups stand for: patients, unless an earlier prepare did not know them."""
-    if pc.any(pc.match_substring_regex(groups, _MADE_UP)).as_py():
+    """Return what the groups stand for: patients, unless an earlier prepare did not know them."""
+    if pc.any(pc.match_substring_regex(groups, _GENERATED)).as_py():
         return "groups of an earlier prepare"
     known = manifest.origin.get("grouping") if manifest else None
     return "volumes" if known == "volumes" else "patients"
 
 
 def _from_manifest(rows: pa.Table, manifest: Manifest) -> tuple[Sequence[str], np.ndarray]:
-    """Class names and each row's index among them, -1 for none."""
+    """Return class names and each row's index among them, -1 for none."""
     codes = np.asarray(rows["class"].fill_null(-1))
     wrong = np.flatnonzero((codes >= len(manifest.classes)) | (codes < -1))
     if len(wrong):
@@ -169,17 +171,10 @@ def _from_manifest(rows: pa.Table, manifest: Manifest) -> tuple[Sequence[str], n
 
 
 def _from_text(rows: pa.Table) -> tuple[Sequence[str], np.ndarray]:
-    """The same from the names in the rows; they are put in natural order."""
+    """Return the same from the names in the rows, in natural order."""
     texts = rows["class"].combine_chunks().dictionary_encode()
-    found = texts.dictionary.to_pylist()
-    classes = sorted((name for name in found if name.strip()), key=natural_key)
-    seen: dict[str, str] = {}
-    for name in classes:
-        other = seen.setdefault(name.casefold().strip(), name)
-        if other != name:
-            raise DataError(
-                f"column class: {other!r} and {name!r} differ in case or spaces alone; spell "
-                "them alike"
-            )
+    found = [normalize_class(name) for name in texts.dictionary.to_pylist()]
+    classes = sorted({name for name in found if name.strip()}, key=natural_key)
+    check_spelling(classes, "column class", "spell them alike")
     ranks = np.array([classes.index(name) if name in classes else -1 for name in found] + [-1])
     return classes, ranks[np.asarray(texts.indices.fill_null(len(found)))]

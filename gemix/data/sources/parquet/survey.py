@@ -1,7 +1,7 @@
-"""What listing needs of Parquet files with images: their small columns; no image is read.
+"""Survey of Parquet files with images: the small columns that listing needs.
 
-A value that is repeated takes next to nothing in a file, so texts stay categories until their
-lengths are known.
+A value that is repeated takes next to nothing in a file, so texts stay dictionary-encoded until
+their lengths are known.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from gemix.data.shards.manifest import SPLITS
 from gemix.data.sources.parquet.rows import DAMAGE, column_bytes, one_line
-from gemix.io.s3 import persist
+from gemix.io.s3 import retry
 from gemix.io.storage import Store
 
 _TEXTS = ("class", "patient", "split", "checksum")
@@ -22,7 +22,7 @@ _FREE_BYTES = 2**20  # a column of any number of rows may take so much
 
 
 def survey(store: Store, label: str, name: str) -> pa.Table | str:
-    """What listing needs of a file, or in words why the file is of no use. No image is read.
+    """Read what listing needs of a file, or return why the file cannot be used. No image is read.
 
     Args:
         store: where the file is.
@@ -48,14 +48,14 @@ def survey(store: Store, label: str, name: str) -> pa.Table | str:
             return _too_long(table) or table
 
     try:
-        found = persist(read, f"{store.url}/{name} cannot be read")
+        found = retry(read, f"{store.url}/{name} cannot be read")
         return found if isinstance(found, str) else _to_items(name, found, label)
     except DAMAGE as error:
         return f"damaged, or no Parquet file ({one_line(error)})"
 
 
 def _problem(schema: pa.Schema, label: str) -> str:
-    """What is wrong with the columns, empty if nothing is."""
+    """Return what is wrong with the columns, empty if nothing is."""
     checks = {
         "image": ("bytes", _is_bytes),
         "channels": ("integers", pa.types.is_integer),
@@ -75,7 +75,7 @@ def _problem(schema: pa.Schema, label: str) -> str:
 
 
 def _excess(metadata: pq.FileMetaData, file_bytes: int) -> str:
-    """What makes the small columns too large for such a file, empty if nothing does."""
+    """Return what makes the small columns too large for the file, empty if nothing does."""
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     rows = sum(group.num_rows for group in groups)
     if rows > file_bytes:
@@ -88,7 +88,7 @@ def _excess(metadata: pq.FileMetaData, file_bytes: int) -> str:
 
 
 def _too_long(table: pa.Table) -> str:
-    """What is wrong with the lengths of texts, which are still categories; empty if nothing is."""
+    """Return what is wrong with the lengths of texts, empty if nothing is."""
     for name, column in zip(table.column_names, table.columns, strict=True):
         for chunk in column.chunks if pa.types.is_dictionary(column.type) else ():
             longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0
@@ -98,7 +98,7 @@ def _too_long(table: pa.Table) -> str:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Null is the type of a column without a value; of categories, those of text will do."""
+    """Return whether values are text, dictionary-encoded or not; null is a column of no value."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
     return any(is_kind(kind) for is_kind in kinds)

@@ -1,4 +1,4 @@
-"""The one interface of what turns images into features."""
+"""The interface of a feature extractor: images to features."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gemix.core.errors import ConfigError
+from gemix.core.errors import ConfigError, DataError
+from gemix.io.storage import Store
 
 _BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Extractor:
-    """Images to features. Figures of different extractors cannot be compared.
+    """A feature extractor. Metrics of different extractors cannot be compared.
+
+    :mod:`gemix.evaluation.image_quality.features.testing` holds its contract.
 
     Attributes:
-        name: what it is, with everything that decides its features but the weights.
-        checksum: of the weights or the file, hex.
+        name: everything that decides its features except the weights.
+        checksum: SHA-256 of the weights or the file, hex.
         forward: from RGB images, uint8 [n, 3, H, W] on `device`, to features [n, D].
         device: where it runs.
     """
@@ -33,12 +36,12 @@ class Extractor:
 
     @property
     def identity(self) -> str:
-        """Name and the first digits of the checksum: what stands beside every figure."""
+        """Name and first digits of the checksum, which every metric is reported with."""
         return f"{self.name} ({self.checksum[:12]})"
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> Tensor:
-        """Features of images, batch by batch.
+        """Return the features of images, batch by batch.
 
         Args:
             images: uint8 [N, C, H, W] with C of 1 or 3, N at least 1.
@@ -47,7 +50,7 @@ class Extractor:
             float32 [N, D] on `device`.
 
         Raises:
-            ConfigError: if what comes out is no table of finite numbers.
+            ConfigError: if the network returns anything but one row of finite numbers an image.
         """
         parts = []
         for start in range(0, len(images), _BATCH):
@@ -60,16 +63,30 @@ class Extractor:
         good = features.ndim == 2 and len(features) == count and features.is_floating_point()
         if not good or not features.isfinite().all():
             raise ConfigError(
-                f"metrics.extractor {self.name}: gave {list(features.shape)} {features.dtype} for "
-                f"{count} images; one row of finite numbers an image is wanted"
+                f"metrics.extractor {self.name}: returned {list(features.shape)} {features.dtype} "
+                f"for {count} images; want one row of finite numbers an image, so choose another "
+                "extractor"
             )
         return features.float().clone()
 
 
 def weights_checksum(network: nn.Module) -> str:
-    """SHA-256 of all weights and buffers with their names, hex."""
+    """Return the SHA-256 of all weights and buffers with their names, hex."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def read_model_file(kind: str, path: str) -> tuple[bytes, str]:
+    """Return the content of a model file, and the extractor's name: kind and file name.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    try:
+        store, name = Store.of_file(path)
+        return store.read_bytes(name), f"{kind}:{name.rpartition('/')[2]}"
+    except DataError as error:
+        raise ConfigError(f"metrics.extractor {kind}: {error}; correct the path") from error

@@ -1,4 +1,4 @@
-"""Features of any timm model: with its pretrained weights, or with seeded untrained ones."""
+"""Feature extractors from timm models, with pretrained or with seeded random weights."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from gemix.core.rng import Stream, normal, uniform
 from gemix.evaluation.image_quality.features.base import Extractor, weights_checksum
 
 SEED = 0
-SMALLEST = 64  # pixels; below that most networks have nothing left to average over
+SMALLEST = 64  # pixels; most networks reduce smaller images to nothing
 _PROBE = 32
 
 
-def pretrained_extractor(model: str, device: torch.device) -> Extractor:
-    """The pooled features of a pretrained network, at the size and scale of its training.
+def pretrained_extractor(model: str, resolution: int, device: torch.device) -> Extractor:
+    """Return the pooled features of a pretrained network, at the size and scale of its training.
+
+    Args:
+        model: timm name.
+        resolution: not needed; images are resized to the size of the training.
 
     Raises:
-        ConfigError: for a model that timm does not know, or weights that cannot be had.
+        ConfigError: for a model that timm does not know, or weights that cannot be loaded.
     """
     from timm.data import resolve_model_data_config  # slow to import, and most jobs do without
 
@@ -40,17 +44,17 @@ def pretrained_extractor(model: str, device: torch.device) -> Extractor:
 
 
 def random_extractor(model: str, resolution: int, device: torch.device) -> Extractor:
-    """The pooled features of an untrained network: a fair measure far from photographs.
+    """Return the pooled features of a network with seeded random weights.
 
-    ImageNet's features know cats, not computed tomography. Naeem et al., "Reliable fidelity and
-    diversity metrics for generative models", 2020, section 5, find random embeddings to judge
-    images of other kinds more evenly. All weights are drawn here (He et al. 2015, biases 0) and
-    are the same with every version of timm and PyTorch. Features are divided by their root mean
-    square over a few images of smooth noise: in untrained networks they grow with the depth, and
-    where they are far from 1 the cubic kernel of KID sees little but the largest.
+    Naeem et al., "Reliable fidelity and diversity metrics for generative models", 2020, section 5,
+    find random embeddings fairer than ImageNet's for images far from photographs. All weights are
+    drawn here (He et al. 2015, biases 0) and are the same with every version of timm and PyTorch.
+    Features are divided by their root mean square over some images of smooth noise: in untrained
+    networks they grow with depth, and the cubic kernel of KID would see only the largest.
 
     Args:
-        resolution: of the images; smaller ones than 64 pixels are enlarged to that.
+        model: timm name.
+        resolution: of the images; those below 64 pixels are enlarged to 64.
 
     Raises:
         ConfigError: for a model that timm does not know or that cannot take the images.
@@ -101,7 +105,7 @@ def _extractor(name: str, network: nn.Module, device: torch.device, **shown: Any
 
 
 def scaled(images: Tensor, *, side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Images as a network is shown them.
+    """Return images resized and normalized for a network.
 
     Args:
         images: uint8 [n, C, H, W].
@@ -120,7 +124,7 @@ def scaled(images: Tensor, *, side: int, mean: tuple[float, ...], std: tuple[flo
 
 
 def _smooth_noise() -> np.ndarray:
-    """Images of 8 x 8 random grey levels, which networks are shown enlarged."""
+    """Return images of 8 x 8 random grey levels, uint8 [32, 1, 8, 8]."""
     levels = uniform(SEED, Stream.METRIC, range(_PROBE), (1, 8, 8), step=1)
     return (levels * 256).astype(np.uint8)
 

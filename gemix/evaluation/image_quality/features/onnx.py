@@ -1,12 +1,11 @@
-"""Feature extractors out of a TorchScript or an ONNX file.
+"""Feature extractors from ONNX files.
 
-Both hold a program that is run: take them only from where you would take software.
+An ONNX file holds a program that is run: load only what you would install.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 from typing import Any
 
 import numpy as np
@@ -14,49 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gemix.core.errors import ConfigError, DataError
-from gemix.evaluation.image_quality.features.base import Extractor
-from gemix.io.storage import Store
+from gemix.core.errors import ConfigError
+from gemix.evaluation.image_quality.features.base import Extractor, read_model_file
 
 
-def torchscript_extractor(path: str, device: torch.device) -> Extractor:
-    """A TorchScript module from uint8 RGB images [n, 3, H, W] to features [n, D].
-
-    That is what the public metric networks take; where a module's forward has an argument
-    `return_features`, as theirs has, it is set.
-
-    Args:
-        path: local or ``s3://``.
-
-    Raises:
-        ConfigError: for a file that is missing or no TorchScript.
-    """
-    data = _read("torchscript", path)
-    try:
-        module = torch.jit.load(io.BytesIO(data), map_location=device).eval()
-        arguments = {argument.name for argument in module.forward.schema.arguments}
-    except (RuntimeError, AttributeError) as error:
-        raise ConfigError(
-            f"metrics.extractor torchscript:{path}: no TorchScript module that can be loaded "
-            f"({str(error).splitlines()[0]}); write it with torch.jit.save"
-        ) from error
-    options = {"return_features": True} if "return_features" in arguments else {}
-    return Extractor(
-        name=f"torchscript:{_file_name(path)}",
-        checksum=hashlib.sha256(data).hexdigest(),
-        forward=lambda images: module(images.contiguous(), **options),
-        device=device,
-    )
-
-
-def onnx_extractor(path: str, device: torch.device) -> Extractor:
-    """An ONNX model from RGB images [n, 3, H, W], uint8 or float32 of 0 to 255, to [n, D].
+def onnx_extractor(path: str, resolution: int, device: torch.device) -> Extractor:
+    """Open an ONNX model from RGB images [n, 3, H, W], uint8 or float32 of 0 to 255, to [n, D].
 
     Images are resized where the model's height and width are fixed, and passed one by one where
     its batch is. Further outputs than the first are ignored.
 
     Args:
         path: local or ``s3://``.
+        resolution: not needed; the model says what it takes.
 
     Raises:
         ConfigError: without onnxruntime, or for a file that is missing or no such model.
@@ -68,7 +37,7 @@ def onnx_extractor(path: str, device: torch.device) -> Extractor:
             f"metrics.extractor onnx:{path}: onnxruntime is not installed; pip install "
             "'gemix[onnx]', or choose another extractor"
         ) from error
-    data = _read("onnx", path)
+    data, name = read_model_file("onnx", path)
     try:
         session = onnxruntime.InferenceSession(data, providers=_providers(onnxruntime, device))
     except Exception as error:  # its exceptions have no base but this
@@ -84,7 +53,7 @@ def onnx_extractor(path: str, device: torch.device) -> Extractor:
             "uint8, is wanted"
         )
     return Extractor(
-        name=f"onnx:{_file_name(path)}",
+        name=name,
         checksum=hashlib.sha256(data).hexdigest(),
         forward=lambda images: _run(session, first, images),
         device=device,
@@ -109,20 +78,8 @@ def _run(session: Any, first: Any, images: Tensor) -> Tensor:
 
 
 def _providers(onnxruntime: Any, device: torch.device) -> list[str]:
-    """The CPU, after CUDA where that is there and wanted."""
+    """Return the CPU provider, after CUDA where it is installed and the device is a GPU."""
     wanted = ["CPUExecutionProvider"]
     if device.type == "cuda":
         wanted.insert(0, "CUDAExecutionProvider")
     return [name for name in wanted if name in onnxruntime.get_available_providers()]
-
-
-def _read(kind: str, path: str) -> bytes:
-    try:
-        store, name = Store.of_file(path)
-        return store.read_bytes(name)
-    except DataError as error:
-        raise ConfigError(f"metrics.extractor {kind}: {error}; mend the path") from error
-
-
-def _file_name(path: str) -> str:
-    return path.rpartition("/")[2]

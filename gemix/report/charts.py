@@ -1,8 +1,7 @@
-"""The charts of the page, as inline SVG that takes its colours and its font from the page.
+"""Charts of the page as inline SVG, in the colours and the font of the page.
 
-matplotlib writes fixed colours; the sentinel colours below are replaced by CSS variables, so that
-one chart reads well on light and on dark paper. Every chart is one panel of about 360 pixels:
-the page sets them side by side where there is room, and below each other on a phone.
+matplotlib writes fixed colours; the sentinel colours below become CSS variables, so that a chart
+reads well on light and dark backgrounds. Each chart is one panel of about 360 pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gemix.report.verdict import Metric, method_name
 
-SERIES = 6  # colours that the page defines; more methods than that begin again
+SERIES = 6  # colours that the page defines; they repeat for more methods
 _VARIABLES = {"#010101": "--ink", "#020202": "--muted", "#030303": "--rule"} | {
     f"#0a0a{index:02x}": f"--series-{index}" for index in range(SERIES)
 }
@@ -51,12 +50,12 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def color(index: int) -> str:
-    """The sentinel of series `index`."""
+    """Return the sentinel colour of series `index`."""
     return f"#0a0a{index % SERIES:02x}"
 
 
 def difference_chart(metric: Metric, differences: Mapping[str, Mapping[str, float]]) -> str:
-    """Differences to real images only, with their intervals.
+    """Draw differences to real images only, with their intervals.
 
     Args:
         metric: what is compared.
@@ -90,7 +89,7 @@ def curves_chart(
     xlabel: str,
     unit_range: bool = False,
 ) -> str:
-    """Lines over time, one colour a name: each run thin and, of several, their mean bold.
+    """Draw lines over time, one colour a name: runs thin and, if there are several, the mean bold.
 
     Args:
         title: of the panel.
@@ -120,13 +119,13 @@ def curves_chart(
 
 
 def histogram_chart(shares: Sequence[np.ndarray]) -> str:
-    """How frequent each grey level is: one line a class, in colour 1 and following.
+    """Draw the histogram of grey levels: one line a class, from colour 1 on.
 
-    The axis grows with the root of the share and ends a little above the second highest bin: the
-    highest is mostly the background, which would dwarf all else.
+    The axis is a square root and ends above the second highest bin: the highest is mostly
+    background.
 
     Args:
-        shares: for each class float64 [n], of its pixels those in each of n equal bins of 0 to 255.
+        shares: for each class the share of its pixels in n equal bins of 0 to 255, float64 [n].
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _panel("Grey levels of the images")
@@ -149,7 +148,7 @@ def histogram_chart(shares: Sequence[np.ndarray]) -> str:
 def validation_curves(
     histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], key: str
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """One (epoch, value) curve a seed for each method, out of the classifiers' histories."""
+    """Return one (epoch, value) curve a seed for each method, from the classifiers' histories."""
     curves: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for method, runs in histories.items():
         found = [curve for run in runs if (curve := log_curve(run, "epoch", key)) is not None]
@@ -161,7 +160,7 @@ def validation_curves(
 def log_curve(
     log: Sequence[Mapping[str, float | None]], x: str, y: str
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Columns `x` and `y` of the lines that have both; None where no line has."""
+    """Return columns `x` and `y` of the lines that have both; None if no line has."""
     pairs = [
         (line[x], line[y]) for line in log if line.get(x) is not None and line.get(y) is not None
     ]
@@ -172,7 +171,7 @@ def log_curve(
 
 
 def _mean(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of runs, as far as the shortest of them goes."""
+    """Return the mean of runs, up to the length of the shortest."""
     length = min(len(x) for x, _ in runs)
     return runs[0][0][:length], np.mean([y[:length] for _, y in runs], axis=0)
 
@@ -189,7 +188,7 @@ def _panel(title: str, base: float | None = None, rows: int = 0) -> tuple[Figure
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element that can stand beside others in one page."""
+    """Return the figure as an SVG element that does not affect others on the page."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata=_NO_METADATA)
     text = stream.getvalue()

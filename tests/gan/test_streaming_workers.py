@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from test_dataset import SHARD_ROWS, numbers, pictures, soft_labels
 
 from gemix.core.distributed import Workers
 from gemix.gan.data.batch_split import local_indices
@@ -18,6 +17,13 @@ from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.data.gloo_channel import GlooChannel
 from gemix.gan.data.shuffle_order import ShuffleOrder
 from gemix.gan.data.streaming import StreamingDataset
+from gemix.gan.data.testing import (
+    SHAPE,
+    SHARD_ROWS,
+    dataset_rows_of,
+    make_images,
+    make_labels,
+)
 
 BATCH = 16
 FORWARD = [0, 1, 2, 3, 4, 5]  # two epochs of 50 images in windows of 20, which end within batches
@@ -29,12 +35,12 @@ def order() -> ShuffleOrder:
 
 
 def run_worker(rank: int, size: int, folder: str) -> None:
-    """Writes what it is given at each step, and how many rows of which shards it reads."""
+    """Write the batches of each step, and how many rows of which shards were read."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size
     )
-    images, bounds, asked = pictures(), order().bounds, []
+    images, bounds, asked = make_images(), order().bounds, []
 
     def read(wanted):
         asked.extend((int(shard), len(rows)) for shard, rows in wanted.items())
@@ -42,12 +48,12 @@ def run_worker(rank: int, size: int, folder: str) -> None:
             yield shard, images[bounds[shard] : bounds[shard + 1]][wanted[shard]]
 
     def show(data: StreamingDataset, steps: list[int]) -> list:
-        batches = [data.real_batch(step, BATCH, positions) for step in steps]
-        return [(numbers(batch), labels.tolist()) for batch, labels in batches]
+        batches = [data.real_batch(step, BATCH, batch_index) for step in steps]
+        return [(dataset_rows_of(batch), labels.tolist()) for batch, labels in batches]
 
-    positions = local_indices(Workers.from_process_group(), BATCH, 4)
+    batch_index = local_indices(Workers.from_process_group(), BATCH, 4)
     open_data = lambda: StreamingDataset(  # noqa: E731
-        soft_labels(), (1, 8, 8), read, order(), exchange=GlooChannel.from_process_group()
+        make_labels(), SHAPE, read, order(), channel=GlooChannel.from_process_group()
     )
     data = open_data()
     forward = show(data, FORWARD)
@@ -66,17 +72,17 @@ def run_worker(rank: int, size: int, folder: str) -> None:
 def test_workers_read_each_shard_once_and_get_what_one_worker_gets(tmp_path, size):
     mp.spawn(run_worker, args=(size, str(tmp_path)), nprocs=size)
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(size)]
-    memory = InMemoryDataset(pictures(), soft_labels(), seed=3, order=order())
+    memory = InMemoryDataset(make_images(), make_labels(), seed=3, order=order())
     for rank, worker in enumerate(told):
-        positions = local_indices(Workers(rank, size), BATCH, 4)
+        batch_index = local_indices(Workers(rank, size), BATCH, 4)
         for data, steps, shown in [
             (memory, FORWARD, worker["forward"]),
             (memory.unconditional(), JUMPS, worker["jumps"][: len(JUMPS)]),
             (memory, JUMPS, worker["jumps"][len(JUMPS) :]),
         ]:
             for step, (images, labels) in zip(steps, shown, strict=True):
-                expected = data.real_batch(step, BATCH, positions)
-                assert images == numbers(expected[0]) and labels == expected[1].tolist()
+                expected = data.real_batch(step, BATCH, batch_index)
+                assert images == dataset_rows_of(expected[0]) and labels == expected[1].tolist()
     read = [tuple(part) for worker in told for part in worker["read"]]
     assert {rows for shard, rows in read if rows != SHARD_ROWS[shard]} == set()
     opened = Counter(shard for shard, _ in read)

@@ -13,11 +13,11 @@ from gemix.core.distributed import Workers
 from gemix.gan.checkpoints.checkpoint import checkpoints, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
-from gemix.gan.training.divergence import MAX_FALLBACK_LEVEL, DivergedError, eased
+from gemix.gan.training.divergence import MAX_FALLBACK_LEVEL, DivergedError, describe_fallback
 from gemix.gan.training.loop import train
-from gemix.gan.training.registry import TRAINERS
+from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import TrainingState, new_state
+from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.steps.gan_training.stage import Stage
 
@@ -84,7 +84,7 @@ def test_a_skipped_update_is_said_and_logged(tmp_path, caplog):
     state = run_stage(store, config(), Images(broken=[5]))
     said = caplog.text
     assert "step 6: gradients were not finite, so 1 updates were skipped, 1 in all" in said
-    assert said.count("not finite") == 1 and "back to" not in said and "eased" not in said
+    assert said.count("not finite") == 1 and "back to" not in said and "fallback" not in said
     assert (state.step, state.skipped_updates, state.fallback_level) == (10, 1, 0)
     logged = {record["step"]: record for record in records(store)}  # up to the newest checkpoint
     assert [record["skipped_updates"] for record in logged.values()] == [0] * 5 + [1] * 3
@@ -99,18 +99,16 @@ def test_a_skipped_update_is_said_and_logged(tmp_path, caplog):
         ({"precision": "float32", "method": "cgan"}, "gan.cgan_lr x 0.5", 0.5),
     ],
 )
-def test_going_back_is_said_with_the_setting_that_is_eased(
-    tmp_path, caplog, changes, setting, rate
-):
+def test_going_back_is_said_with_the_fallback(tmp_path, caplog, changes, setting, rate):
     settings = config(**changes)
     state = run_stage(Store(tmp_path), settings, Images(broken=range(5, 5 + PATIENCE)))
     said = caplog.text
     assert "gradients of too many steps were not finite; back to 0.03 kimg" in said
-    assert f"eased: {setting}\n" in said
-    assert said.count("eased") == 1
+    assert f"fallback: {setting}\n" in said
+    assert said.count("fallback") == 1
     assert (state.step, state.fallback_level, finite(state)) == (10, 1, True)
-    assert eased(state, settings) == setting
-    trainer = TRAINERS[settings.method](state, Images(), settings, Workers())
+    assert describe_fallback(state, settings) == setting
+    trainer = METHODS[settings.method](state, Images(), settings, Workers())
     assert trainer.dtype is torch.float32
     for optimizer in state.optimizers.values():
         (group,) = optimizer.param_groups

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from gemix.core.distributed import Workers
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.architecture import Architecture
-from gemix.gan.training.divergence import MAX_FALLBACK_LEVEL, DivergedError, eased
+from gemix.gan.training.divergence import MAX_FALLBACK_LEVEL, DivergedError, describe_fallback
 from gemix.gan.training.loop import train
+from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
-from gemix.gan.training.state import new_state
 from gemix.io.storage import Store
 
 CPU = torch.device("cpu")
@@ -71,7 +72,7 @@ def test_without_a_checkpoint_repeated_failures_stop_with_a_remedy():
         train(state, Images(broken=range(2, 10)), settings)
 
 
-def test_repeated_failures_go_back_to_the_checkpoint_and_ease_a_setting(tmp_path):
+def test_repeated_failures_go_back_to_the_checkpoint_with_a_fallback(tmp_path):
     settings = config()
     origin = TrainingSpec(
         architecture=ARCHITECTURE, config=settings, classes=("a", "b", "c"), data_digest="d"
@@ -90,23 +91,61 @@ def test_repeated_failures_go_back_to_the_checkpoint_and_ease_a_setting(tmp_path
     state = new_state(ARCHITECTURE, settings, CPU)
     state = train(state, data, settings, on_step=on_step, last_good=last_good)
     assert (len(went_back), state.step, state.fallback_level) == (1, 10, 1)
-    assert eased(state, settings) == "gan.g_lr and gan.d_lr x 0.5"
+    assert describe_fallback(state, settings) == "gan.g_lr and gan.d_lr x 0.5"
     halved = state.g_optimizer.param_groups[0]
     assert halved["lr"] == pytest.approx(halved["initial_lr"] / 2)
     assert finite(state)
-    # what was eased is state: a resumed training goes on with it
+    # the fallback level is state: a resumed training goes on with it
     save_checkpoint(store, state, origin)
     again = resume_or_start(store, origin, CPU)
     assert (again.fallback_level, again.skipped_updates) == (1, state.skipped_updates)
 
 
+@pytest.mark.parametrize(
+    ("phase", "method"),
+    [("R1", "regularize_discriminator"), ("path length", "regularize_generator")],
+)
+def test_a_lazy_phase_that_always_fails_is_noticed(monkeypatch, phase, method):
+    """It runs once in four steps, and every other phase succeeds in between."""
+    settings = config(kimg=1.0, d_reg_interval=4, g_reg_interval=4)
+    state = new_state(ARCHITECTURE, settings, CPU)
+    trainer = METHODS["stylegan2-ada"](state, Images(), settings, Workers())
+    losses = trainer.loss
+    if phase == "R1":
+        broken = losses.r1_penalties
+        monkeypatch.setattr(losses, "r1_penalties", lambda *a: broken(*a) * float("nan"))
+    else:
+        broken = losses.path_lengths
+        monkeypatch.setattr(losses, "path_lengths", lambda *a: broken(*a) * float("nan"))
+    with pytest.raises(DivergedError) as raised:
+        for _ in range(20):
+            trainer.run_step()
+    assert state.step == 9  # it failed at steps 0, 4 and 8
+    assert state.consecutive_failures == {phase: 3}
+    said = str(raised.value)
+    assert f"the gradients of the {phase} phase are not finite in 3 steps in a row that ran" in said
+
+
+def test_a_lazy_phase_that_fails_now_and_then_is_not_a_divergence(monkeypatch):
+    settings = config(kimg=1.0, d_reg_interval=2)
+    state = new_state(ARCHITECTURE, settings, CPU)
+    trainer = METHODS["stylegan2-ada"](state, Images(), settings, Workers())
+    intact, factors = trainer.loss.r1_penalties, [float("nan"), float("nan"), 1.0] * 2
+    monkeypatch.setattr(
+        trainer.loss, "r1_penalties", lambda *args: intact(*args) * factors[state.step // 2]
+    )
+    for _ in range(12):
+        trainer.run_step()
+    assert (state.skipped_updates, state.consecutive_failures, state.failing_steps) == (4, {}, 0)
+
+
 def test_bfloat16_is_the_first_to_go():
     state = new_state(ARCHITECTURE, config(precision="bfloat16"), CPU)
     state.fallback_level = 1
-    assert eased(state, config(precision="bfloat16")) == "gan.precision=float32"
+    assert describe_fallback(state, config(precision="bfloat16")) == "gan.precision=float32"
 
 
-def test_it_gives_up_when_everything_is_eased():
+def test_it_gives_up_when_no_fallback_is_left():
     settings = config()
 
     def last_good():

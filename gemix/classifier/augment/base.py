@@ -1,0 +1,54 @@
+"""The interface of a classifier augmentation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gemix.core.rng import Stream, uniform
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentContext:
+    """Inputs of an augmentation beside the batch.
+
+    Attributes:
+        seed: of the training.
+        step: of the training.
+        batch_indices: index of each image in the global batch, whichever worker has it.
+        horizontal_flip: whether half of the images are mirrored.
+    """
+
+    seed: int
+    step: int
+    batch_indices: Sequence[int]
+    horizontal_flip: bool
+
+    def uniform(self, count: int, device: torch.device) -> Tensor:
+        """Draw `count` uniform numbers in [0, 1) for each image: float32 [n, count].
+
+        They are functions of seed, step and batch index; every call returns the same ones.
+        """
+        drawn = uniform(
+            self.seed, Stream.CLASSIFIER_AUGMENT, self.batch_indices, (count,), self.step
+        )
+        return torch.from_numpy(drawn).to(device)
+
+
+class Augmentation(Protocol):
+    """Vary a training batch; :mod:`gemix.classifier.augment.testing` holds its contract."""
+
+    def __call__(
+        self, images: Tensor, targets: Tensor, context: AugmentContext
+    ) -> tuple[Tensor, Tensor]:
+        """Return the varied images and their targets.
+
+        Args:
+            images: normalized, float32 [n, C, H, W].
+            targets: soft labels, float32 [n, K].
+            context: the only source of randomness.
+        """

@@ -1,0 +1,49 @@
+"""Blank slices at the ends of volumes are left out and counted, in DICOM as in NIfTI."""
+
+from __future__ import annotations
+
+import numpy as np
+from dicom_files import SALT, write
+from nifti_files import save
+
+from gemix.data.config import DataConfig
+from gemix.data.phantom import render_slice
+from gemix.data.prepare import prepare_here
+from gemix.data.sources import open_source
+from gemix.io.storage import Store
+
+CLASSES = ("normal", "cancer")
+PATIENTS, SLICES = 4, 6
+
+
+def padded_volume(label: str, patient: int) -> np.ndarray:
+    """HU [SLICES, 64, 64]; the first and last slice hold padding alone."""
+    phantom = DataConfig().phantom
+    volume = [render_slice(phantom, label, patient, number, 64) for number in range(SLICES)]
+    volume[0] = volume[-1] = np.full((64, 64), -1024)
+    return np.rint(np.clip(volume, -1024, None)).astype(np.int16)
+
+
+def prepared(source: str, root, **settings):
+    config = DataConfig(source=source, path=str(root / "in"), resolution=32, **settings)
+    return prepare_here(open_source(config), config, Store(str(root / "out")))
+
+
+def test_blank_slices_are_counted_alike(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEMIX_PATIENT_SALT", SALT)
+    lines = ["patient,class"]
+    for label in CLASSES:
+        for patient in range(PATIENTS):
+            name, volume = f"{label}{patient}", padded_volume(label, patient)
+            lines.append(f"{name},{label}")
+            save(tmp_path / "nifti" / "in" / label / f"{name}.nii", volume)
+            for number, hounsfield in enumerate(volume, start=1):
+                stored = (hounsfield + 1024).astype(np.uint16)
+                where = tmp_path / "dicom" / "in" / name / f"{number}"
+                write(where, stored, PatientID=name, InstanceNumber=number)
+    (tmp_path / "dicom" / "in" / "labels.csv").write_text("\n".join(lines))
+    for source, settings in (("dicom", {"labels": "labels.csv"}), ("nifti", {})):
+        manifest = prepared(source, tmp_path / source, **settings)
+        assert manifest.images() == len(CLASSES) * PATIENTS * (SLICES - 2)
+        assert manifest.origin["left_out"] == {"blank": len(CLASSES) * PATIENTS * 2}
+        assert manifest.origin["quarantined"] == 0
