@@ -82,7 +82,7 @@ def test_no_better_than_guessing_is_evaluated_and_not_registered(workspace, capl
     assert found["test"]["normal_class"] == "Normal cases"
     # patient i has images of class i % 3 alone
     assert found["test"]["groups_by_class"] == dict.fromkeys(CLASSES, 4)
-    assert "class benign has 4 patients" in caplog.text
+    assert "groups: benign (4), non-normal (4), Normal cases (4);" in caplog.text
     (row,) = found["results"]
     for rate, macro in (("precision", "macro_precision"), ("recall", "macro_recall")):
         mean = np.mean([of[rate] for of in row["per_class"].values()])
