@@ -6,7 +6,7 @@ import itertools
 import logging
 
 from gemix.core.errors import DataError
-from gemix.data.leakage.compare_sets import Overlap, compare, overlap_sheet
+from gemix.data.leakage.compare_sets import Overlap, compare_sets, overlap_sheet
 from gemix.data.shards.manifest import SPLITS, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.io.storage import Store, open_output
@@ -54,7 +54,7 @@ def _between_splits(url: str) -> tuple[Overlap, ...]:
         )
     sets = {split: read_images([url], split) for split in present}
     return tuple(
-        compare(
+        compare_sets(
             sets[a],
             sets[b],
             names=(a, b),
@@ -68,7 +68,7 @@ def _between_splits(url: str) -> tuple[Overlap, ...]:
 def _between_sets(first: str, second: str) -> Overlap:
     manifests = Manifest.load(Store(first)), Manifest.load(Store(second))
     a, b = read_images([first]), read_images([second])
-    return compare(
+    return compare_sets(
         a,
         b,
         names=(first, second),
