@@ -23,8 +23,8 @@ from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.bootstrap import (
     Comparison,
     compare_methods,
-    few_groups,
     groups_by_class,
+    warn_of_few_groups,
 )
 from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
 from gemix.evaluation.classification.plots import confusion_png
@@ -73,7 +73,7 @@ def evaluate(
     normal = normal_class(test.classes, config.data.normal_class)
     log.info(describe_normal_class(test.classes, normal))
     patients = groups_by_class(test.labels, test.groups, test.classes)
-    for warning in few_groups(patients):
+    if warning := warn_of_few_groups(patients):
         log.warning(warning)
     executor = executor or LocalExecutor()
     executor.require(config.compute)

@@ -52,7 +52,7 @@ def register(
         The version.
 
     Raises:
-        NotRegistrableError: for a classifier that is not finite or no better than guessing.
+        NotRegistrableError: for a classifier that is not finite or below chance.
         GemixError: if the registry cannot be reached.
     """
     check_registrable(classifier)
