@@ -16,7 +16,8 @@ from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.config import SamplingConfig
 from gemix.gan.models.base import ImageGenerator
 from gemix.gan.sampling import label_path, sample_images
-from gemix.gan.training.divergence import describe_fallback
+from gemix.gan.training.fallback import describe_fallback
+from gemix.gan.training.registry import METHODS
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run
@@ -81,7 +82,8 @@ class TrainingLog:
                 state.skipped_updates,
             )
         if state.fallback_level > self.fallback_level:
-            self.logger.warning("fallback: %s", describe_fallback(state, self.spec.config))
+            rates = METHODS[self.spec.config.method].learning_rates
+            self.logger.warning("fallback: %s", describe_fallback(state, rates))
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
 
     def step(self, state: TrainingState, values: dict[str, Tensor]) -> None:
