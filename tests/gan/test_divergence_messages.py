@@ -13,7 +13,8 @@ from gemix.core.distributed import Workers
 from gemix.gan.checkpoints.checkpoint import checkpoints, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
-from gemix.gan.training.divergence import MAX_FALLBACK_LEVEL, DivergedError, describe_fallback
+from gemix.gan.training.divergence import DivergedError
+from gemix.gan.training.fallback import MAX_FALLBACK_LEVEL, describe_fallback
 from gemix.gan.training.loop import train
 from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
@@ -107,7 +108,7 @@ def test_going_back_is_said_with_the_fallback(tmp_path, caplog, changes, setting
     assert f"fallback: {setting}\n" in said
     assert said.count("fallback") == 1
     assert (state.step, state.fallback_level, finite(state)) == (10, 1, True)
-    assert describe_fallback(state, settings) == setting
+    assert describe_fallback(state, METHODS[settings.method].learning_rates) == setting
     trainer = METHODS[settings.method](state, Images(), settings, Workers())
     assert trainer.dtype is torch.float32
     for optimizer in state.optimizers.values():

@@ -22,7 +22,8 @@ from gemix.gan.losses.registry import ADVERSARIAL_LOSSES
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.base import ImageGenerator
 from gemix.gan.training.compile import wrap_compile_errors
-from gemix.gan.training.divergence import DivergenceMonitor, apply_fallback
+from gemix.gan.training.divergence import DivergenceMonitor
+from gemix.gan.training.fallback import apply_fallback
 from gemix.gan.training.optimizer_step import OptimizerStep
 from gemix.gan.training.state import TrainingState
 
@@ -41,6 +42,7 @@ class BaseTrainer(abc.ABC):
     Class attributes of a method:
         generator, discriminator: build the networks of an architecture, with new weights from
             PyTorch's random generator.
+        learning_rates: the settings of both networks' learning rates, in words.
         hint: the settings that stabilize the method where it diverges, in words; each of them may
             be changed at a resume (:data:`gemix.gan.checkpoints.resume_rules.STABILIZING`).
 
@@ -53,6 +55,7 @@ class BaseTrainer(abc.ABC):
 
     generator: ClassVar[Callable[[Architecture], ImageGenerator]]
     discriminator: ClassVar[Callable[[Architecture], nn.Module]]
+    learning_rates: ClassVar[str]
     hint: ClassVar[str]
 
     def __init__(

@@ -27,6 +27,7 @@ class CganTrainer(BaseTrainer):
 
     generator = CganGenerator
     discriminator = CganDiscriminator
+    learning_rates = "gan.cgan_lr"
     hint = "a lower gan.cgan_lr, gan.cgan_loss=nonsaturating or gan.precision=float32"
 
     def __init__(

@@ -1,20 +1,13 @@
-"""What a training does about gradients that are not finite: skip, fall back, or stop.
+"""Notice that a training diverges: the gradients of a phase are not finite, time after time.
 
-A single failure is skipped (:mod:`gemix.gan.training.optimizer_step`) and counted. When a phase
-keeps failing, the training returns to its last good checkpoint with one fallback more: first
-bfloat16 is replaced by float32, then both learning rates are halved each time. The fallback level
-is part of the state, so a resumed training keeps it.
+A single failure is skipped (:mod:`gemix.gan.training.optimizer_step`) and counted. What follows
+when a phase keeps failing is in :mod:`gemix.gan.training.fallback`.
 """
 
 from __future__ import annotations
 
-import torch
-
 from gemix.core.errors import GemixError
-from gemix.gan.config import GanConfig
 from gemix.gan.training.state import TrainingState
-
-MAX_FALLBACK_LEVEL = 4
 
 
 class DivergedError(GemixError):
@@ -58,44 +51,3 @@ class DivergenceMonitor:
                     f"that ran it, up to step {self.state.step}; resume from the newest checkpoint "
                     f"with {self.hint}"
                 )
-
-
-def fall_back(
-    good: TrainingState, failed: TrainingState, config: GanConfig, error: DivergedError
-) -> TrainingState:
-    """Return the last good state with one fallback more than the failed one had.
-
-    Raises:
-        DivergedError: if no fallback is left.
-    """
-    if failed.fallback_level >= MAX_FALLBACK_LEVEL:
-        raise DivergedError(
-            f"training diverged {MAX_FALLBACK_LEVEL + 1} times, the last with "
-            f"{describe_fallback(failed, config)}: {error}"
-        ) from error
-    good.fallback_level = failed.fallback_level + 1
-    good.skipped_updates, good.consecutive_failures = failed.skipped_updates, {}
-    return good
-
-
-def apply_fallback(state: TrainingState) -> torch.dtype:
-    """Set the learning rates of the fallback level; return the dtype of the convolutions."""
-    for optimizer in state.optimizers.values():
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * 0.5 ** _halvings(state)
-    return torch.float32 if state.fallback_level else getattr(torch, state.precision)
-
-
-def describe_fallback(state: TrainingState, config: GanConfig) -> str:
-    """Return the fallbacks in words: ``gan.precision=float32 and gan.cgan_lr x 0.25``."""
-    parts = []
-    if state.fallback_level and state.precision != "float32":
-        parts.append("gan.precision=float32")
-    if halvings := _halvings(state):
-        rates = "gan.cgan_lr" if config.method == "cgan" else "gan.g_lr and gan.d_lr"
-        parts.append(f"{rates} x {0.5**halvings:g}")
-    return " and ".join(parts) or "no fallback"
-
-
-def _halvings(state: TrainingState) -> int:
-    return max(0, state.fallback_level - (state.precision != "float32"))

@@ -11,7 +11,8 @@ from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import TrainingDataset
-from gemix.gan.training.divergence import DivergedError, fall_back
+from gemix.gan.training.divergence import DivergedError
+from gemix.gan.training.fallback import fall_back
 from gemix.gan.training.registry import METHODS
 from gemix.gan.training.state import TrainingState
 
@@ -51,7 +52,7 @@ def train(
         except DivergedError as error:
             if last_good is None:
                 raise
-            state = fall_back(last_good(), trainer.state, config, error)
+            state = fall_back(last_good(), trainer.state, trainer.learning_rates, error)
             trainer = METHODS[config.method](state, data, config, workers)
         else:
             on_step(trainer.state, values)

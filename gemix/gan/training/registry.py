@@ -51,6 +51,6 @@ def new_state(architecture: Architecture, config: GanConfig, device: torch.devic
 
 
 def _adam(network: nn.Module, settings: AdamSettings) -> torch.optim.Adam:
-    # fallbacks (gemix.gan.training.divergence) scale initial_lr
+    # fallbacks (gemix.gan.training.fallback) scale initial_lr
     group = {"params": list(network.parameters()), "initial_lr": settings.lr}
     return torch.optim.Adam([group], lr=settings.lr, betas=settings.betas, eps=ADAM_EPS, fused=True)

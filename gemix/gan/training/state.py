@@ -37,7 +37,7 @@ class TrainingState:
         consecutive_failures: how often in a row, up to now, each failing phase was skipped, by the
             phase's name.
         fallback_level: number of fallbacks applied after divergences
-            (:mod:`gemix.gan.training.divergence`).
+            (:mod:`gemix.gan.training.fallback`).
         setting_changes: settings that were changed at a resume, oldest first: `step`, `setting`,
             `old` and `new` each.
     """

@@ -32,6 +32,7 @@ class StyleGAN2ADATrainer(BaseTrainer):
 
     generator = Generator
     discriminator = Discriminator
+    learning_rates = "gan.g_lr and gan.d_lr"
     hint = "a lower gan.g_lr and gan.d_lr, a higher gan.r1_gamma or gan.precision=float32"
 
     def __init__(

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -85,6 +86,7 @@ class DicomSource:
         unusable += [(names[file], DAMAGED_COPY) for file in labelled["file"][is_damaged]]
         unusable += [(names[file], NO_AIR) for file in slices["file"][is_airless]]
         unusable += [(name, MISNAMED) for name in files.misnamed]
+        lost = np.concatenate([labelled["series"][is_damaged], slices["series"][is_airless]])
         slices = slices[~is_airless]
         reasons = [reason for _, reason in unusable]
         notes = [*describe_slices(table, labelled, slices, int(is_copy.sum()), labels)]
@@ -104,6 +106,7 @@ class DicomSource:
                 Quarantined(source=f"file-{_hash(salt, 'file', name)[:12]}", reason=reason)
                 for name, reason in unusable
             ),
+            unusable_of_class=Counter(labels.labels[table.keys[series]][0] for series in lost),
         )
 
     def load(self, item: ScanRef) -> Scan:
