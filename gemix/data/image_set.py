@@ -1,4 +1,4 @@
-"""A labelled image set in memory: what the trainers and the metrics read."""
+"""A labelled image set in memory, as trainers and metrics read it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class ImageSet:
         images: uint8 [N, C, H, W], 0 to 255.
         labels: int64 [N], the dominant class of each image.
         soft_labels: float32 [N, K], rows sum to 1.
-        groups: one key per image; images of one patient (or block) share it.
-        sources: the file, or the phantom or generator, that each image came from.
+        groups: one key for each image; images of one patient (or group of neighbours) share it.
+        sources: the file, phantom slice or generator that each image came from.
         classes: the K class names; label k is classes[k].
-        digest: hex digest of the content, equal for equal content wherever it is stored.
+        digest: hex digest of the content, wherever it is stored.
     """
 
     images: np.ndarray

@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import io
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,14 @@ from PIL import Image
 from gemix.config import PipelineConfig
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.io.records import to_json
+from gemix.io.results import (
+    EVALUATION,
+    read_evaluation,
+    read_history,
+    read_log,
+    read_steps,
+)
 from gemix.io.storage import Store
 from gemix.report import environment
 from gemix.report.data_section import DataPart, data_part
@@ -117,7 +124,7 @@ def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
         missing.append("the real images (gemix prepare)")
     sets = {name: url for name, url in sources.synthetic.items() if Store(url).exists(MANIFEST)}
     missing += [f"{name} images (gemix synthesize)" for name in methods if name not in sets]
-    gan_log = _gan_log(Store(sources.gan))
+    gan_log = read_log(Store(sources.gan))
     if not gan_log:
         missing.append("the GAN's training curves (gemix train-gan)")
     histories = _histories(Store(sources.classifiers), (REAL, *methods))
@@ -145,7 +152,7 @@ def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
         gan_log=gan_log,
         image_metrics=image_metrics(Store(sources.gan)),
         histories=histories,
-        steps=workdir.read_json("steps.json") if workdir.exists("steps.json") else {},
+        steps=read_steps(workdir),
         machine=environment.machine(),
         versions=environment.versions(),
         commit=git_commit(),
@@ -181,14 +188,6 @@ def _label_paths(store: Store, classes: Sequence[str]) -> tuple[LabelPath, ...]:
     )
 
 
-def _gan_log(store: Store) -> tuple[Mapping[str, float | None], ...]:
-    name = "log.jsonl"
-    if not store.exists(name):
-        return ()
-    lines = store.read_bytes(name).decode().splitlines()
-    return tuple(json.loads(line) for line in lines if line.strip())
-
-
 def _histories(
     store: Store, order: Sequence[str]
 ) -> dict[str, tuple[tuple[Mapping[str, float], ...], ...]]:
@@ -198,15 +197,14 @@ def _histories(
         folder, _, file = name.rpartition("/")
         if file == "model.json" and "-seed" in folder:
             method = folder.rsplit("-seed", 1)[0]
-            found.setdefault(method, []).append(tuple(store.read_json(name)["history"]))
+            found.setdefault(method, []).append(read_history(store, name))
     return {method: tuple(found[method]) for method in _ordered(found, order)}
 
 
 def _evaluation(store: Store, order: Sequence[str]) -> dict[str, Any] | None:
-    name = "evaluation.json"
-    if not store.exists(name):
+    if not store.exists(EVALUATION):
         return None
-    tree = store.read_json(name)
+    tree = to_json(read_evaluation(store))
     by_method = {result["method"]: result for result in tree["results"]}
     return tree | {"results": [by_method[method] for method in _ordered(by_method, order)]}
 

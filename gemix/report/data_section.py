@@ -11,6 +11,7 @@ from gemix.core.errors import DataError
 from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET
 from gemix.data.dataset_card.description import Description, Reason, reasons
 from gemix.data.shards.manifest import MANIFEST, SPLITS, Manifest
+from gemix.io.results import read_quarantine
 from gemix.io.storage import Store
 from gemix.report.charts import histogram_chart
 
@@ -59,8 +60,7 @@ def data_part(store: Store) -> DataPart | None:
     """
     if not store.exists(MANIFEST):
         return None
-    name = "quarantine.json"
-    bad = store.read_json(name) if store.exists(name) else []
+    bad = read_quarantine(store)
     return DataPart(
         manifest=Manifest.load(store),
         reasons=tuple(reasons(bad)),

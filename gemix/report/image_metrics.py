@@ -12,12 +12,13 @@ from PIL import Image
 
 from gemix.core.errors import DataError
 from gemix.evaluation.image_quality.registry import metric_outputs
+from gemix.io.records import to_json
+from gemix.io.results import METRICS, Memorization, read_image_metrics
 from gemix.io.storage import Store
 from gemix.report.charts import curves_chart, log_curve
 from gemix.report.examples import small_png
 
-SUMMARY, VIEW = "metrics.json", "memorization.png"
-_MEASURED = ("kimg", "images", "real_images", "extractor")  # what every measurement names
+VIEW = "memorization.png"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,30 +92,31 @@ def image_metrics(store: Store) -> ImageMetricsPart | None:
     Raises:
         DataError: if they are damaged.
     """
-    if not store.exists(SUMMARY):
+    if not store.exists(METRICS):
         return None
-    summary = store.read_json(SUMMARY)
-    try:
-        found = summary["memorization"]
-        audits = {space: _audit(found[space]) for space in ("by_features", "by_pixels")}
-        # the first version of the file: `headline`, and the metrics of the last generator alone
-        primary = summary.get("primary_metric") or summary["headline"]
-        generator = summary.get("generator") or summary["last"]
-        rows = _rows(store, found["neighbors"], found["rows"])
-        labels = {output.name: output.label for output in metric_outputs()}
-        return ImageMetricsPart(
-            primary_metric=labels[primary],
-            generator=generator | {name: generator[name] for name in _MEASURED},
-            best=summary["best"],
-            used=summary["used"],
-            memorization=found | audits,
-            rows=rows,
-        )
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    found = read_image_metrics(store)
+    labels = {output.name: output.label for output in metric_outputs()}
+    if found.primary_metric not in labels:
         raise DataError(
-            f"{store.url}: {SUMMARY} or {VIEW} is damaged ({type(error).__name__}: {error}); train "
-            f"again with --overwrite, or delete {SUMMARY} to leave this section out"
+            f"{store.url}/{METRICS}: primary_metric is {found.primary_metric!r} and none of "
+            f"{', '.join(labels)}; train again with --overwrite, or delete {METRICS} to leave this "
+            "section out"
+        )
+    try:
+        rows = _rows(store, found.memorization)
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{store.url}: {VIEW} is damaged or does not fit {METRICS} ({error}); train again with "
+            f"--overwrite, or delete {METRICS} to leave this section out"
         ) from error
+    return ImageMetricsPart(
+        primary_metric=labels[found.primary_metric],
+        generator=to_json(found.generator),
+        best=to_json(found.best),
+        used=found.used,
+        memorization=to_json(found.memorization),
+        rows=rows,
+    )
 
 
 def image_charts(log: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -131,33 +133,23 @@ def image_charts(log: Sequence[Mapping[str, Any]]) -> list[str]:
     return charts
 
 
-def _audit(found: Mapping[str, float] | None) -> dict[str, float] | None:
-    """Return a copying audit; the first version of the file called `copying_auc` `nearer`."""
-    if found is None:
-        return None
-    auc = found["copying_auc"] if "copying_auc" in found else found["nearer"]
-    return {"copying_auc": auc, "near_fraction": found["near_fraction"]}
-
-
-def _rows(
-    store: Store, neighbors: int, rows: Sequence[Mapping[str, Any]]
-) -> tuple[NeighborRow, ...]:
+def _rows(store: Store, found: Memorization) -> tuple[NeighborRow, ...]:
     """Cut the picture of the memorization view into its images."""
     with Image.open(io.BytesIO(store.read_bytes(VIEW))) as image:
         pixels = np.atleast_3d(np.asarray(image))
     tiles = [
-        [_png(tile) for tile in np.hsplit(row, 1 + 2 * neighbors)]
-        for row in np.vsplit(pixels, len(rows))
+        [_png(tile) for tile in np.hsplit(row, 1 + 2 * found.neighbors)]
+        for row in np.vsplit(pixels, len(found.rows))
     ]
     return tuple(
         NeighborRow(
             sample=images[0],
-            by_features=tuple(images[1 : 1 + neighbors]),
-            by_pixels=tuple(images[1 + neighbors :]),
-            number=row["sample"],
-            is_nearest=row["shown_as"] == "nearest",
+            by_features=tuple(images[1 : 1 + found.neighbors]),
+            by_pixels=tuple(images[1 + found.neighbors :]),
+            number=row.sample,
+            is_nearest=row.shown_as == "nearest",
         )
-        for images, row in zip(tiles, rows, strict=True)
+        for images, row in zip(tiles, found.rows, strict=True)
     )
 
 

@@ -6,7 +6,7 @@ import itertools
 import logging
 
 from gemix.core.errors import DataError
-from gemix.data.leakage.compare_sets import Overlap, compare, overlap_sheet
+from gemix.data.leakage.compare_sets import Overlap, compare_sets, overlap_sheet
 from gemix.data.shards.manifest import SPLITS, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.io.storage import Store, open_output
@@ -54,7 +54,7 @@ def _between_splits(url: str) -> tuple[Overlap, ...]:
         )
     sets = {split: read_images([url], split) for split in present}
     return tuple(
-        compare(
+        compare_sets(
             sets[a],
             sets[b],
             names=(a, b),
@@ -68,7 +68,7 @@ def _between_splits(url: str) -> tuple[Overlap, ...]:
 def _between_sets(first: str, second: str) -> Overlap:
     manifests = Manifest.load(Store(first)), Manifest.load(Store(second))
     a, b = read_images([first]), read_images([second])
-    return compare(
+    return compare_sets(
         a,
         b,
         names=(first, second),
@@ -78,11 +78,11 @@ def _between_sets(first: str, second: str) -> Overlap:
 
 
 def _splits(manifest: Manifest) -> list[str]:
-    """The split of every image."""
+    """Return the split of every image."""
     return [shard.split for shard in manifest.shards for _ in range(shard.rows)]
 
 
 def _same_archive(a: Manifest, b: Manifest) -> bool:
-    """Whether, as far as the manifests tell, both were prepared from the same scans."""
+    """Return whether both were prepared from the same scans, as far as the manifests tell."""
     archives = [(m.classes, m.origin.get("source"), m.origin.get("listed")) for m in (a, b)]
     return archives[0] == archives[1] and None not in archives[0]

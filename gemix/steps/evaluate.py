@@ -29,19 +29,18 @@ from gemix.evaluation.classification.bootstrap import (
 from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
 from gemix.evaluation.classification.plots import confusion_png
 from gemix.evaluation.classification.rates import RATES
+from gemix.io.records import to_json
+from gemix.io.results import EVALUATION, ClassifierRow, read_classifiers
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor
 from gemix.steps.outputs import open_step
 from gemix.steps.overlap import enforce_no_overlap, real_splits
-from gemix.steps.train_classifier import CLASSIFIERS
 from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
 from gemix.tracking.registrable import NotRegistrableError
 
 log = logging.getLogger("gemix.evaluate")
-
-EVALUATION = "evaluation.json"
 
 
 def evaluate(
@@ -67,7 +66,7 @@ def evaluate(
         DataError: if the classifiers are not finished, the test set cannot tell them apart, or
             they or their generators learned from it and ``data.allow_overlap`` is not set.
     """
-    listing = _listing(workspace)
+    listing = read_classifiers(Store(workspace.classifiers))
     seen = Provenance(Store(workspace.classifiers), "the classifiers")
     overlap = enforce_no_overlap("evaluate", config, [(seen, *real_splits(workspace, "test"))])
     test = read_images([workspace.data], "test")
@@ -90,11 +89,11 @@ def evaluate(
             _result(method, found, len(predictions[method]), test.classes)
             for method, found in compared.items()
         ]
-        best = max(listing, key=lambda row: (row["val_macro_f2"], -row["val_loss"]))
+        best = max(listing, key=lambda row: (row.scores["val_macro_f2"], -row.scores["val_loss"]))
         evaluation = {
             "results": results,
-            "best": best["method"],
-            "best_classifier": best,
+            "best": best.method,
+            "best_classifier": to_json(best),
             "registered_model": _register(config, workspace, best, run),
             "test": {
                 "images": len(test),
@@ -111,34 +110,24 @@ def evaluate(
     return evaluation
 
 
-def _listing(workspace: Workspace) -> list[dict[str, Any]]:
-    store = Store(workspace.classifiers)
-    if not store.exists(CLASSIFIERS):
-        raise DataError(
-            f"{store.url}/{CLASSIFIERS}: not there, so the classifiers are not finished; run "
-            "gemix train-classifier"
-        )
-    return store.read_json(CLASSIFIERS)
-
-
 def _predict_all(
     config: PipelineConfig,
     workspace: Workspace,
     executor: Executor,
-    listing: Sequence[dict[str, Any]],
+    listing: Sequence[ClassifierRow],
     test: ImageSet,
 ) -> dict[str, np.ndarray]:
     """Return the predicted classes of each method, int64 [seeds, N]."""
     predict = functools.partial(
         _predict, workspace, test=test, threads=config.compute.cpus_per_worker
     )
-    names = [row["name"] for row in listing]
-    found: dict[str, dict[int, np.ndarray]] = {row["method"]: {} for row in listing}
+    names = [row.name for row in listing]
+    found: dict[str, dict[int, np.ndarray]] = {row.method: {} for row in listing}
     predictions = executor.map(
         predict, names, title="evaluate", unit="classifiers", compute=config.compute
     )
     for row, predicted in zip(listing, predictions, strict=True):
-        found[row["method"]][row["seed"]] = predicted
+        found[row.method][row.seed] = predicted
     return {
         method: np.stack([by_seed[seed] for seed in sorted(by_seed)])
         for method, by_seed in found.items()
@@ -174,7 +163,7 @@ def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> n
 
 
 def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) -> dict[str, Any]:
-    """One method's row; a rate that cannot be computed is null."""
+    """Return one method's row; a rate that cannot be computed is null."""
     return {
         "method": method,
         **{name: found.rates.get(name) for name in RATES},
@@ -195,7 +184,7 @@ def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) 
 
 
 def _register(
-    config: PipelineConfig, workspace: Workspace, best: dict[str, Any], run: Run
+    config: PipelineConfig, workspace: Workspace, best: ClassifierRow, run: Run
 ) -> dict[str, str] | None:
     """Register the best classifier; return None if it is not good enough."""
     # here, since it loads MLflow, which the tasks that predict do without
@@ -204,11 +193,15 @@ def _register(
     name = config.tracking.registered_model
     try:
         version = register(
-            Classifier.load(Store(f"{workspace.classifiers}/{best['name']}")),
+            Classifier.load(Store(f"{workspace.classifiers}/{best.name}")),
             read_images([workspace.data], "val").images[:2],
             run,
             name,
-            {key: str(best[key]) for key in ("method", "seed", "val_macro_f2")},
+            {
+                "method": best.method,
+                "seed": str(best.seed),
+                "val_macro_f2": str(best.scores["val_macro_f2"]),
+            },
         )
     except NotRegistrableError as error:
         log.warning(str(error))
@@ -219,7 +212,7 @@ def _register(
 def _log_to_mlflow(
     run: Run, evaluation: dict[str, Any], compared: dict[str, Comparison], classes: Sequence[str]
 ) -> None:
-    """Metrics, confusion matrices and the whole evaluation to MLflow."""
+    """Log metrics, confusion matrices and the whole evaluation to MLflow."""
     for result in evaluation["results"]:
         method = result["method"]
         run.log_metrics({f"{method}/{name}": result[name] for name in RATES})

@@ -11,24 +11,34 @@ from typing import Any
 
 import yaml
 
+from gemix.classifier.models import check_model
 from gemix.config import PipelineConfig, steps_to_redo
 from gemix.core.errors import AlreadyFinishedError, DataError
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.gan.checkpoints.generator_io import MARKER as GENERATOR
+from gemix.io.records import to_json
+from gemix.io.results import (
+    CLASSIFIERS,
+    EVALUATION,
+    STEPS,
+    SUMMARY,
+    read_evaluation,
+    read_steps,
+    read_training,
+)
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.steps.evaluate import EVALUATION, evaluate
+from gemix.steps.evaluate import evaluate
 from gemix.steps.executor import Executor, LocalExecutor
 from gemix.steps.outputs import CONFIG, clear_step
 from gemix.steps.prepare import prepare
 from gemix.steps.report import PAGE, build_report
 from gemix.steps.synthesize import synthesize
-from gemix.steps.train_classifier import CLASSIFIERS, train_classifiers
+from gemix.steps.train_classifier import train_classifiers
 from gemix.steps.train_gan import train_gan
 
 log = logging.getLogger("gemix.pipeline")
 
-SUMMARY, STEPS = "summary.json", "steps.json"
 _SYNTHESIZE = "synthesize-"  # a method's name follows
 
 
@@ -72,11 +82,17 @@ def run_pipeline(
     Raises:
         AlreadyFinishedError: if the work directory holds a finished pipeline, or finished steps of
             other settings, and neither `overwrite` nor `redo` is set.
+        ConfigError: for a classifier that cannot take the images.
     """
     executor = executor or LocalExecutor()
+    check_model(
+        config.classifier.model,
+        channels=len(config.data.windows),
+        resolution=config.data.resolution,
+    )
     steps = _steps(config, workspace)
     store = _claim(config, workspace, steps, overwrite, redo)
-    seconds = store.read_json(STEPS) if store.exists(STEPS) else {}
+    seconds = read_steps(store)
     for step in steps:
         if step.finished:
             log.info("%s: finished already", step.name)
@@ -115,7 +131,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the results of a finished pipeline, from what its steps have written."""
     data = Manifest.load(Store(workspace.data))
-    evaluation = Store(workspace.evaluation).read_json(EVALUATION)
+    evaluation = read_evaluation(Store(workspace.evaluation))
     synthetic = {m: Manifest.load(Store(workspace.synthetic(m))) for m in config.synthesis.methods}
     return {
         "data": {
@@ -126,13 +142,13 @@ def summarize(
             "quarantined": data.origin["quarantined"],
             "digest": data.digest,
         },
-        "gan": Store(workspace.gan).read_json("training.json"),
+        "gan": to_json(read_training(Store(workspace.gan))),
         "synthetic": {
             "images": sum(manifest.images() for manifest in synthetic.values()),
             "per_method": {method: manifest.images() for method, manifest in synthetic.items()},
         },
-        "results": evaluation["results"],
-        "registered_model": evaluation["registered_model"],
+        "results": to_json(evaluation.results),
+        "registered_model": to_json(evaluation.registered_model),
         "wall_seconds": seconds,
     }
 

@@ -14,6 +14,7 @@ from gemix.data.dataset_card.markdown import CARD
 from gemix.data.prepare import resume_cache
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.sources import open_source
+from gemix.evaluation.classification.normal_class import normal_class
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor
@@ -37,7 +38,8 @@ def prepare(
 
     Raises:
         AlreadyFinishedError: if the data are there already and `overwrite` is not set.
-        DataError: for scans that are missing, contradictory or too often bad.
+        DataError: for scans that are missing, contradictory or too often bad, or a
+            ``data.normal_class`` that is none of their classes.
     """
     steps.check_locations(config.data, Store(workspace.data))
     if not overwrite:
@@ -50,6 +52,7 @@ def prepare(
         return executor.map(function, inputs, title="prepare", unit=unit)
 
     listing = steps.list_scans(source, config.data, map_fn)
+    normal_class(listing.classes, config.data.normal_class)  # refuses a name that is no class
     with tracking.start_run(config, workspace.workdir, "prepare") as run:
         for note in listing.notes:
             log.info("%s", note)

@@ -29,6 +29,7 @@ from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.normal_class import normal_class
 from gemix.evaluation.classification.rates import score
+from gemix.io.results import CLASSIFIERS
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor, WorkerContext
@@ -39,7 +40,6 @@ from gemix.tracking.mlflow_run import Run
 
 log = logging.getLogger("gemix.train-classifier")
 
-CLASSIFIERS = "classifiers.json"
 REAL = "real"
 _SECONDS_BETWEEN_LINES = 10.0
 

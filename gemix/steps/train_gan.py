@@ -22,6 +22,8 @@ from gemix.gan.data.batch_split import local_indices
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.architecture import Architecture, is_side
 from gemix.gan.training.stages import inherit_conv_clamp, pretraining_spec
+from gemix.io.records import to_json
+from gemix.io.results import read_training
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor, Polling, WorkerContext
@@ -88,9 +90,9 @@ def train_gan(
             "run": run,
         }
         executor.train("train-gan", _train_worker, settings, config.compute, workspace.ray)
-        result = store.read_json("training.json")
-        run.log_metrics({"images_per_s": result["images_per_s"]})
-    return result | {"checksum": load_generator(store).checksum}
+        totals = read_training(store)
+        run.log_metrics({"images_per_s": totals.images_per_s})
+    return to_json(totals) | {"checksum": load_generator(store).checksum}
 
 
 def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:

@@ -42,7 +42,7 @@ CANARY_VALUES = {
 }
 """What texts hold whose form is fixed; all others hold `CANARY` and the number of their tag."""
 
-PLANTED, PLANTED_BAD = 12, 12
+PLANTED, PLANTED_BAD = 12, 14
 
 SUPINE = [1, 0, 0, 0, 1, 0]
 CORONAL = [1, 0, 0, 0, 0, -1]
@@ -229,6 +229,8 @@ def write_planted_archive(root: Path) -> DicomSource:
         (
             {"RescaleSlope": None},
             {"RescaleSlope": garbage},
+            {"RescaleType": CANARY},
+            {"PixelSpacing": garbage},
             {"NumberOfFrames": 2},
             {"PhotometricInterpretation": CANARY},
             {"syntax": f"{CANARY_UID}.66"},

@@ -14,7 +14,7 @@ from test_leakage import image_set, textures
 
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.leakage.compare_sets import compare
+from gemix.data.leakage.compare_sets import compare_sets
 from gemix.data.leakage.near_duplicates import MIN_COPY_CORRELATION, find_copies
 from gemix.data.leakage.overlap import Split, check_no_overlap
 from gemix.data.leakage.perceptual_hash import mirror, thumbnails, unit_vectors
@@ -105,7 +105,7 @@ def test_a_changed_copy_under_another_name_is_refused(slices, tmp_path, change):
     assert (shared["groups"], shared["images"], shared["copies"]) == (0, 0, 1)
     assert shared["examples"]["copies"] == ["renamed/3.png"]
     assert "1 copies" in report.tags["gemix.overlap"]
-    found = compare(image_set(slices[:16], "a"), image_set(changed, "b"))
+    found = compare_sets(image_set(slices[:16], "a"), image_set(changed, "b"))
     assert found.near >= 1 and found.worst[0].sources == ("a-5", "b-3")  # phantoms are alike
 
 

@@ -17,6 +17,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from gemix.core.errors import DataError
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.dicom.source import DicomSource
 
@@ -156,6 +157,14 @@ def test_enhanced_ct_is_named(tmp_path, kind):
     )
     listing = open_pair(tmp_path).list()
     (bad,) = listing.unusable
+    assert "set aside 1 files: Enhanced CT, a series in one file" in listing.notes
     for wanted in ("Enhanced CT", "CT Image Storage", "emf2sf", "data.source=nifti"):
         assert wanted in bad.reason
     assert_no_canary(bad.reason)
+
+
+def test_the_error_of_an_archive_without_slices_names_causes_and_remedies(tmp_path):
+    for name in ("a1", "a2"):
+        write(tmp_path / name, PatientID="A", SOPClassUID=EnhancedCTImageStorage)
+    with pytest.raises(DataError, match=r"set aside 2 files: Enhanced CT.*emf2sf"):
+        open_pair(tmp_path).list()

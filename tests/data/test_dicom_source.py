@@ -208,7 +208,7 @@ def test_a_header_longer_than_what_is_read_first_is_read_whole(tmp_path, length)
     assert len(listing.notes) == 1
 
 
-def test_pixels_are_not_read_for_a_listing(make):
+def test_a_listing_does_without_pixels_that_cannot_be_read(make):
     source = make(patients=1, slices=2)
     listing = source.list()
     for item in listing.items:

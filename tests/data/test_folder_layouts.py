@@ -159,11 +159,12 @@ def test_masks_are_left_out_by_their_pixels(write, tmp_path):
     root = write(*images)
     write(*(f"{label}/{number}_m.png" for label in "ab" for number in range(5)), pixels=MASK)
     write("a/colour.png", pixels=np.dstack([MASK // 2] * 3))
+    write("b/one_bit.png", pixels=MASK > 0)
     manifest, store = prepared(root, tmp_path)
     assert manifest.images() == 20
-    assert manifest.origin["left_out"] == {"mask": 11}
+    assert manifest.origin["left_out"] == {"mask": 12}
     assert store.read_json(QUARANTINE) == []
-    assert any("left out 11 images of two grey levels" in n for n in manifest.origin["notes"])
+    assert any("left out 12 images of two grey levels" in n for n in manifest.origin["notes"])
     assert "segmentation masks (two grey levels)" in store.read_bytes("CARD.md").decode()
 
 
@@ -217,6 +218,14 @@ def test_two_spellings_of_one_class_name_in_unicode_are_one_class(write):
     assert keys == {f"{composed}/1.png", f"{decomposed}/2.png"}
     for item in listing.items:
         FolderSource(str(root)).load(item)
+
+
+def test_files_without_a_usable_name_count_for_their_class(write, tmp_path, misname):
+    root = write(*(f"a/{n}.png" for n in range(100)), *(f"b/{n}.png" for n in range(10)))
+    for number in range(3):
+        misname(root / "b" / f"{number}.png")
+    with pytest.raises(DataError, match=r"class 'b': 3 of 10 files are bad"):
+        prepared(root, tmp_path)
 
 
 def test_a_class_that_lost_more_than_the_limit_is_named(write, tmp_path):

@@ -13,6 +13,7 @@ from gemix.data.preprocessing.hounsfield import has_air
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.dicom.source import DicomSource
 from gemix.data.sources.nifti.source import NiftiSource
+from gemix.io.storage import Store
 
 SIDE = 48
 
@@ -67,6 +68,11 @@ def test_air_is_looked_for_in_hounsfield_units():
     assert has_air(few)
 
 
+def plain(hounsfield: np.ndarray, number: int) -> tuple[np.ndarray, int]:
+    """Stored values and intercept, as scanners write them."""
+    return (np.clip(hounsfield, -1024, None) + 1024).astype(np.uint16), -1024
+
+
 def make_archive(root: Path, change_slice, **changes) -> DicomSource:
     """Two patients a class, five slices each; those of A0 are written by `change_slice`."""
     lines = ["patient,class"]
@@ -80,7 +86,7 @@ def make_archive(root: Path, change_slice, **changes) -> DicomSource:
                 stored, intercept = change_slice(hounsfield, number)
                 named |= {"RescaleIntercept": intercept} | changes
             else:
-                stored = (np.clip(hounsfield, -1024, None) + 1024).astype(np.uint16)
+                stored, _ = plain(hounsfield, number)
             write(where, stored, **named)
     (root / "labels.csv").write_text("\n".join(lines))
     return DicomSource(str(root), "labels.csv")
@@ -102,6 +108,20 @@ def test_a_series_without_air_is_set_aside_when_listed(tmp_path, kind):
     assert any(note.startswith("set aside 5 files: no air") for note in listing.notes)
 
 
+def test_one_slice_of_a_good_series_is_read(tmp_path, monkeypatch):
+    source = make_archive(tmp_path, plain)
+    read, read_bytes = [], Store.read_bytes
+
+    def spy(store, name, *args):
+        read.append(name)
+        return read_bytes(store, name, *args)
+
+    monkeypatch.setattr(Store, "read_bytes", spy)
+    source.list()
+    read.remove("labels.csv")
+    assert sorted(name[:2] for name in read) == ["A0", "A1", "B0", "B1"]
+
+
 def test_padding_is_no_air(tmp_path):
     def padded(hounsfield, number):
         stored = grey(hounsfield).astype(np.int16)
@@ -118,7 +138,7 @@ def test_a_series_needs_air_in_some_slices_alone(tmp_path):
     def belly_below_chest(hounsfield, number):
         hounsfield = hounsfield if number > 3 else np.full_like(hounsfield, 40) + number
         hounsfield[0, 0] = 300
-        return (np.clip(hounsfield, -1024, None) + 1024).astype(np.uint16), -1024
+        return plain(hounsfield, number)
 
     listing = make_archive(tmp_path, belly_below_chest).list()
     assert len(listing.items) == 20 and not listing.unusable
@@ -126,9 +146,6 @@ def test_a_series_needs_air_in_some_slices_alone(tmp_path):
 
 @pytest.mark.parametrize("text", ["Z_EFF", "OD", "MGML", "ED", "EDW", "HU_MOD", "PCT"])
 def test_other_quantities_are_set_aside(tmp_path, text):
-    def plain(hounsfield, number):
-        return (np.clip(hounsfield, -1024, None) + 1024).astype(np.uint16), -1024
-
     source = make_archive(tmp_path, plain, RescaleType=text)
     (item, *_) = (item for item in source.list().items if item.location.startswith("A0"))
     with pytest.raises(InvalidImageError, match="RescaleType is not HU"):
@@ -137,9 +154,6 @@ def test_other_quantities_are_set_aside(tmp_path, text):
 
 @pytest.mark.parametrize("text", [None, "HU", "US"])
 def test_hounsfield_units_and_an_unspecified_type_are_read(tmp_path, text):
-    def plain(hounsfield, number):
-        return (np.clip(hounsfield, -1024, None) + 1024).astype(np.uint16), -1024
-
     source = make_archive(tmp_path, plain, RescaleType=text)
     item = next(item for item in source.list().items if item.location == "A0-1")
     expected = np.clip(chest(1), -1024, None)

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from gemix.data.config import DataConfig
 from gemix.data.image_set import ImageSet
 from gemix.data.leakage import near_duplicates as near
-from gemix.data.leakage.compare_sets import compare, overlap_sheet
+from gemix.data.leakage.compare_sets import compare_sets, overlap_sheet
 from gemix.data.leakage.perceptual_hash import distance, fingerprint
 from gemix.data.preprocessing.preprocess import preprocess
 from gemix.data.scan import Scan
@@ -55,7 +55,7 @@ def one():
 
 
 def test_independent_sets_share_nothing(one):
-    overlap = compare(one, image_set(textures(2, 60), "other"))
+    overlap = compare_sets(one, image_set(textures(2, 60), "other"))
     assert not overlap
     assert (overlap.shared_groups, overlap.exact, overlap.near, overlap.worst) == ((), 0, 0, ())
     assert overlap.images == (40, 60)
@@ -67,7 +67,7 @@ def test_planted_near_duplicates_are_found_and_no_others(change, channels):
     images = textures(1, 40, channels=channels)
     other = textures(2, 60, channels=channels)
     other[[7, 50]] = CHANGES[change](images[[3, 39]])
-    overlap = compare(image_set(images, "one"), image_set(other, "other"))
+    overlap = compare_sets(image_set(images, "one"), image_set(other, "other"))
     assert overlap
     assert (overlap.exact, overlap.near) == (0, 2)
     assert {pair.sources for pair in overlap.worst} == {
@@ -82,7 +82,7 @@ def test_exact_duplicates_are_not_near_ones_and_come_first(one):
     other = textures(2, 60)
     other[20] = CHANGES["brightness"](one.images[9])
     other[[4, 5]] = one.images[8]
-    overlap = compare(one, image_set(other, "other"), splits=(["train"] * 40, ["test"] * 60))
+    overlap = compare_sets(one, image_set(other, "other"), splits=(["train"] * 40, ["test"] * 60))
     assert (overlap.exact, overlap.near) == (2, 1)
     assert [pair.sources for pair in overlap.worst] == [
         ("one-8", "other-4"),
@@ -103,13 +103,13 @@ def test_the_nearest_is_shown_whatever_block_it_is_in(one, monkeypatch):
     images[39] = CHANGES["shift"](other[19])
     for block in (4, 7, 2048):
         monkeypatch.setattr(near, "_BLOCK", block)
-        overlap = compare(image_set(images, "one"), image_set(other, "other"))
+        overlap = compare_sets(image_set(images, "one"), image_set(other, "other"))
         assert overlap.near == 1
         assert [pair.sources for pair in overlap.worst] == [("one-30", "other-19")]
 
 
 def test_no_more_than_the_worst_twelve_are_kept(one):
-    overlap = compare(one, image_set(CHANGES["noise"](one.images), "other"))
+    overlap = compare_sets(one, image_set(CHANGES["noise"](one.images), "other"))
     assert overlap.near == 40
     similarities = [pair.similarity for pair in overlap.worst]
     assert len(similarities) == 12 and similarities == sorted(similarities, reverse=True)
@@ -119,12 +119,12 @@ def test_another_size_is_near_and_flat_images_only_if_the_same(one):
     small = np.stack(
         [np.asarray(Image.fromarray(image[0]).resize((48, 48)))[None] for image in one.images[:5]]
     )
-    assert compare(one, image_set(small, "small")).near == 5
+    assert compare_sets(one, image_set(small, "small")).near == 5
     black, grey = np.zeros((1, 1, 64, 64), np.uint8), np.full((1, 1, 64, 64), 90, np.uint8)
-    assert not compare(image_set(black, "black"), image_set(grey, "grey"))
-    assert compare(image_set(black, "black"), image_set(black, "same")).exact == 1
+    assert not compare_sets(image_set(black, "black"), image_set(grey, "grey"))
+    assert compare_sets(image_set(black, "black"), image_set(black, "same")).exact == 1
     flat = image_set(np.zeros((1, 1, 32, 128), np.uint8), "wide")
-    assert not compare(image_set(black, "black"), flat)
+    assert not compare_sets(image_set(black, "black"), flat)
 
 
 def test_shared_groups(one):
@@ -132,15 +132,15 @@ def test_shared_groups(one):
     groups = ["one-patient-3", *made_up, "ONE-patient-4", *(f"q{i}" for i in range(56))]
     first = image_set(one.images, "one", groups=[*one.groups[:38], *made_up])
     other = image_set(textures(2, 60), "other", groups=groups)
-    overlap = compare(first, other)
+    overlap = compare_sets(first, other)
     assert overlap and overlap.shared_groups == ("one-patient-3",)
-    together = compare(first, other, same_source=True)
+    together = compare_sets(first, other, same_source=True)
     assert together.shared_groups == ("any/block-01", "one-patient-3", "run-00ff17a2b3c4d5e6")
 
 
 def test_the_sheet_shows_every_pair_of_all_comparisons(one):
     twin = image_set(CHANGES["noise"](one.images[:5]), "other")
-    found, nothing = compare(one, twin), compare(one, image_set(textures(2, 9), "third"))
+    found, nothing = compare_sets(one, twin), compare_sets(one, image_set(textures(2, 9), "third"))
     sheet = Image.open(io.BytesIO(overlap_sheet([found, nothing, found])))
     assert sheet.format == "PNG"
     assert sheet.size == (3 * 264, 4 * 172)  # ten pairs in rows of three
@@ -174,6 +174,6 @@ def test_real_slices_of_different_diagnosis_are_not_near(shared):
         scans = [np.asarray(Image.open(file).convert("L")) for file in files]
         images = [preprocess(Scan(pixels=scan, is_hounsfield=False), config) for scan in scans]
         sets.append(image_set(np.stack(images), kind))
-    assert not compare(*sets)
+    assert not compare_sets(*sets)
     moved = image_set(np.roll(sets[0].images, (1, 1), (2, 3)), "moved")
-    assert compare(sets[0], moved).near > 0.97 * len(moved)
+    assert compare_sets(sets[0], moved).near > 0.97 * len(moved)

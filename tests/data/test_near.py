@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 
 from gemix.data.leakage import near_duplicates as near
-from gemix.data.leakage.near_duplicates import MAX_BITS, MIN_CORRELATION, near_blocks, near_pairs
-from gemix.data.leakage.perceptual_hash import COPY_BYTES, Fingerprints, distance, fingerprint
+from gemix.data.leakage.near_duplicates import (
+    MAX_BITS,
+    MIN_COPY_CORRELATION,
+    MIN_CORRELATION,
+    near_blocks,
+    near_pairs,
+)
+from gemix.data.leakage.perceptual_hash import (
+    COPY_BYTES,
+    Fingerprints,
+    distance,
+    fingerprint,
+    mirror,
+)
 
 
 @pytest.fixture
@@ -22,17 +34,23 @@ def images():
 
 
 def by_definition(first, second):
-    similar = first.copies @ second.copies.T >= MIN_CORRELATION
+    straight, mirrored = (
+        first.copies @ other.T for other in (second.copies, mirror(second.copies))
+    )
+    similar = straight >= MIN_CORRELATION
     alike = distance(first.hashes[:, None], second.hashes[None]) <= MAX_BITS
-    return np.argwhere(similar & alike)
+    is_copy = (straight >= MIN_COPY_CORRELATION) | (mirrored >= MIN_COPY_CORRELATION)
+    return np.argwhere((similar & alike) | is_copy)
 
 
 @pytest.mark.parametrize("block", [1, 7, 1024])
 def test_the_pairs_are_those_of_the_definition_whatever_the_blocks(images, block, monkeypatch):
     monkeypatch.setattr(near, "_BLOCK", block)
+    images[40:45] = images[:5, :, ::-1]
     first, second = fingerprint(images[:25]), fingerprint(images[25:])
     pairs = near_pairs(first, second)
     assert pairs.dtype == np.int64
+    assert {(row, 15 + row) for row in range(5)} <= set(map(tuple, pairs.tolist()))
     assert 10 < len(pairs) < 50
     np.testing.assert_array_equal(pairs, by_definition(first, second))
 

@@ -57,6 +57,7 @@ class TestCovidx(Registered):
 
 class TestDicom(Registered):
     name, fixture = "dicom", "make_dicom"
+    whole_files = 4  # one of each series, to see that it holds Hounsfield units
 
     @pytest.fixture(autouse=True)
     def _small_chunks(self, monkeypatch):
@@ -75,7 +76,7 @@ class TestNifti(Registered):
 
 
 class TestMedMnist(Registered):
-    name, fixture, has_groups, lists_whole_files = "medmnist", "make_medmnist", False, True
+    name, fixture, has_groups, whole_files = "medmnist", "make_medmnist", False, 1
 
     def file_of(self, source, item):
         return Path(source.store.url) / source.name

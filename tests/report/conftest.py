@@ -229,7 +229,7 @@ def fabricate(sources: Sources) -> Sources:
         {
             "results": [result(method, shift) for method, shift in reversed(shifts.items())],
             "best": "dirichlet",
-            "registered_model": {"name": "gemix-classifier", "version": 3},
+            "registered_model": {"name": "gemix-classifier", "version": "3"},
         },
     )
     Store(sources.workdir).write_json(

@@ -154,7 +154,7 @@ def test_overlap_that_was_allowed_is_said_beside_the_results(finished, config, s
     overlap = {"shared": [shared], "unknown": ["the training images of the generator"]}
     store.write_json("evaluation.json", store.read_json("evaluation.json") | {"overlap": overlap})
     text = Page(render(gather(finished, config))).text
-    assert "share 2 patients or groups and 3 equal images" in text
+    assert "share 2 patients or groups, 3 equal images and 0 copies of images" in text
     assert "no record of the training images of the generator" in text
     assert "neither the GAN nor any classifier has seen" not in text
 

@@ -1,4 +1,4 @@
-"""A few scans of each class, before and after, on one page to look at before training."""
+"""Contact sheet: scans of each class before and after preparation, on one page."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ of bone only the densest is white."""
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """A small copy of the first channel of uint8 [C, H, W]: uint8 [h, w], sides up to 128."""
+    """Shrink the first channel of uint8 [C, H, W]: uint8 [h, w], sides up to 128."""
     return _small(image[0])
 
 
 def before_thumbnail(scan: Scan) -> np.ndarray:
-    """A small copy of the whole scan, table and air included: uint8 [h, w], sides up to 128.
+    """Shrink the whole scan, table and air included: uint8 [h, w], sides up to 128.
 
     Hounsfield units are seen through a window of -1200 to 600; grey images are as they are.
     """
@@ -45,13 +45,13 @@ def before_thumbnail(scan: Scan) -> np.ndarray:
 
 
 def contact_sheet(rows: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> bytes:
-    """A PNG with one titled row a class, of up to 6 pairs spread evenly over those given.
+    """Draw one titled row for each class, of up to 6 pairs spread evenly over those given, as PNG.
 
-    A title is the number of the class and its name. The font has no letters but those of ASCII:
-    accents are dropped, and what is left stands as a question mark.
+    A title is the number of the class and its name. The font has ASCII letters alone: accents are
+    dropped, other letters become question marks.
 
     Args:
-        rows: by class name (before, after) pairs of thumbnails, uint8 [h, w].
+        rows: (before, after) pairs of thumbnails, uint8 [h, w], by class name.
     """
     height = _TITLE + _TILE
     size = _WIDTH + 2 * _MARGIN, _TITLE + len(rows) * height + 2 * _MARGIN
@@ -62,8 +62,8 @@ def contact_sheet(rows: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -
         top = _MARGIN + _TITLE + row * height
         empty = "" if pairs else ": no image"
         draw.text((_MARGIN, top + 4), _title(f"{row}  {name}{empty}"), fill=_INK, font=_font())
-        spread = np.linspace(0, len(pairs) - 1, min(_PAIRS, len(pairs))).astype(int)
-        for column, index in enumerate(spread):
+        chosen = np.linspace(0, len(pairs) - 1, min(_PAIRS, len(pairs))).astype(int)
+        for column, index in enumerate(chosen):
             for side, image in enumerate(pairs[index]):
                 left = _MARGIN + column * (_PAIR + _GAP) + side * (_TILE + _SEAM)
                 page.paste(_tile(image), (left, top + _TITLE))
@@ -77,7 +77,7 @@ def _small(grey: np.ndarray) -> np.ndarray:
 
 
 def _tile(image: np.ndarray) -> Image.Image:
-    """The image as large as fits into a square, undistorted; what it leaves free is mid-grey."""
+    """Fit the image into a square, undistorted, on mid-grey."""
     return ImageOps.pad(Image.fromarray(image), (_TILE, _TILE), color=_FRAME)
 
 
@@ -87,7 +87,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _title(text: str) -> str:
-    """The text in letters that the font has, cut to the width of the page."""
+    """Return the text in letters that the font has, cut to the width of the page."""
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(char for char in plain if not unicodedata.combining(char))
     shown = "".join(char if " " <= char <= "~" else "?" for char in plain)

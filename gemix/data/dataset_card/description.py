@@ -1,6 +1,6 @@
-"""What a manifest says of a real set, in rows and plain sentences, for the card and the report.
+"""Description of a real set in rows and plain sentences, for the dataset card and the report.
 
-Every part of ``Manifest.origin`` may be missing, as it is in older sets; what would need it is then
+Every part of ``Manifest.origin`` may be missing, as it is in older sets; what needs it is then
 empty, and :attr:`Description.missing` names it.
 """
 
@@ -17,9 +17,9 @@ from gemix.data.shards.manifest import SPLITS, Manifest
 from gemix.data.sources.registry import SOURCES
 
 PATIENTS = "patients"
-"""``origin["grouping"]`` where the archive says whose slices are whose."""
+"""``origin["grouping"]`` where the source names the patients."""
 NEIGHBOURS = "file order and near duplicates"
-"""And where nothing says so."""
+"""``origin["grouping"]`` where it does not."""
 
 _RULES = {
     "blank": "left out as blank",
@@ -53,7 +53,7 @@ _UNKNOWN = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reason:
-    """Why so many files were set aside, with one of them."""
+    """A reason for setting files aside, the number of files, and one of them."""
 
     text: str
     count: int
@@ -62,11 +62,11 @@ class Reason:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassCounts:
-    """How much there is of a class.
+    """Images and groups of a class.
 
     Attributes:
-        name: of the class.
-        images: of each split, then of all.
+        name: name of the class.
+        images: number in each split, then of all.
         groups: likewise; None where they are not recorded.
     """
 
@@ -80,7 +80,7 @@ class GreyLevels:
     """The grey levels of a class's images.
 
     Attributes:
-        shares: float64 [64], of all pixels those of levels 4k to 4k + 3.
+        shares: float64 [64], share of the pixels of levels 4k to 4k + 3.
         mean, median: 0 to 255, known to within 2 levels.
     """
 
@@ -90,7 +90,7 @@ class GreyLevels:
 
     @classmethod
     def of(cls, counts: Sequence[int]) -> Self:
-        """Out of numbers of pixels, not all 0, in bins of equal width."""
+        """Compute them from numbers of pixels, not all 0, in bins of equal width."""
         shares = np.array(counts, np.float64) / sum(counts)
         middles = (np.arange(len(shares)) + 0.5) * 256 / len(shares) - 0.5
         half = np.searchsorted(shares.cumsum(), 0.5)
@@ -99,17 +99,17 @@ class GreyLevels:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
-    """What can be said of a real set.
+    """Description of a real set.
 
     Attributes:
-        manifest: of the set; all else follows from it.
+        manifest: manifest of the set; all else follows from it.
     """
 
     manifest: Manifest
 
     @property
     def source(self) -> str:
-        """What the images were made from, in words."""
+        """Source of the images, in words."""
         name = self.manifest.origin.get("source")
         if name is None:
             return "a source that is not recorded"
@@ -117,12 +117,12 @@ class Description:
 
     @property
     def group_word(self) -> str:
-        """What the groups of the set are: "patients" where they are known, else "groups"."""
+        """Name of the groups: "patients" where they are known, else "groups"."""
         return PATIENTS if self.manifest.origin.get("grouping") == PATIENTS else "groups"
 
     @property
     def grouping(self) -> str | None:
-        """How it was found out which images belong together."""
+        """Sentence on how groups were found."""
         found = self.manifest.origin.get("grouping")
         if found is None:
             return None
@@ -146,7 +146,7 @@ class Description:
 
     @property
     def account(self) -> list[tuple[str, int]]:
-        """From the scans that were listed to the images of the set, step by step."""
+        """Numbers from the scans that were listed to the images of the set, step by step."""
         origin = self.manifest.origin
         left_out, copies = origin.get("left_out") or {}, origin.get("duplicates") or {}
         unusable = origin.get("quarantined")
@@ -191,7 +191,7 @@ class Description:
 
     @property
     def settings(self) -> list[tuple[str, str]]:
-        """How scans were made images: name and value of every setting."""
+        """Name and value of every setting of the preparation."""
         rows = []
         for name, value in self.manifest.preprocessing.items():
             if name == "windows" and self._is_grey:
@@ -213,24 +213,24 @@ class Description:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What prepare had to say about the scans."""
+        """Notes that prepare wrote about the scans."""
         return tuple(self.manifest.origin.get("notes") or ())
 
     @property
     def limits(self) -> list[str]:
-        """What neither the manifest nor this program can know of the set."""
+        """Facts about the set that neither the manifest nor this program knows."""
         if self.manifest.origin.get("source") == "phantom":
             return [_DRAWN]
         return list(_UNKNOWN)
 
     @property
     def missing(self) -> list[str]:
-        """What this manifest does not record, in words."""
+        """Names of what this manifest does not record."""
         return [words for key, words in _PARTS.items() if key not in self.manifest.origin]
 
 
 def reasons(quarantine: Iterable[Mapping[str, Any]]) -> list[Reason]:
-    """The reasons for setting files aside, the most frequent first.
+    """Count the reasons for setting files aside, the most frequent first.
 
     Args:
         quarantine: mappings with `source` and `reason`, as in quarantine.json.
@@ -243,7 +243,7 @@ def reasons(quarantine: Iterable[Mapping[str, Any]]) -> list[Reason]:
 
 
 def counted(count: int, what: str) -> str:
-    """The number and the word, in the plural where it is not one."""
+    """Return the number and the word, in the plural where it is not one."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 

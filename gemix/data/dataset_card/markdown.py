@@ -1,7 +1,7 @@
-"""The dataset card: what is in a shard set, as Markdown beside the shards.
+"""The dataset card: contents of a shard set as Markdown, written from its manifest.
 
-All of it comes from the manifest. The sections follow "Datasheets for Datasets" (Gebru et al.,
-2021) as far as a program can answer its questions; the last one names those that it cannot.
+The sections follow "Datasheets for Datasets" (Gebru et al., 2021) as far as a program can answer
+its questions; the last section names those that it cannot.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SPECIAL = re.compile(r"([\\`*\[\]<>|~&#$]|(?<![^\W_])_|_(?![^\W_]))")
 
 
 def card(manifest: Manifest) -> str:
-    """The card of a real set, in GitHub's Markdown; what an older manifest lacks is left out."""
+    """Write the card of a real set in GitHub's Markdown, without what an older manifest lacks."""
     about = Description(manifest=manifest)
     sections = [
         f"# Dataset card: {escape(about.source)}",
@@ -44,7 +44,7 @@ def card(manifest: Manifest) -> str:
 
 
 def escape(text: str) -> str:
-    """The text as Markdown shows it unchanged, on one line; control characters become spaces."""
+    """Escape a text so that Markdown shows it unchanged on one line, without control characters."""
     plain = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
     # file names that are not valid UTF-8 hold lone surrogates, which no file can be written with
     plain = plain.encode("utf-8", "replace").decode()
@@ -52,10 +52,9 @@ def escape(text: str) -> str:
 
 
 def sparkline(shares: np.ndarray) -> str:
-    """A histogram in 32 characters: the height grows with the root of the share, · is empty.
+    """Draw a histogram in 32 characters: heights grow with the root of the share, · is empty.
 
-    The second highest bin fills the height as the highest does: mostly that is the background,
-    which would dwarf all others.
+    The highest bin, mostly the background, is cut to the height of the second.
 
     Args:
         shares: [n], at least 0; n a multiple of 32.
@@ -78,7 +77,7 @@ def _summary(about: Description) -> str:
 
 
 def _counts(about: Description) -> str:
-    """Images, and groups where they are recorded, by class and split."""
+    """Tabulate images, and groups where they are recorded, by class and split."""
     rows = []
     for of in about.counts:
         cells = [f"{count:,}" for count in of.images]
@@ -138,7 +137,7 @@ def _list(sentences: Iterable[str]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
-    """A table of escaped cells, a letter of `align` for each column; "" without rows."""
+    """Write a table of escaped cells, a letter of `align` for each column; "" without rows."""
     lines = [" | ".join(map(escape, row)) for row in rows]
     rule = " | ".join({"l": "---", "r": "---:"}[side] for side in align)
     return "\n".join(f"| {line} |" for line in (" | ".join(head), rule, *lines)) if lines else ""

@@ -1,6 +1,6 @@
-"""Do two image sets share patients or pictures? Then a test on one of them proves little.
+"""Compare two image sets: shared groups, equal images and near duplicates.
 
-What counts as nearly the same is told in :mod:`gemix.data.leakage.near_duplicates`.
+Near duplicates are defined in :mod:`gemix.data.leakage.near_duplicates`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from gemix.data.shards.schema import image_checksum
 
 WORST = 12
 
-# what stands in for patients that are not known, in older sets the second
-_MADE_UP = re.compile(r"run-[0-9a-f]{16}|.*/block-\d+")
+# groups of neighbours where patients are not known, in older sets of the second form
+_GENERATED = re.compile(r"run-[0-9a-f]{16}|.*/block-\d+")
 _TILE = 128  # pixels
 _TEXT = 44
 _COLUMNS = 3
@@ -31,10 +31,11 @@ _COLUMNS = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two images that are the same or nearly so; first of `a`, then of `b`.
+    """Two images that are equal or near duplicates; first of `a`, then of `b`.
 
     Attributes:
-        similarity: correlation of the low-resolution copies, 1 for identical images.
+        similarity: correlation of the 16 x 16 copies (of one mirrored, for a mirrored copy); 1 for
+            identical images.
         bits: differing bits of the hashes.
         identical: whether every byte is the same.
         sources, groups: as the sets name them.
@@ -51,7 +52,7 @@ class Pair:
     thumbnails: tuple[np.ndarray, np.ndarray] = dataclasses.field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without the thumbnails."""
+        """Return plain values, without the thumbnails."""
         names = [field.name for field in dataclasses.fields(self) if field.name != "thumbnails"]
         return {name: getattr(self, name) for name in names}
 
@@ -62,7 +63,7 @@ class Overlap:
 
     Attributes:
         names: of the two sets.
-        images: how many images each has.
+        images: number of images of each.
         shared_groups: group keys that both have, sorted.
         exact: images of `b` that are byte for byte in `a`.
         near: further images of `b` with a near duplicate in `a`.
@@ -78,17 +79,17 @@ class Overlap:
     worst: tuple[Pair, ...]
 
     def __bool__(self) -> bool:
-        """Whether anything at all is shared."""
+        """Return whether anything is shared."""
         return bool(self.shared_groups or self.exact or self.near)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         names = [field.name for field in dataclasses.fields(self)]
         values = {name: getattr(self, name) for name in names}
         return values | {"worst": [pair.to_json() for pair in self.worst]}
 
 
-def compare(
+def compare_sets(
     a: ImageSet,
     b: ImageSet,
     *,
@@ -96,18 +97,18 @@ def compare(
     splits: tuple[Sequence[str], Sequence[str]] | None = None,
     same_source: bool = False,
 ) -> Overlap:
-    """Looks for groups, images and nearly the same images in two sets, of any sizes and classes.
+    """Find shared groups, equal images and near duplicates in two sets of any sizes and classes.
 
     Args:
-        names: of the sets, for reports.
-        splits: of every image of `a` and of `b`.
-        same_source: whether both were prepared from the same scans. Only then do the names that
-            stand in for unknown patients (``run-`` and a hash, in older sets ``<class>/block-NN``)
-            mean the same files in both; else they are left out of the shared groups.
+        names: names of the sets, for reports.
+        splits: split of every image of `a` and of `b`.
+        same_source: whether both were prepared from the same scans. Only then are groups of
+            neighbours (``run-`` and a hash, in older sets ``<class>/block-NN``) the same files in
+            both; otherwise they do not count as shared.
     """
     shared = set(a.groups) & set(b.groups)
     if not same_source:
-        shared = {group for group in shared if not _MADE_UP.fullmatch(group)}
+        shared = {group for group in shared if not _GENERATED.fullmatch(group)}
     first_of = {}
     for row in reversed(range(len(a))):
         first_of[_identity(a.images[row])] = row
@@ -151,7 +152,7 @@ def _identity(image: np.ndarray) -> tuple[tuple[int, ...], str]:
 
 
 def _most_similar(a: Fingerprints, b: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `b`: the row of its nearest near duplicate in `a`, or -1, and the correlation."""
+    """Return for each of `b` the row of its nearest duplicate in `a`, or -1, and its similarity."""
     match = np.full(len(b), -1, np.int64)
     best = np.zeros(len(b))
     for rows, columns, similarity in near_blocks(a, b):
@@ -164,7 +165,7 @@ def _most_similar(a: Fingerprints, b: Fingerprints) -> tuple[np.ndarray, np.ndar
 
 
 def overlap_sheet(overlaps: Sequence[Overlap]) -> bytes:
-    """A PNG of the worst pairs side by side, each under its names and similarity."""
+    """Draw the worst pairs side by side, each under its names and similarity, as a PNG."""
     shown = [(overlap, pair) for overlap in overlaps for pair in overlap.worst]
     rows = -(-len(shown) // _COLUMNS)
     width, height = 2 * _TILE + 8, _TILE + _TEXT
@@ -179,7 +180,7 @@ def overlap_sheet(overlaps: Sequence[Overlap]) -> bytes:
         for side, image in enumerate(pair.thumbnails):
             start = left + side * _TILE
             where = pair.splits[side] or overlap.names[side]
-            # the ends of names tell more than their beginnings
+            # the ends of paths differ more than their beginnings
             draw.text((start + 3, top + 15), where[-20:], fill=0)
             draw.text((start + 3, top + 28), pair.sources[side][-20:], fill=0)
             tile = Image.fromarray(image).resize((_TILE, _TILE))

@@ -14,14 +14,16 @@ from typing import Self
 import numpy as np
 from scipy.fft import dctn
 
-_SIDE = 16  # of the low-resolution copy
+SIDE = 16
+"""Side of a copy or thumbnail, in pixels."""
+
 _DCT_SIDE = 32  # of the copy that is transformed
 _BITS = 8  # frequencies an axis
 _ROWS = 512  # images at a time: bounds the memory of the float copies
 
-COPY_BYTES = 2 * _SIDE**2
+COPY_BYTES = 2 * SIDE**2
 """Bytes of a packed copy."""
-THUMBNAIL_BYTES = _SIDE**2
+THUMBNAIL_BYTES = SIDE**2
 """Bytes of a thumbnail."""
 
 
@@ -52,19 +54,19 @@ class Fingerprints:
     @classmethod
     def unpacked(cls, hashes: np.ndarray, packed: Iterable[bytes]) -> Self:
         """Build fingerprints from hashes (uint64 [N]) and :meth:`packed` copies."""
-        copies = np.frombuffer(b"".join(packed), "<f2").reshape(-1, _SIDE**2)
+        copies = np.frombuffer(b"".join(packed), "<f2").reshape(-1, SIDE**2)
         return cls(hashes=np.asarray(hashes, np.uint64), copies=copies.astype(np.float32))
 
 
 def fingerprint(images: np.ndarray) -> Fingerprints:
     """Compute fingerprints of uint8 [N, H, W], or of the mean over channels of [N, C, H, W]."""
     hashes = np.empty(len(images), np.uint64)
-    copies = np.empty((len(images), _SIDE**2), np.float32)
+    copies = np.empty((len(images), SIDE**2), np.float32)
     for start in range(0, len(images), _ROWS):
         rows = slice(start, start + _ROWS)
         grey = _grey(images[rows])
         hashes[rows] = _hashes(_shrink(grey, _DCT_SIDE))
-        copies[rows] = _normalised(_shrink(grey, _SIDE).reshape(len(grey), -1))
+        copies[rows] = _normalised(_shrink(grey, SIDE).reshape(len(grey), -1))
     return Fingerprints(hashes=hashes, copies=copies)
 
 
@@ -73,7 +75,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
     small = np.empty((len(images), THUMBNAIL_BYTES), np.uint8)
     for start in range(0, len(images), _ROWS):
         rows = slice(start, start + _ROWS)
-        shrunk = _shrink(_grey(images[rows]), _SIDE).reshape(-1, THUMBNAIL_BYTES)
+        shrunk = _shrink(_grey(images[rows]), SIDE).reshape(-1, THUMBNAIL_BYTES)
         small[rows] = np.rint(shrunk).clip(0, 255)
     return small
 
@@ -85,7 +87,7 @@ def unit_vectors(small: np.ndarray) -> np.ndarray:
 
 def mirror(copies: np.ndarray) -> np.ndarray:
     """Mirror copies or thumbnails, [N, 256], left to right."""
-    return copies.reshape(-1, _SIDE, _SIDE)[:, :, ::-1].reshape(-1, _SIDE**2)
+    return copies.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(-1, SIDE**2)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A seeded digital chest phantom: axial CT slices in Hounsfield units, no patient data needed."""
+"""A seeded digital chest phantom: axial CT slices in Hounsfield units, without patient data."""
 
 from gemix.data.phantom.lesions import CLASSES
 from gemix.data.phantom.render import render_slice

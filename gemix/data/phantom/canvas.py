@@ -1,8 +1,8 @@
-"""A slice in millimetres to paint on: anti-aliased ellipses and capsules, and smooth noise.
+"""Painting in millimetres: anti-aliased ellipses and capsules, and smooth noise.
 
 Coordinates are the patient's: x to the patient's left (right in the image), y to the back (down),
-the origin in the middle of the chest. A shape's edge is one pixel wide, which is what the partial
-volume of a scanner makes of it.
+the origin in the middle of the chest. A shape's edge is one pixel wide, like a scanner's partial
+volume effect.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ class Canvas:
     """Hounsfield units on a square grid.
 
     Args:
-        size: pixels a side.
-        fov: millimetres a side.
-        rotation: of the patient, in radians.
-        shift: of the patient, (x, y) in millimetres.
+        size: side in pixels.
+        fov: side in millimetres.
+        rotation: rotation of the patient, in radians.
+        shift: shift of the patient, (x, y) in millimetres.
 
     Attributes:
         hu: float32 [size, size], air at first.
         x, y: float32 [size, size], the patient's coordinates of each pixel.
-        pixel: millimetres.
+        pixel: size of a pixel in millimetres.
     """
 
     def __init__(self, size: int, fov: float, rotation: float, shift: tuple[float, float]):
@@ -38,7 +38,7 @@ class Canvas:
         self.hu = np.full((size, size), -1000, dtype=np.float32)
 
     def window(self, x: float, y: float, reach: float) -> Window:
-        """The pixels within `reach` millimetres of a point, as a square of the grid."""
+        """Return the pixels within `reach` millimetres of a point, as a square of the grid."""
         cos, sin = np.cos(self.rotation), np.sin(self.rotation)
         column = x * cos - y * sin + self.shift[0] + self.fov / 2
         row = x * sin + y * cos + self.shift[1] + self.fov / 2
@@ -52,16 +52,16 @@ class Canvas:
         return bounds[0], bounds[1]
 
     def cover(self, distance: np.ndarray, softness: float = 0.0) -> np.ndarray:
-        """How much of each pixel is inside, 0 to 1.
+        """Return the share of each pixel that is inside, 0 to 1.
 
         Args:
             distance: signed, in millimetres, negative inside.
-            softness: width of a blurred edge, in millimetres; never less than a pixel.
+            softness: width of a blurred edge, in millimetres; at least a pixel.
         """
         return np.clip(0.5 - distance / max(softness, self.pixel), 0, 1)
 
     def blend(self, cover: np.ndarray, value: np.ndarray | float, where: Window = EVERYWHERE):
-        """Mixes `value` (HU) in, as much as `cover` says."""
+        """Blend `value` (HU) with the weights `cover`."""
         self.hu[where] += cover * (value - self.hu[where])
 
     def ellipse(
@@ -75,7 +75,7 @@ class Canvas:
         softness: float = 0.0,
         clip: np.ndarray | None = None,
     ) -> None:
-        """Paints an ellipse with half-axes `rx`, `ry`; `clip` [size, size] fades it."""
+        """Paint an ellipse with half-axes `rx`, `ry`; `clip` [size, size] fades it."""
         where = self.window(x, y, max(rx, ry) + softness + self.pixel)
         if self.hu[where].size == 0:
             return
@@ -92,7 +92,7 @@ class Canvas:
         clip: np.ndarray | None = None,
         opacity: float = 1.0,
     ) -> None:
-        """Paints a line with round ends; one thinner than a pixel is fainter instead."""
+        """Paint a line with round ends; one thinner than a pixel is fainter instead."""
         middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
         length = float(np.hypot(end[0] - start[0], end[1] - start[1]))
         where = self.window(*middle, length / 2 + radius + self.pixel)
@@ -117,7 +117,7 @@ def ellipse(
     angle: float = 0.0,
     power: float = 2.0,
 ) -> np.ndarray:
-    """Signed distance to a (super-)ellipse in millimetres, to first order; negative inside."""
+    """Return the signed distance to a (super-)ellipse in mm, to first order; negative inside."""
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     dx, dy = x - np.float32(cx), y - np.float32(cy)
     u = np.abs(dx * cos + dy * sin) / np.float32(rx)
@@ -133,12 +133,12 @@ def ellipse(
 
 
 def smooth_max(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
-    """The larger of two distances, the corner rounded over `width` millimetres."""
+    """Return the larger of two distances, with the corner rounded over `width` millimetres."""
     return 0.5 * (a + b + np.sqrt((a - b) ** 2 + np.float32(width) ** 2))
 
 
 def smooth_noise(coarse: np.ndarray, size: int) -> np.ndarray:
-    """Smooth interpolation of coarse noise [k, k] to [size, size]."""
+    """Interpolate coarse noise [k, k] smoothly to [size, size]."""
     cells = len(coarse)
     at = np.linspace(0, cells - 1, size, dtype=np.float32)[:, None]
     basis = np.exp(-((at - np.arange(cells, dtype=np.float32)) ** 2) / np.float32(0.5))

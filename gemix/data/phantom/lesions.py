@@ -1,4 +1,4 @@
-"""What is wrong with the patient, and what only looks like it.
+"""Lesions, and confounders that resemble them.
 
 Pneumonia is patches of ground glass and consolidation, mostly peripheral and on both sides;
 cancer is one or two spiculated masses. Scars, dependent atelectasis, granulomas and faint patches
@@ -55,7 +55,7 @@ Lesion = Patch | Mass | Scar
 def draw_disease(
     rng: np.random.Generator, patient: Patient, name: str, conspicuity: float
 ) -> list[Lesion]:
-    """The lesions of a class; none for "normal" or for a conspicuity of 0.
+    """Draw the lesions of a class; none for "normal" or for a conspicuity of 0.
 
     Args:
         conspicuity: 0 to 1; scales the opacity and, less, the size of the lesions.
@@ -81,10 +81,10 @@ def draw_disease(
 
 
 def draw_confounders(rng: np.random.Generator, patient: Patient) -> list[Lesion]:
-    """OverlapReport that mean none of the diseases; most patients have none or one."""
+    """Draw findings that mean none of the diseases; most patients have none or one."""
     found: list[Lesion] = []
     if rng.random() < 0.25:
-        x, y = _place(rng, patient, 8)
+        x, y = _draw_position(rng, patient, 8)
         turn, length = rng.uniform(0, np.pi), rng.uniform(9, 22)
         step = length * np.cos(turn), length * np.sin(turn)
         found.append(
@@ -108,7 +108,7 @@ def draw_confounders(rng: np.random.Generator, patient: Patient) -> list[Lesion]
 def paint_lesions(
     canvas: Canvas, lesions: list[Lesion], patient: Patient, z: float, clip: np.ndarray
 ) -> None:
-    """Paints what the slice at level `z` (0 to 1) shows of the lesions inside `clip`."""
+    """Paint the part of the lesions that the slice at level `z` (0 to 1) cuts, inside `clip`."""
     level = z * LUNG_HEIGHT
     for lesion in lesions:
         match lesion:
@@ -121,10 +121,10 @@ def paint_lesions(
                 canvas.capsule(lesion.start, lesion.end, lesion.radius, -80, clip, 0.9 * near)
 
 
-def _place(
+def _draw_position(
     rng: np.random.Generator, patient: Patient, margin: float, side: int | None = None
 ) -> tuple[float, float]:
-    """A point in a lung at the patient's level."""
+    """Draw a point in a lung at the patient's level."""
     width, depth = patient.cavity_at(patient.focus)
     for _ in range(200):
         x, y = rng.uniform(-width, width), rng.uniform(-0.8, 0.95) * depth
@@ -138,7 +138,7 @@ def _patch(
     rng: np.random.Generator, patient: Patient, opacity: float, size: float, value: float, side: int
 ) -> Patch:
     # the best of three candidates is the most peripheral and lowest, where pneumonia sits
-    points = [_place(rng, patient, 7, side) for _ in range(3)]
+    points = [_draw_position(rng, patient, 7, side) for _ in range(3)]
     x, y = max(points, key=lambda p: abs(p[0]) / patient.cavity[0] + p[1] / patient.cavity[1])
     level = patient.focus * LUNG_HEIGHT + rng.normal(0, 10)
     reach = size * rng.uniform(18, 36), size * rng.uniform(18, 36), rng.uniform(45, 70)
@@ -153,7 +153,7 @@ def _mass(
     value: float | None = None,
     spiculated: bool = True,
 ) -> Mass:
-    x, y = _place(rng, patient, min(0.8 * radius, 24))
+    x, y = _draw_position(rng, patient, min(0.8 * radius, 24))
     count = int(rng.integers(6, 14)) if spiculated else 0
     angles, lengths = rng.uniform(0, 2 * np.pi, count), radius * rng.uniform(0.3, 0.9, count)
     return Mass(

@@ -1,4 +1,4 @@
-"""Who lies in the scanner: sizes and densities that differ between patients, drawn once each."""
+"""Anatomy of a phantom patient: sizes and densities, drawn once for each patient."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Patient:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
-        """A patient at random."""
+        """Draw a patient at random."""
         size, stout = rng.normal(1, 0.06), rng.uniform(0, 1)
         fat = 5 + 19 * stout**1.5
         width, depth = 128 * size * rng.normal(1, 0.03), 88 * size * rng.normal(1, 0.04)
@@ -72,19 +72,19 @@ class Patient:
         )
 
     def cavity_at(self, z: float) -> tuple[float, float]:
-        """Half-width and half-depth of the rib cage's inside; it narrows to the apex."""
+        """Return half-width and half-depth of the rib cage's inside; it narrows to the apex."""
         grown = 0.80 + 0.20 * min(1.0, max(0.0, z - 0.1) / 0.4) ** 0.7
         return self.cavity[0] * grown, self.cavity[1] * (0.5 + 0.5 * grown)
 
     def heart_at(self, z: float) -> tuple[float, float, float, float, float]:
-        """Centre x, y, half-axes and angle of the heart (of the great vessels' root above it)."""
+        """Return centre x, y, half-axes and angle of the heart, or the great vessels above it."""
         grown = float(np.clip((z - 0.36) / 0.28, 0, 1)) ** 0.8
         rx, ry = (26 + 32 * grown) * self.heart, (19 + 21 * grown) * self.heart
         front = -self.cavity_at(z)[1]
         return 3 + 19 * grown, front + 14 + ry, rx, ry, self.heart_angle * grown
 
     def in_lung(self, x: float, y: float, z: float, margin: float) -> bool:
-        """Whether a point is in a lung, `margin` millimetres or more from its border."""
+        """Return whether a point is in a lung, `margin` millimetres or more from its border."""
         width, depth = self.cavity_at(z)
         hx, hy, hrx, hry, _ = self.heart_at(z)
         rib_cage = (abs(x) / (width - margin)) ** 2.3 + (abs(y) / (depth - margin)) ** 2.3 < 1
@@ -92,6 +92,6 @@ class Patient:
         return rib_cage and not heart and abs(x) > 30 + margin
 
     def pattern(self, which: int, z: float) -> np.ndarray:
-        """Coarse unit noise [16, 16] that changes slowly from slice to slice."""
+        """Return coarse unit noise [16, 16] that changes slowly from slice to slice."""
         turn = z * LUNG_HEIGHT / 25
         return np.cos(turn) * self.patterns[which, 0] + np.sin(turn) * self.patterns[which, 1]

@@ -1,4 +1,4 @@
-"""One axial slice of the phantom, painted from the outside in."""
+"""Rendering of one axial slice of the phantom, from the outside in."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _PATIENT, _VESSELS, _CONFOUNDERS, _DISEASE, _FIRST_SLICE = range(5)  # steps of 
 def render_slice(
     config: PhantomConfig, class_name: str, patient: int, index: int, size: int
 ) -> np.ndarray:
-    """One slice of one patient.
+    """Render one slice of one patient.
 
-    The anatomy is a function of (seed, patient) alone: with a conspicuity of 0 the same patient
-    looks the same in every class.
+    The anatomy is a function of (seed, patient) alone: with a conspicuity of 0 a patient looks the
+    same in every class.
 
     Args:
         class_name: one of `CLASSES`.
         patient: number of the patient, 0 or more, counted through all classes.
         index: number of the slice, 0 to slices_per_patient - 1, from the head down.
-        size: pixels a side.
+        size: side in pixels.
 
     Returns:
         float32 [size, size], Hounsfield units, -1024 to 3071, as a scanner stores them.
@@ -44,8 +44,8 @@ def render_slice(
     lesions = draw_confounders(rng[_CONFOUNDERS], person)
     lesions += draw_disease(rng[_DISEASE], person, class_name, config.conspicuity)
     noise = sample_rng(config.seed, Stream.PHANTOM, patient, _FIRST_SLICE + index)
-    place = (index + noise.uniform(0.1, 0.9)) / config.slices_per_patient - 0.5
-    z = person.focus + 0.17 * place
+    offset = (index + noise.uniform(0.1, 0.9)) / config.slices_per_patient - 0.5
+    z = person.focus + 0.17 * offset
 
     canvas = Canvas(size, person.fov, person.rotation, person.shift)
     _paint_table(canvas, person)
@@ -59,7 +59,7 @@ def render_slice(
 
 
 def _paint_table(canvas: Canvas, patient: Patient) -> None:
-    """A curved board under the patient: it does not turn with the body."""
+    """Paint a curved board under the patient, which does not turn with the body."""
     axis = (np.arange(canvas.size, dtype=np.float32) + 0.5) * canvas.pixel - canvas.fov / 2
     top = patient.body[1] + patient.shift[1] + patient.table
     for drop, curve, thickness, value in ((0, 1 / 1500, 2.2, -250), (22, 1 / 4000, 2.8, -420)):
@@ -69,7 +69,7 @@ def _paint_table(canvas: Canvas, patient: Patient) -> None:
 
 
 def _paint_wall(canvas: Canvas, patient: Patient, z: float) -> None:
-    """Skin, fat and the muscles of the chest wall."""
+    """Paint skin, fat and the muscles of the chest wall."""
     x, y, (width, depth) = canvas.x, canvas.y, patient.body
     body = ellipse(x, y, 0, 0, width, depth, power=_SHAPE)
     for side in (-1, 1) if patient.breasts > 0.15 and 0.4 < z < 0.8 else ():
@@ -89,7 +89,7 @@ def _paint_wall(canvas: Canvas, patient: Patient, z: float) -> None:
 
 
 def _paint_lungs(canvas: Canvas, patient: Patient, z: float) -> np.ndarray:
-    """Both lungs, without vessels; returns their coverage [size, size]."""
+    """Paint both lungs, without vessels, and return their coverage [size, size]."""
     x, y, (width, depth) = canvas.x, canvas.y, patient.cavity_at(z)
     rib_cage = ellipse(x, y, 0, 0, width, depth, power=_SHAPE)
     canvas.blend(canvas.cover(rib_cage - 1), patient.mediastinal_fat)
@@ -110,7 +110,7 @@ def _paint_lungs(canvas: Canvas, patient: Patient, z: float) -> np.ndarray:
 
 
 def _middle(canvas: Canvas, patient: Patient, z: float) -> np.ndarray:
-    """Signed distance to what lies between the lungs: septum, vessels' root, hila and spine."""
+    """Return the signed distance to septum, vessels' root, hila and spine between the lungs."""
     x, y, depth = canvas.x, canvas.y, patient.cavity_at(z)[1]
     hx, hy, rx, ry, angle = patient.heart_at(z)
     lean = 3.0 * float(patient.patterns[0, 0, 0, 0])
@@ -128,7 +128,7 @@ def _middle(canvas: Canvas, patient: Patient, z: float) -> np.ndarray:
 
 
 def _paint_mediastinum(canvas: Canvas, patient: Patient, z: float, lungs: np.ndarray) -> None:
-    """Heart, great vessels, oesophagus and airways."""
+    """Paint heart, great vessels, oesophagus and airways."""
     hx, hy, rx, ry, angle = patient.heart_at(z)
     blood, depth, aorta = patient.blood, patient.cavity_at(z)[1], patient.aorta
     if z > 0.40:
@@ -163,7 +163,7 @@ def _paint_mediastinum(canvas: Canvas, patient: Patient, z: float, lungs: np.nda
 
 
 def _paint_bones(canvas: Canvas, patient: Patient, z: float) -> None:
-    """Spine, ribs, breastbone and shoulder blades: a dense shell about the marrow."""
+    """Paint spine, ribs, breastbone and shoulder blades: a dense shell about the marrow."""
     (width, depth), bone = patient.cavity_at(z), patient.bone
     cortex, marrow = 560 * bone, 190 * bone
     back = 0.6 * depth
@@ -201,7 +201,7 @@ def _paint_bones(canvas: Canvas, patient: Patient, z: float) -> None:
 
 
 def _scan(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
-    """Blur and noise of the scanner; the noise is correlated and stronger inside the body."""
+    """Add the scanner's blur and noise, which is correlated and stronger inside the body."""
     blurred = ndimage.gaussian_filter(canvas.hu, 0.45)
     grain = ndimage.gaussian_filter(rng.standard_normal(canvas.hu.shape, dtype=np.float32), 0.55)
     inside = 0.45 + 0.55 * np.exp(

@@ -1,4 +1,4 @@
-"""Branching vessels of the lungs: a tree in three dimensions, of which a slice shows its part."""
+"""Branching vessels of the lungs: trees in three dimensions that slices cut."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SLAB = 3.0  # half the slice thickness, millimetres
 
 
 def draw_tree(rng: np.random.Generator, patient: Patient) -> np.ndarray:
-    """The vessels of both lungs.
+    """Draw the vessels of both lungs.
 
     Returns:
         float64 [segments, 7]: start (x, y, z), end (x, y, z) and radius, all in millimetres.
@@ -22,7 +22,7 @@ def draw_tree(rng: np.random.Generator, patient: Patient) -> np.ndarray:
 
 
 def _grow(rng: np.random.Generator, patient: Patient, side: float) -> np.ndarray:
-    """One lung's tree: every branch splits in two, turns away and thins out."""
+    """Grow the tree of one lung: every branch splits in two, turns away and thins out."""
     lobes = 16
     tilt, turn = rng.uniform(-1, 1, lobes), rng.uniform(-0.5, 0.5, lobes) * np.pi * 1.15
     flat = np.sqrt(1 - tilt**2)
@@ -46,7 +46,7 @@ def _grow(rng: np.random.Generator, patient: Patient, side: float) -> np.ndarray
 
 
 def paint_tree(canvas: Canvas, tree: np.ndarray, patient: Patient, z: float, clip: np.ndarray):
-    """Paints what lies in the slice: rounds where a vessel crosses it, lines where it runs in it.
+    """Paint the vessels in the slice: rounds where one crosses it, lines where it runs in it.
 
     Args:
         z: level of the slice, 0 to 1.
@@ -58,9 +58,9 @@ def paint_tree(canvas: Canvas, tree: np.ndarray, patient: Patient, z: float, cli
     rise = np.where(np.abs(rise) < 1e-6, 1e-6, rise)
     enter, leave = np.sort([(low - start[:, 2]) / rise, (high - start[:, 2]) / rise], axis=0)
     enter, leave = np.clip(enter, 0, 1), np.clip(leave, 0, 1)
-    seen = np.flatnonzero((leave > enter) & (radius > 0.35))
+    visible = np.flatnonzero((leave > enter) & (radius > 0.35))
     first = start[:, :2] + enter[:, None] * (end - start)[:, :2]
     last = start[:, :2] + leave[:, None] * (end - start)[:, :2]
     # large vessels last, so that thin ones do not cut into them
-    for i in seen[np.argsort(radius[seen])]:
+    for i in visible[np.argsort(radius[visible])]:
         canvas.capsule(tuple(first[i]), tuple(last[i]), radius[i], patient.blood - 5, clip)

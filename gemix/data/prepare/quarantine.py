@@ -76,7 +76,8 @@ def _shares(bad: Sequence[Quarantined], listing: Listing) -> Iterator[tuple[str,
     for index, name in enumerate(listing.classes):
         whose = f"class {name!r}: "
         mine = label_of_file == index
-        yield whose, "files", int(is_lost[mine].sum()), int(mine.sum())
+        outside = listing.unusable_of_class.get(name, 0)
+        yield whose, "files", int(is_lost[mine].sum()) + outside, int(mine.sum()) + outside
         if not one_a_file:
             mine = label == index
-            yield whose, "images", int(is_bad[mine].sum()), int(mine.sum())
+            yield whose, "images", int(is_bad[mine].sum()) + outside, int(mine.sum()) + outside

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
-from gemix.data.scan import InvalidImageError
+from gemix.data.scan import InvalidImageError, ScanFiltered
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MAX_SIDE = 8192
@@ -30,6 +30,7 @@ def decode_image(data: bytes) -> np.ndarray:
     Raises:
         InvalidImageError: for an empty, truncated or damaged file, another format, more than 8
             bits a pixel, true colour, several frames, or a side outside `MIN_SIDE` to `MAX_SIDE`.
+        ScanFiltered: "mask" for 1 bit a pixel: a segmentation mask.
     """
     if not data:
         raise InvalidImageError("empty file (0 bytes); copy it again")
@@ -38,7 +39,7 @@ def decode_image(data: bytes) -> np.ndarray:
             _check_header(image, data)
             image.load()
             return _to_grey(_upright(image))
-    except InvalidImageError:
+    except (InvalidImageError, ScanFiltered):
         raise
     except UnidentifiedImageError:
         raise InvalidImageError(
@@ -70,7 +71,7 @@ def _check_header(image: Image.Image, data: bytes) -> None:
             "CT window and save it as 8-bit grey"
         )
     if image.mode == "1":
-        raise InvalidImageError("1 bit a pixel: a mask, not a scan; save the scan as 8-bit grey")
+        raise ScanFiltered("mask")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Protocol
 
 from gemix.data.map_fn import MapFn, serial_map
@@ -20,6 +21,7 @@ class Listing:
         listed: number of scans that there should be; more than the items where some are missing.
         notes: plain sentences about what was found, missing or left out.
         unusable: files that cannot even be listed.
+        unusable_of_class: number of these files by class name, as far as the class is known.
         groups_are: what the items' groups stand for, in a word: "patients", "volumes".
     """
 
@@ -28,6 +30,7 @@ class Listing:
     listed: int
     notes: tuple[str, ...] = ()
     unusable: tuple[Quarantined, ...] = ()
+    unusable_of_class: Mapping[str, int] = dataclasses.field(default_factory=dict)
     groups_are: str = "patients"
 
 

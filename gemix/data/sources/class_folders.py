@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from gemix.core.errors import DataError
@@ -39,6 +40,7 @@ class ClassFolders:
         masks: wanted files in folders of segmentation masks.
         others: files in class folders that are not wanted.
         unusable: wanted files whose names cannot be used.
+        unusable_of_class: number of these by class.
         files: all of these.
     """
 
@@ -48,6 +50,7 @@ class ClassFolders:
     masks: list[str]
     others: list[str]
     unusable: list[Quarantined]
+    unusable_of_class: Counter[str]
     files: Files
 
     def notes(self, kind: str) -> list[str]:
@@ -96,6 +99,7 @@ def find_class_folders(
     by_class: dict[str, list[str]] = {name: [] for name in folders}
     splits: dict[str, str] = {}
     loose, in_masks, others, unusable = [], [], [], []
+    unusable_of_class: Counter[str] = Counter()
     for name in files.names:
         parts = name.split("/")
         if lies_in(name, masks):
@@ -117,6 +121,7 @@ def find_class_folders(
             loose.append(name)
         elif is_wanted(name):
             unusable.append(Quarantined(source=name, reason=MISNAMED))
+            unusable_of_class[normalize_class(name.split("/")[level])] += 1
         else:
             others.append(name)
     found = ClassFolders(
@@ -126,6 +131,7 @@ def find_class_folders(
         masks=in_masks,
         others=others,
         unusable=unusable,
+        unusable_of_class=unusable_of_class,
         files=files,
     )
     _check(found, folders, level, store, kind, endings)

@@ -54,6 +54,7 @@ class FolderSource:
             listed=len(files) + len(found.unusable),
             notes=(*notes, *found.notes("image")),
             unusable=tuple(found.unusable),
+            unusable_of_class=found.unusable_of_class,
         )
 
     def load(self, item: ScanRef) -> Scan:

@@ -19,6 +19,8 @@ from gemix.gan.sampling import label_path, sample_images
 from gemix.gan.training.fallback import describe_fallback
 from gemix.gan.training.registry import METHODS
 from gemix.gan.training.state import TrainingState
+from gemix.io.records import write_record
+from gemix.io.results import LOG, TRAINING, TrainingTotals, read_log
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run
 
@@ -49,9 +51,9 @@ class TrainingLog:
 
     def start(self, state: TrainingState) -> None:
         """Continue the log of an earlier part of the training, if there is one."""
-        if state.step and self.store.exists("log.jsonl"):
-            old = self.store.read_bytes("log.jsonl").decode().splitlines()
-            self.records = [line for line in old if json.loads(line)["step"] <= state.step]
+        if state.step:
+            old = read_log(self.store)
+            self.records = [json.dumps(one) for one in old if one.get("step", 0) <= state.step]
             self.logger.info("resumes at %.2f kimg", self._kimg(state))
         self.logger.info("%s", self.spec.config.summary)
         for change in state.setting_changes:
@@ -132,7 +134,7 @@ class TrainingLog:
 
     def snapshot(self, state: TrainingState) -> None:
         """Write the log and a grid of samples, one row a class."""
-        self.store.write_bytes("log.jsonl", ("\n".join(self.records) + "\n").encode())
+        self.store.write_bytes(LOG, ("\n".join(self.records) + "\n").encode())
         classes = len(self.spec.classes)
         rows = max(1, classes)
         labels = np.repeat(np.eye(rows, classes, dtype=np.float32), GRID_COLUMNS, axis=0)
@@ -154,9 +156,9 @@ class TrainingLog:
             strips = self._images(state, seeds, labels, generator)
             self._picture("label_path.png", tile(strips, PATH_STEPS))
         # a process that found the training complete has no speed of its own
-        if state.step > self.first_step or not self.store.exists("training.json"):
-            totals = {"kimg": self._kimg(state), "images_per_s": self._images_per_s(state)}
-            self.store.write_json("training.json", totals)
+        if state.step > self.first_step or not self.store.exists(TRAINING):
+            totals = TrainingTotals(kimg=self._kimg(state), images_per_s=self._images_per_s(state))
+            write_record(self.store, TRAINING, totals)
 
     def _picture(self, name: str, pixels: np.ndarray) -> None:
         self.store.write_bytes(name, encode_png(pixels))

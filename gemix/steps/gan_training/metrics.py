@@ -14,6 +14,7 @@ from gemix.gan.checkpoints.best_snapshot import read_best, save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.training.state import TrainingState
+from gemix.io.results import METRICS
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.gan_training.evaluator import Evaluation, Evaluator
@@ -23,7 +24,7 @@ from gemix.steps.gan_training.shipped_generator import ShippedGenerator, shipped
 log = logging.getLogger("gemix.train-gan")
 
 FEWEST_REAL = 20
-METRICS, VIEW = "metrics.json", "memorization.png"
+VIEW = "memorization.png"
 
 
 class ImageMetrics:

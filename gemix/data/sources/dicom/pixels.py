@@ -172,7 +172,7 @@ def _check_transfer_syntax(dataset: pydicom.FileDataset) -> None:
         shown = str(syntax) if syntax in UID_dictionary else "a private one"
         raise InvalidImageError(
             f"transfer syntax ({shown}) cannot be decoded here; save it as {_UNCOMPRESSED}: "
-            "dcmconv of DCMTK or gdcmconv --raw"
+            "gdcmconv --raw, or dcmdjpeg of DCMTK"
         )
 
 

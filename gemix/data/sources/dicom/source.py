@@ -23,6 +23,12 @@ from gemix.data.preprocessing.hounsfield import NO_AIR
 from gemix.data.scan import InvalidImageError, Quarantined, Scan
 from gemix.data.sources.base import Listing
 from gemix.data.sources.dicom.header import HeaderResult, read_headers
+from gemix.data.sources.dicom.notes import (
+    check_classes,
+    check_patients,
+    count_reasons,
+    describe_slices,
+)
 from gemix.data.sources.dicom.pixel_checks import (
     DAMAGED_COPY,
     find_airless_series,
@@ -30,7 +36,7 @@ from gemix.data.sources.dicom.pixel_checks import (
 )
 from gemix.data.sources.dicom.pixels import read_hounsfield
 from gemix.data.sources.dicom.slices import SliceTable, order_foot_to_head
-from gemix.data.sources.files import MISNAMED, Files, list_files
+from gemix.data.sources.files import MISNAMED, list_files
 from gemix.data.sources.label_file import LabelFile, read_labels
 from gemix.data.sources.redact import redact_path
 from gemix.data.sources.scan_refs import ScanRef, ScanRefs
@@ -71,7 +77,7 @@ class DicomSource:
         names = [n for n in files.names if f"{self.store.url}/{n}" != self.labels]
         table = SliceTable.from_headers(self._headers(names, labels.key, map_fn))
         labelled = table.labelled(labels)
-        _check_patients(table, labelled, labels)
+        check_patients(table, labelled, labels)
         is_copy, is_damaged = find_copies(labelled, names, self.store, map_fn)
         slices = labelled[~is_copy & ~is_damaged]
         airless = find_airless_series(slices, names, self.store, map_fn)
@@ -80,21 +86,14 @@ class DicomSource:
         unusable += [(names[file], DAMAGED_COPY) for file in labelled["file"][is_damaged]]
         unusable += [(names[file], NO_AIR) for file in slices["file"][is_airless]]
         unusable += [(name, MISNAMED) for name in files.misnamed]
+        lost = np.concatenate([labelled["series"][is_damaged], slices["series"][is_airless]])
         slices = slices[~is_airless]
-        notes = [
-            *_notes(table, labelled, slices, int(is_copy.sum()), labels),
-            *_file_notes(files, unusable),
-        ]
+        reasons = [reason for _, reason in unusable]
+        notes = [*describe_slices(table, labelled, slices, int(is_copy.sum()), labels)]
         classes = sorted({labels.labels[table.keys[s]][0] for s in np.unique(slices["series"])})
-        if len(classes) < 2:
-            what = (
-                f"slices of class {classes[0]!r} alone" if classes else "no labelled axial CT slice"
-            )
-            raise DataError(
-                f"data.path: {what} ({'; '.join(notes)}); add DICOM files of two or more "
-                f"classes, or correct the column {labels.key} of data.labels, which must hold "
-                f"{'PatientID' if labels.key == 'patient' else 'SeriesInstanceUID'} as the files do"
-            )
+        check_classes(classes, labels, notes, reasons)
+        # the quarantine list has the remedies
+        notes += [*count_reasons([one.partition(";")[0] for one in reasons]), *files.notes()]
         missing = [name for name in labels.classes if name not in classes]
         if missing:
             notes.append(f"no slice of class {', '.join(missing)} was found; it is left out")
@@ -107,6 +106,7 @@ class DicomSource:
                 Quarantined(source=f"file-{_hash(salt, 'file', name)[:12]}", reason=reason)
                 for name, reason in unusable
             ),
+            unusable_of_class=Counter(labels.labels[table.keys[series]][0] for series in lost),
         )
 
     def load(self, item: ScanRef) -> Scan:
@@ -141,78 +141,6 @@ def _read_salt() -> bytes:
             "same keys"
         )
     return salt.encode()
-
-
-def _check_patients(table: SliceTable, labelled: np.ndarray, labels: LabelFile) -> None:
-    """Raise DataError where all series have one PatientID, as careless anonymisers write it."""
-    # one PatientID matches at most one line of labels by patient: then all slices are looked at
-    slices = labelled if labels.key == "series" else table.slices
-    series = np.unique(slices["series"])
-    if len(series) < 2 or not slices["has_patient"].all():
-        return
-    if len({table.patients[one] for one in series}) == 1:
-        raise DataError(
-            f"data.path: all {len(slices)} slices of {len(series)} series have one PatientID, so "
-            "they cannot be split by patient; de-identify them with a PatientID of its own for "
-            "each patient, or empty PatientID (dcmodify -m PatientID=), so that each study counts "
-            "as a patient, and label them by the column series of data.labels"
-        )
-
-
-def _file_notes(files: Files, unusable: Sequence[tuple[str, str]]) -> list[str]:
-    """Count unusable files by reason, and linked folders that were not followed."""
-    reasons = Counter(reason.partition(";")[0] for _, reason in unusable)
-    return [
-        *(f"set aside {count} files: {reason}" for reason, count in sorted(reasons.items())),
-        *files.notes(),
-    ]
-
-
-def _notes(
-    table: SliceTable, labelled: np.ndarray, slices: np.ndarray, copies: int, labels: LabelFile
-) -> list[str]:
-    """Count what was found and left out; `slices` are the labelled ones that are used."""
-    found = {table.keys[one] for one in np.unique(table.slices["series"])}
-    unlabelled, absent = found - labels.labels.keys(), labels.labels.keys() - found
-    nameless, burned = np.sum(~slices["has_patient"]), np.sum(slices["is_burned"])
-    notes = [f"found {len(slices)} axial CT slices, labelled by {labels.key}"]
-    notes += [f"left out {count} {what}" for what, count in sorted(table.left_out.items())]
-    if copies:
-        notes.append(f"left out {copies} copies of a slice (the same SOPInstanceUID and pixels)")
-    if unlabelled:
-        notes.append(
-            f"left out {len(table.slices) - len(labelled)} slices whose {labels.key} "
-            f"({len(unlabelled)} of them) has no label"
-        )
-    if absent:
-        notes.append(f"{len(absent)} keys in the column {labels.key} of data.labels have no slice")
-    if nameless:
-        notes.append(f"{nameless} slices have no PatientID: their study stands for the patient")
-    if note := _placeholder_note(table, slices, labels):
-        notes.append(note)
-    if burned:
-        notes.append(
-            f"{burned} slices may carry burned-in text (BurnedInAnnotation YES, or a secondary "
-            "image that does not say NO): look at the contact sheet, which shows a few slices"
-        )
-    return notes
-
-
-def _placeholder_note(table: SliceTable, slices: np.ndarray, labels: LabelFile) -> str:
-    """Return a warning where most slices have one PatientID that has several classes."""
-    counts, classes = Counter[str](), dict[str, set[str]]()
-    named = slices[slices["has_patient"]]
-    for one, count in zip(*np.unique(named["series"], return_counts=True), strict=True):
-        counts[table.patients[one]] += int(count)
-        classes.setdefault(table.patients[one], set()).add(labels.labels[table.keys[one]][0])
-    patient, count = counts.most_common(1)[0] if counts else ("", 0)
-    if 2 * count <= len(slices) or len(classes[patient]) < 2:
-        return ""
-    return (
-        f"{count} of {len(slices)} slices have one PatientID, of {len(classes[patient])} classes: "
-        "they all go to one split; if it is a placeholder such as Anonymous, de-identify them with "
-        "a PatientID of its own for each patient"
-    )
 
 
 def _items(

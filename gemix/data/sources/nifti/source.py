@@ -122,6 +122,7 @@ class NiftiSource:
             listed=len(items) + len(folders.unusable),
             notes=(*self._notes(len(items), found, groups), *folders.notes("volume")),
             unusable=tuple(folders.unusable),
+            unusable_of_class=folders.unusable_of_class,
             groups_are="patients" if self.patient_pattern else "volumes",
         )
 
@@ -145,7 +146,7 @@ class NiftiSource:
             whose = f"{len(set(groups.values()))} patients, named by data.patient_pattern"
         yield f"found {images - unusable} slices of {len(volumes)} volumes; {whose}"
         if unusable:
-            yield f"{unusable} volumes cannot be cut; each counts as one image"
+            yield f"{unusable} volumes cannot be cut; each counts as one file"
         if guessed := sum(not volume.has_orientation for volume in volumes):
             yield (
                 f"{guessed} volumes do not say how the patient lay (qform and sform code 0); "

@@ -1,0 +1,97 @@
+"""The evaluation of classifiers: what is registered, averaged, warned of and refused."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from gemix.classifier.bundle import Classifier
+from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.models import ModelSpec, build
+from gemix.classifier.normalization import Normalization
+from gemix.config import PipelineConfig
+from gemix.core.errors import CheckpointError
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.storage import Store
+from gemix.io.workspace import Workspace
+from gemix.steps.evaluate import evaluate
+from gemix.steps.train_classifier import CLASSIFIERS
+
+CLASSES = ("benign", "non-normal", "Normal cases")
+CONFIG = PipelineConfig.from_mapping({"compute": {"cpus_per_worker": 1, "workers": 0}})
+
+
+def write_data(url: str) -> None:
+    store, rng, entries = Store(url), np.random.default_rng(0), []
+    for split, count in (("train", 6), ("val", 6), ("test", 36)):
+        labels = np.arange(count) % 3
+        columns = to_columns(
+            rng.integers(0, 256, (count, 1, 32, 32), dtype=np.uint8),
+            np.eye(3)[labels],
+            class_index=labels,
+            patients=[f"{split}-{index % 12}" for index in range(count)],
+            sources=[f"{split}/{index}.png" for index in range(count)],
+        )
+        entries.append(write_shard(store, f"{split}-00000.parquet", columns, split))
+    Manifest.of(entries, kind="real", classes=CLASSES, resolution=32, channels=1).save(store)
+
+
+def write_classifier(workspace: Workspace, seed: int, score: float, *, broken: bool = False):
+    """A network of random weights that claims a validation score."""
+    spec = ModelSpec(model="test_resnet", classes=3, channels=1, resolution=32)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        state = build(spec).state_dict()
+    state["fc.weight"] *= 30  # so that it does not say the same of all images
+    if broken:
+        state["fc.weight"][0, 0] = float("nan")
+    validation = {"epoch": 1, "val_macro_f2": score, "val_loss": 1.0}
+    Classifier(
+        spec=spec,
+        normalization=Normalization(mean=(0.5,), std=(0.3,)),
+        classes=CLASSES,
+        method="real",
+        config=ClassifierConfig(model="test_resnet", seed=seed),
+        training_digest="0" * 64,
+        history=(validation,),
+        validation=validation,
+        state=state,
+    ).save(Store(f"{workspace.classifiers}/real-seed{seed}"))
+    return {"name": f"real-seed{seed}", "method": "real", "seed": seed, **validation}
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    workspace = Workspace.at(tmp_path)
+    write_data(workspace.data)
+    return workspace
+
+
+def test_no_better_than_guessing_is_evaluated_and_not_registered(workspace, caplog):
+    rows = [write_classifier(workspace, seed, score=1 / 3) for seed in range(2)]
+    Store(workspace.classifiers).write_json(CLASSIFIERS, rows)
+    with caplog.at_level(logging.INFO):
+        found = evaluate(CONFIG, workspace)
+    assert found["registered_model"] is None
+    assert "macro-F2 of 0.333 on validation is not above 0.333" in caplog.text
+    assert "healthy class: Normal cases (data.normal_class)" in caplog.text
+    assert found["test"]["normal_class"] == "Normal cases"
+    # patient i has images of class i % 3 alone
+    assert found["test"]["groups_by_class"] == dict.fromkeys(CLASSES, 4)
+    assert "class benign has 4 patients" in caplog.text
+    (row,) = found["results"]
+    for rate, macro in (("precision", "macro_precision"), ("recall", "macro_recall")):
+        mean = np.mean([of[rate] for of in row["per_class"].values()])
+        assert mean == pytest.approx(row[macro])
+
+
+def test_a_classifier_that_is_not_finite_is_refused(workspace):
+    rows = [write_classifier(workspace, 0, score=0.9, broken=True)]
+    Store(workspace.classifiers).write_json(CLASSIFIERS, rows)
+    with pytest.raises(CheckpointError, match=r"real-seed0: 1 of \d+ weights are not finite"):
+        evaluate(CONFIG, workspace)
+    assert not Store(workspace.evaluation).exists("evaluation.json")
