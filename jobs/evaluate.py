@@ -40,6 +40,7 @@ COMMAND = Command(
     costs="one pass over the test set a classifier: seconds for demo",
     sections=("data", "tracking", "compute"),
     run=_run,
+    leases=("evaluate",),
 )
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ COMMAND = Command(
     costs="as the preset says (its section `about`); a stopped run resumes",
     sections=tuple(PipelineConfig.__dataclass_fields__),
     run=_run,
+    leases=("prepare", "train-gan", "synthesize", "train-classifier", "evaluate"),
     add_options=_add_options,
 )
 

@@ -27,6 +27,7 @@ COMMAND = Command(
     costs="about 200 scans of 512 x 512 pixels a second and CPU core; no GPU",
     sections=("data", "tracking"),
     run=_run,
+    leases=("prepare",),
 )
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ COMMAND = Command(
     costs="one generator pass an image: some 100 images/s at 64 x 64 on 2 CPU cores",
     sections=("synthesis", "labels", "tracking", "compute"),
     run=_run,
+    leases=("synthesize",),
 )
 
 if __name__ == "__main__":

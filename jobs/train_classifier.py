@@ -40,6 +40,7 @@ COMMAND = Command(
     "minutes for demo on 2 CPU cores; a stopped run resumes with the classifier it was at",
     sections=("classifier", "synthesis", "data", "tracking", "compute"),
     run=_run,
+    leases=("train-classifier",),
     add_options=_add_options,
 )
 

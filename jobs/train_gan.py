@@ -34,6 +34,7 @@ COMMAND = Command(
     "a stopped or killed run resumes from its newest checkpoint",
     sections=("gan", "metrics", "data", "tracking", "compute"),
     run=_run,
+    leases=("train-gan",),
 )
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ from gemix.core.errors import CheckpointError, ConfigError
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.checkpoints.generator_io import MARKER, save_imported
 from gemix.gan.config import GanConfig
-from gemix.gan.importers.network_pickle import read_network_pickle
+from gemix.gan.importers.network_pickle import MAX_BYTES, read_network_pickle
 from gemix.gan.importers.stylegan2 import import_networks
 from gemix.gan.models.architecture import Architecture
 from gemix.io.storage import Store, open_output
-
-MAX_BYTES = 2**33  # networks of 1024 x 1024 images take less than 1 GiB
 
 
 def import_stylegan(

@@ -25,6 +25,7 @@ _HEALTH_SECONDS = 10
 # read by MLflow at each request; its own limits add up to minutes
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # seconds without a byte
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
@@ -37,6 +38,7 @@ def load_mlflow() -> ModuleType:
         os.environ.setdefault(name, value)
     # its tracebacks and notes on new databases; errors are raised all the same
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it tells its steps
     import mlflow.entities
     import mlflow.exceptions
     import mlflow.utils.mlflow_tags

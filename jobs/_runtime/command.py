@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -14,6 +15,8 @@ from gemix.config import PipelineConfig, load, preset_names
 from gemix.core.errors import GemixError
 from gemix.core.logs import configure_logging
 from gemix.core.stop import STOP, Stopped
+from gemix.io.lease import Lease
+from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 
 # Threads of OpenMP that spin long while they wait slow down a training beside any other program;
@@ -40,6 +43,8 @@ class Command:
 
     Attributes:
         reads, writes, costs: what a user wants to know before.
+        leases: steps whose results in the work directory it writes; no other process may write
+            them at the same time.
         preset: the default of ``--config``.
         sections: the sections of the configuration that it reads.
         positional: the name of the positional arguments in the help.
@@ -54,6 +59,7 @@ class Command:
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     preset: str = "demo"
     sections: tuple[str, ...] = ()
+    leases: tuple[str, ...] = ()
     positional: str = "section.key=value"
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -114,13 +120,15 @@ class Command:
         os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
         name = args.config.rsplit("/", 1)[-1].removesuffix(".yaml")
         try:
-            with STOP.installed():
+            with STOP.installed(), contextlib.ExitStack() as stack:
                 request = Request(
                     config=load(args.config, args.overrides),
                     workspace=Workspace.at(args.workdir or f"runs/{name}"),
                     overwrite=args.overwrite,
                     options=args,
                 )
+                for step in self.leases:
+                    stack.enter_context(Lease(Store(request.workspace.workdir), step))
                 self.run(request)
         except Stopped as stopped:
             self._say("stopped; the same command resumes")

@@ -7,13 +7,19 @@ import itertools
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    remove_placement_group,
+)
 
 from gemix.config import ComputeConfig
 from gemix.core.errors import TransientError
@@ -89,11 +95,9 @@ def fit(
                 storage_filesystem=None if store.is_local else store.filesystem,
                 failure_config=FailureConfig(
                     max_failures=compute.max_failures,
-                    # a group that fails to start keeps its resources until its controller ends, so
-                    # that a second one of the same controller would wait for them for ever
-                    controller_failure_limit=0,
+                    controller_failure_limit=0,  # else failed starts are not counted
                 ),
-                callbacks=[_EndAtMistakes()],
+                callbacks=[_EndAtMistakes(), _FreeFailedStarts()],
             ),
         ).fit()
 
@@ -151,6 +155,31 @@ def _run_in_thread(work: Callable[[], None], flags: TrainingFlags) -> None:
         if thread.is_alive():
             shutdown()  # ends the workers, wherever they are
         raise
+
+
+class _FreeFailedStarts(WorkerGroupCallback):
+    """Give back the resources of a group that fails to start.
+
+    Ray forgets the group if a worker dies while the process group is set up; its placement group
+    lives as long as the job, and every other group would wait for its resources.
+    """
+
+    def __init__(self) -> None:
+        self._group: PlacementGroup | None = None
+
+    def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
+        self._group = ray.get(workers[0].execute_async(get_current_placement_group))
+        return {}
+
+    @contextlib.contextmanager
+    def on_worker_group_start(self) -> Iterator[None]:
+        self._group = None
+        try:
+            yield
+        except Exception:
+            if self._group is not None:
+                remove_placement_group(self._group)  # its workers end with it
+            raise
 
 
 class _EndAtMistakes(UserCallback):

@@ -97,7 +97,6 @@ def of_another_kind(rng) -> Iterator[tuple[str, bytes]]:
         yield "tif", encoded(deep, "TIFF")
         yield "tif", encoded(deep.astype(np.int32), "TIFF")
         yield "tif", encoded(np.where(deep < 99, np.nan, deep).astype(np.float32), "TIFF")
-        yield "png", encoded(Image.fromarray(grey > 128), "PNG")
         yield "png", encoded(colour, "PNG")
         yield "png", encoded(noise(rng, 32, 32, 4), "PNG")
         yield "png", encoded(Image.fromarray(colour).quantize(16), "PNG")

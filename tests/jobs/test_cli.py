@@ -115,3 +115,24 @@ def test_openmp_does_not_spin_for_long_in_the_process_of_a_command():
         env=environment | {"OMP_DISPLAY_ENV": "verbose"},
     )
     assert f"GOMP_SPINCOUNT = '{GOMP_SPINCOUNT}'" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["train-gan"], ["pipeline"]])
+def test_a_second_process_does_not_write_what_another_one_writes(arguments, tmp_path, capsys):
+    program = (
+        "import sys\nfrom gemix.io.lease import Lease\nfrom gemix.io.storage import Store\n"
+        "with Lease(Store(sys.argv[1]), 'train-gan'):\n"
+        "    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert cli.main([*arguments, "-w", str(tmp_path)]) == 1
+        text = capsys.readouterr().err
+        assert f"in use by train-gan (process {other.pid} on " in text and "since" in text
+        other.kill()
+    # a dead process holds nothing
+    assert cli.main(["train-gan", "-w", str(tmp_path)]) == 1
+    assert "data/manifest.json: not there" in capsys.readouterr().err
+    assert list(tmp_path.glob("*.lease-*")) == []

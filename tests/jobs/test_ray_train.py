@@ -151,7 +151,7 @@ def killed_in_setup(monkeypatch, tmp_path):
 
 def test_a_worker_killed_while_the_process_group_is_set_up_starts_again(tmp_path, killed_in_setup):
     """The dead group gives its cores back: the machine has no others for the next one."""
-    killed_in_setup(2)
+    killed_in_setup(1)
     run(tmp_path, lambda rank, before: None, workers=2, max_failures=-1)
     assert (tmp_path / "seen").read_text() == "0 1"
 

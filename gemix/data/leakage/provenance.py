@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -68,24 +68,18 @@ class Provenance:
         Raises:
             DataError: if the file is damaged, or is not the one that the set's manifest names.
         """
-        with self._open() as file:
-            for group in range(file.num_row_groups if file else 0):
-                table = file.read_row_group(group)
-                if "thumbnail" not in table.column_names:
-                    empty = pa.nulls(len(table), SCHEMA.field("thumbnail").type)
-                    table = table.append_column("thumbnail", empty)
-                yield table
+        return self._tables(SCHEMA.names)
 
     def thumbnails(self) -> Iterator[np.ndarray]:
         """Yield the thumbnails on record, uint8 [n, 256]."""
-        for table in self:
+        for table in self._tables(["thumbnail"]):
             data = b"".join(table["thumbnail"].drop_null().to_pylist())
             yield np.frombuffer(data, np.uint8).reshape(-1, THUMBNAIL_BYTES)
 
     @property
     def without_thumbnails(self) -> int:
         """Number of images on record without a thumbnail."""
-        return sum(table["thumbnail"].null_count for table in self)
+        return sum(table["thumbnail"].null_count for table in self._tables(["thumbnail"]))
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -98,6 +92,16 @@ class Provenance:
             if file is None:
                 return (self.name,)
             return tuple(json.loads(file.schema_arrow.metadata[_UNKNOWN]))
+
+    def _tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield these columns of `SCHEMA`, null where an earlier version has none."""
+        with self._open() as file:
+            for group in range(file.num_row_groups if file else 0):
+                table = file.read_row_group(group, columns)
+                rows = file.metadata.row_group(group).num_rows
+                empty = pa.nulls(rows, SCHEMA.field("thumbnail").type)
+                given = {n: table[n] if n in table.column_names else empty for n in columns}
+                yield pa.table(given)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[pq.ParquetFile | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
@@ -138,8 +139,8 @@ class Manifest:
     def problems(self) -> list[str]:
         """Return sentences on what disagrees: counts, digest and names follow from the shards."""
         problems = []
-        names = [shard.name for shard in self.shards]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
+        counts = Counter(shard.name for shard in self.shards)
+        if repeated := sorted(name for name, count in counts.items() if count > 1):
             problems.append(f"lists a shard more than once: {', '.join(repeated)}")
         if len(set(self.classes)) < len(self.classes):
             problems.append(f"classes {list(self.classes)}: a name stands there twice")

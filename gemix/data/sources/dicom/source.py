@@ -62,8 +62,8 @@ class DicomSource:
 
     def __init__(self, path: str, labels: str):
         self.store = Store(path)
-        is_whole = "://" in labels or os.path.isabs(labels)
-        self.labels = labels if is_whole else f"{self.store.url}/{labels}"
+        is_absolute = "://" in labels or os.path.isabs(labels)
+        self.labels = labels if is_absolute else f"{self.store.url}/{labels}"
 
     def list(self, map_fn: MapFn = serial_map) -> Listing:
         """List the slices by their headers; see :class:`gemix.data.sources.base.Source`.
