@@ -28,7 +28,7 @@ from gemix.evaluation.classification.bootstrap import (
 )
 from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
 from gemix.evaluation.classification.plots import confusion_png
-from gemix.evaluation.classification.rates import RATES
+from gemix.evaluation.classification.rates import RATES, chance_macro_f2
 from gemix.io.records import to_json
 from gemix.io.results import EVALUATION, ClassifierRow, read_classifiers
 from gemix.io.storage import Store
@@ -191,9 +191,10 @@ def _register(
     from gemix.tracking.model_registry import register
 
     name = config.tracking.registered_model
+    classifier = Classifier.load(Store(f"{workspace.classifiers}/{best.name}"))
     try:
         version = register(
-            Classifier.load(Store(f"{workspace.classifiers}/{best.name}")),
+            classifier,
             read_images([workspace.data], "val").images[:2],
             run,
             name,
@@ -206,6 +207,15 @@ def _register(
     except NotRegistrableError as error:
         log.warning(str(error))
         return None
+    guessing = chance_macro_f2(len(classifier.classes))
+    if best.scores["val_macro_f2"] <= guessing:
+        log.warning(
+            "%s is registered, but its macro-F2 of %.3f on validation is not above %.3f, which "
+            "guessing reaches",
+            best.name,
+            best.scores["val_macro_f2"],
+            guessing,
+        )
     return {"name": name, "version": version}
 
 
