@@ -11,6 +11,7 @@ Starting a run needs the store. After that nothing waits for it or fails with it
 
 from __future__ import annotations
 
+import atexit
 import base64
 import contextlib
 import dataclasses
@@ -149,6 +150,7 @@ class Run:
                 send = Transport(self.tracking_uri).send
                 sender = Sender(folder, target, self.run_id, send, owner)
                 _senders[self._key] = sender
+                atexit.register(self.flush, _INTERRUPTED_SECONDS)
             return sender
 
 

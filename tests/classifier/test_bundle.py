@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,21 @@ def test_the_registered_model_gives_the_same_predictions(
     assert signature.inputs.inputs[0].shape == (-1, 1, 32, 32)
     assert signature.outputs.inputs[0].shape == (-1, 3)
     assert model.metadata.saved_input_example_info["type"] == "ndarray"
+
+
+def test_the_first_version_loads_after_its_work_directory_was_moved(
+    registered, classifier, images, tmp_path, monkeypatch
+):
+    _, _, workdir = registered
+    moved = tmp_path / "moved"
+    shutil.copytree(workdir, moved)
+    with start_run(PipelineConfig(), str(moved), "evaluate") as run:
+        pass
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", run.tracking_uri)
+    source = mlflow.MlflowClient(run.tracking_uri).get_model_version("ct", "1").source
+    assert source.startswith(moved.as_uri())
+    model = mlflow.pyfunc.load_model("models:/ct/1")
+    np.testing.assert_array_equal(model.predict(images), classifier.predict(images))
 
 
 def test_versions_count_up_and_carry_tags(registered):
