@@ -104,8 +104,8 @@ def image_metrics(store: Store) -> ImageMetricsPart | None:
         rows = _rows(store, found.memorization)
     except (ValueError, OSError) as error:
         raise DataError(
-            f"{store.url}: {MEMORIZATION_VIEW} is damaged or does not fit {METRICS} ({error}); train "
-            f"again with --overwrite, or delete {METRICS} to leave this section out"
+            f"{store.url}: {MEMORIZATION_VIEW} is damaged or does not fit {METRICS} ({error}); "
+            f"train again with --overwrite, or delete {METRICS} to leave this section out"
         ) from error
     return ImageMetricsPart(
         primary_metric=labels[found.primary_metric],

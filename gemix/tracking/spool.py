@@ -245,7 +245,7 @@ class _File:
             if not self._warned:
                 self._warned = True
                 log.warning(
-                    "%s: cannot be written (%s); what MLflow lacks is kept in memory",
+                    "%s: cannot be written (%s); unsent entries are kept in memory",
                     *(self._store.url, error.strerror),
                 )
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gemix.data.config import DataConfig
-from gemix.data.prepare import QUARANTINE, prepare_here
+from gemix.data.prepare import QUARANTINE, prepare_serial
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
 
@@ -127,7 +127,7 @@ def quarantine(tmp_path_factory) -> tuple[dict[str, str], set[str], int]:
             bad.add(name)
     config = DataConfig(source="folder", path=str(root), resolution=16, max_bad_fraction=1)
     store = Store(tmp_path_factory.mktemp("out"))
-    manifest = prepare_here(open_source(config), config, store)
+    manifest = prepare_serial(open_source(config), config, store)
     reasons = {entry["source"]: entry["reason"] for entry in store.read_json(QUARANTINE)}
     return reasons, bad, manifest.images()
 

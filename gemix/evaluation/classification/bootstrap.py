@@ -31,7 +31,7 @@ FEW_GROUPS = 10  # patients of a class; below that a bootstrap sees too little v
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Difference:
+class PairedDifference:
     """A paired difference (method - baseline).
 
     Attributes:
@@ -61,7 +61,7 @@ class Comparison:
     rates: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     by_class: ClassRates
-    differences: dict[str, Difference]
+    differences: dict[str, PairedDifference]
     confusion: np.ndarray
 
 
@@ -93,7 +93,7 @@ def compare_methods(
     names, group = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 2:
         raise DataError(
-            f"{len(names)} group(s) of images (patients) in the test set: intervals need two or "
+            f"{len(names)} patient(s) or groups in the test set: bootstrap intervals need two or "
             "more; add patients to the test split"
         )
     shapes = {method: np.shape(rows) for method, rows in predictions.items()}
@@ -217,14 +217,14 @@ def _differences(
     baseline: Mapping[str, float],
     draws: Mapping[str, np.ndarray],
     baseline_draws: Mapping[str, np.ndarray],
-) -> dict[str, Difference]:
+) -> dict[str, PairedDifference]:
     found = {}
     for name in point:
         differences = draws[name] - baseline_draws[name]
         differences = differences[~np.isnan(differences)]
         low, high = _interval(differences)
         delta = point[name] - baseline[name]
-        found[name] = Difference(delta=delta, low=low, high=high, p=_p_value(differences))
+        found[name] = PairedDifference(delta=delta, low=low, high=high, p=_p_value(differences))
     return found
 
 

@@ -123,7 +123,7 @@ class NiftiSource:
             notes=(*self._notes(len(items), found, groups), *folders.notes("volume")),
             unusable=tuple(folders.unusable),
             unusable_of_class=folders.unusable_of_class,
-            groups_are="patients" if self.patient_pattern else "volumes",
+            group_kind="patients" if self.patient_pattern else "volumes",
         )
 
     def _check(self, folders: ClassFolders, found: Mapping[str, _Summary | str]) -> None:
