@@ -67,8 +67,10 @@ def evaluate(
             they or their generators learned from it and ``data.allow_overlap`` is not set.
     """
     listing = read_classifiers(Store(workspace.classifiers))
-    seen = Provenance(Store(workspace.classifiers), "the classifiers")
-    overlap = enforce_no_overlap("evaluate", config, [(seen, *real_splits(workspace, "test"))])
+    provenance = Provenance(Store(workspace.classifiers), "the classifiers")
+    overlap = enforce_no_overlap(
+        "evaluate", config, [(provenance, *real_splits(workspace, "test"))]
+    )
     test = read_images([workspace.data], "test")
     normal = normal_class(test.classes, config.data.normal_class)
     log.info(describe_normal_class(test.classes, normal))

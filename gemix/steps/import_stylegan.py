@@ -43,7 +43,7 @@ def import_stylegan(
             f"--classes {','.join(classes)}: the networks have {architecture.label_dim} classes; "
             "give each a name of its own, or leave --classes out"
         )
-    origin = TrainingSpec(
+    spec = TrainingSpec(
         architecture=architecture,
         config=GanConfig(
             z_dim=architecture.z_dim,
@@ -55,7 +55,7 @@ def import_stylegan(
         classes=classes,
         data_digest=f"unknown; imported from a file of SHA-256 {hashlib.sha256(data).hexdigest()}",
     )
-    save_imported(open_output(out_url, MARKER, overwrite), weights, origin)
+    save_imported(open_output(out_url, MARKER, overwrite), weights, spec)
     return architecture
 
 
