@@ -91,6 +91,8 @@ class StopSignals:
         self._saving.append(when)
         try:
             yield
+        except Stopped as stopped:  # of the block, which need not know the signal
+            raise Stopped(self._signum or stopped.signum) from None
         finally:
             self._saving.pop()
         if self._signum is not None:

@@ -142,19 +142,40 @@ def _run_in_thread(work: Callable[[], None], flags: TrainingFlags) -> None:
             raised.append(error)
 
     thread = threading.Thread(target=target, name="ray-train", daemon=True)
+    watch = _FlagWatch(flags)
     try:
-        with STOP.deferred(when=lambda: flags.is_set("polling")):
+        with STOP.deferred(when=watch.polling.is_set):
             thread.start()
+            watch.start()
             while thread.is_alive():
                 thread.join(0.2)
-                if STOP.requested and not flags.is_set("stop"):
-                    flags.set("stop")
             if raised and not STOP.requested:
                 raise raised[0]
     except Stopped:
         if thread.is_alive():
             shutdown()  # ends the workers, wherever they are
         raise
+    finally:
+        watch.ended.set()
+
+
+class _FlagWatch(threading.Thread):
+    """Looks at the flags beside the main thread, whose signal handler must never wait."""
+
+    def __init__(self, flags: TrainingFlags):
+        super().__init__(name="stop-watch", daemon=True)
+        self.flags = flags
+        self.polling, self.ended = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.5):
+            if STOP.requested:
+                self.flags.set("stop")
+                return
+            if self.flags.is_set("polling"):
+                self.polling.set()
+            else:
+                self.polling.clear()
 
 
 class _FreeFailedStarts(WorkerGroupCallback):

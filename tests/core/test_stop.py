@@ -39,6 +39,14 @@ def test_work_that_ends_after_a_signal_is_stopped_then():
         signal.raise_signal(signal.SIGINT)
 
 
+def test_work_that_polls_need_not_know_the_signal():
+    stop = StopSignals()
+    with pytest.raises(Stopped) as stopped, stop.installed(), stop.deferred():
+        signal.raise_signal(signal.SIGTERM)
+        raise Stopped()
+    assert stopped.value.exit_code == 143
+
+
 def test_work_that_has_nothing_to_save_is_not_waited_for():
     stop = StopSignals()
     with stop.installed(), pytest.raises(Stopped), stop.deferred(when=lambda: False):

@@ -60,8 +60,9 @@ class Training:
             time.sleep(0.01)
 
     def send(self, number: int) -> None:
-        """Send a signal to the whole group, as a terminal does, and read the answer."""
-        os.killpg(self.process.pid, number)
+        """Send Ctrl-C to the whole group, as a terminal does, or SIGTERM; read the answer."""
+        send = os.killpg if number == signal.SIGINT else os.kill
+        send(self.process.pid, number)
         self.wait_for(r"gemix: stopping")
 
     def end(self) -> int:
@@ -125,9 +126,7 @@ def test_a_gan_training_saves_a_checkpoint_and_resumes(start, workspace, workers
     if workers == 0:  # the rest is the same for both
         again = start("train-gan", "compute.workers=0")
         again.wait_for("train-gan: resumes at")
-        os.killpg(again.process.pid, signal.SIGTERM)
-        again.wait_for("stopping after this step")
-        os.killpg(again.process.pid, signal.SIGTERM)
+        again.send(signal.SIGTERM)
         assert again.end() == 143
         assert statuses(workspace) == ["KILLED", "KILLED"]
 
