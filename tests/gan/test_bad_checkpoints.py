@@ -8,7 +8,7 @@ import json
 
 import pytest
 from safetensors.torch import load, save
-from test_training import ARCHITECTURE, CPU, origin, tiny_config
+from test_training import ARCHITECTURE, CPU, spec_of, tiny_config
 
 from gemix.core.errors import CheckpointError
 from gemix.gan.checkpoints.best_snapshot import BEST, read_best, save_best_generator, save_if_best
@@ -34,8 +34,8 @@ def store(tmp_path) -> Store:
     """A directory with checkpoints of two steps and a generator."""
     store, state = Store(tmp_path), new_state(ARCHITECTURE, CONFIG, CPU)
     for state.step in (1, 2):
-        save_checkpoint(store, state, origin(CONFIG))
-    save_generator(store, state, origin(CONFIG))
+        save_checkpoint(store, state, spec_of(CONFIG))
+    save_generator(store, state, spec_of(CONFIG))
     return store
 
 
@@ -74,16 +74,16 @@ HARMS = [
 def test_a_checkpoint_whose_json_is_damaged_is_named(store, harm):
     harm_json(store, "checkpoint-00000002.json", harm)
     with pytest.raises(CheckpointError, match=rf"checkpoint-00000002.*{TO_THE_ONE_BEFORE}"):
-        resume_or_start(store, origin(CONFIG), CPU)
+        resume_or_start(store, spec_of(CONFIG), CPU)
     store.delete("checkpoint-00000002.json")  # as the message says
-    assert resume_or_start(store, origin(CONFIG), CPU).step == 1
+    assert resume_or_start(store, spec_of(CONFIG), CPU).step == 1
 
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "list", {"classes": None}])
 def test_damaged_json_is_found_before_workers_start(store, harm):
     harm_json(store, "checkpoint-00000002.json", harm)
     with pytest.raises(CheckpointError, match=TO_THE_ONE_BEFORE):
-        check_resumable(store, origin(CONFIG))
+        check_resumable(store, spec_of(CONFIG))
 
 
 @pytest.mark.parametrize("harm", ["bit", "cut", "gone"])
@@ -93,7 +93,7 @@ def test_a_checkpoint_whose_tensors_are_damaged_is_named(store, harm):
     store.delete(name)
     if harm != "gone":
         store.write_bytes(name, data[:-1] + (b"" if harm == "cut" else b"\xff"))
-    for read in (lambda: resume_or_start(store, origin(CONFIG), CPU), lambda: load_weights(store)):
+    for read in (lambda: resume_or_start(store, spec_of(CONFIG), CPU), lambda: load_weights(store)):
         with pytest.raises(CheckpointError, match=rf"checkpoint-00000002.*{TO_THE_ONE_BEFORE}"):
             read()
 
@@ -106,14 +106,14 @@ def test_a_checkpoint_that_lacks_a_tensor_is_named_although_its_checksum_is_righ
     sha256 = hashlib.sha256(store.read_bytes(name)).hexdigest()
     harm_json(store, "checkpoint-00000002.json", {"sha256": sha256})
     with pytest.raises(CheckpointError, match=rf"w_avg.*{TO_THE_ONE_BEFORE}"):
-        resume_or_start(store, origin(CONFIG), CPU)
+        resume_or_start(store, spec_of(CONFIG), CPU)
 
 
 def test_tensors_without_their_json_are_no_checkpoint(store):
     """So a kill leaves them."""
     store.delete("checkpoint-00000002.json")
     assert checkpoints(store) == ["checkpoint-00000001"]
-    assert resume_or_start(store, origin(CONFIG), CPU).step == 1
+    assert resume_or_start(store, spec_of(CONFIG), CPU).step == 1
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_checkpoint_continues_only_its_own_training(store, change, message):
     sizes = {key: value for key, value in change.items() if key in names}
     rest = {key: value for key, value in change.items() if key not in names}
     architecture = dataclasses.replace(ARCHITECTURE, **sizes)
-    other = dataclasses.replace(origin(CONFIG), architecture=architecture, **rest)
+    other = dataclasses.replace(spec_of(CONFIG), architecture=architecture, **rest)
     for read in (lambda: check_resumable(store, other), lambda: resume_or_start(store, other, CPU)):
         with pytest.raises(CheckpointError, match=rf"-00000002.*{message}.*--overwrite"):
             read()
@@ -172,7 +172,7 @@ def test_weights_of_a_generator_that_are_damaged_are_named(store, harm):
 def test_imported_networks_that_are_damaged_are_named(tmp_path, harm):
     store, state = Store(tmp_path), new_state(ARCHITECTURE, CONFIG, CPU)
     weights = {name: network.state_dict() for name, network in state.networks.items()}
-    save_imported(store, Weights(**weights), origin(CONFIG))
+    save_imported(store, Weights(**weights), spec_of(CONFIG))
     assert load_weights(store).discriminator is not None
     harm_json(store, "generator.json", harm)
     with pytest.raises(CheckpointError, match=r"import"):
@@ -182,7 +182,7 @@ def test_imported_networks_that_are_damaged_are_named(tmp_path, harm):
 @pytest.mark.parametrize("harm", ["cut", "list", {"sha256": "0" * 64}])
 def test_a_best_generator_that_is_damaged_is_named(store, harm):
     state = new_state(ARCHITECTURE, CONFIG, CPU)
-    save_if_best(store, state, origin(CONFIG), 0.5, {"figure": "kid"})
+    save_if_best(store, state, spec_of(CONFIG), 0.5, {"figure": "kid"})
     harm_json(store, BEST, harm)
     with pytest.raises(CheckpointError, match=r"best.*metrics\.use_best=false"):
         save_best_generator(store)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import ARCHITECTURE, CPU, disks, origin, tiny_config, weights
+from test_training import ARCHITECTURE, CPU, disks, spec_of, tiny_config, weights
 
 from gemix.core.distributed import Workers
 from gemix.core.errors import CheckpointError, DataError
@@ -96,7 +96,7 @@ def test_a_generator_of_format_1_is_sampled(format_1):
 def test_a_checkpoint_of_format_1_resumes_whatever_its_method_did_not_read(tmp_path):
     store, config = Store(tmp_path), tiny_config(method="cgan")
     plain = Architecture(resolution=16, img_channels=1, label_dim=3, z_dim=16, channel_base=128)
-    spec = dataclasses.replace(origin(config), architecture=plain)
+    spec = dataclasses.replace(spec_of(config), architecture=plain)
     name = save_checkpoint(store, new_state(plain, config, CPU), spec)
     values = store.read_json(f"{name}.json")
     for key in ("format_version", "fallback_level", "consecutive_failures", "setting_changes"):
@@ -152,8 +152,8 @@ def test_every_field_of_the_state_is_restored(tmp_path):
     for name, value in changed.items():
         setattr(state, name, value)
     state.pl_mean, state.sign_sum = torch.tensor(0.25), torch.tensor(-3.0)
-    save_checkpoint(store, state, origin(config))
-    loaded = resume_or_start(store, origin(config), CPU)
+    save_checkpoint(store, state, spec_of(config))
+    loaded = resume_or_start(store, spec_of(config), CPU)
     assert loaded.values == changed
     assert (loaded.pl_mean.item(), loaded.sign_sum.item()) == (0.25, -3)
     assert all(torch.equal(value, weights(state)[name]) for name, value in weights(loaded).items())
@@ -166,13 +166,13 @@ def test_every_field_of_the_state_is_restored(tmp_path):
 
 def test_a_setting_that_the_checkpoint_does_not_know_had_its_default(tmp_path):
     store, config = Store(tmp_path), tiny_config()
-    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), origin(config))
+    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), spec_of(config))
     values = store.read_json("checkpoint-00000000.json")
     del values["config"]["shuffle_gb"], values["architecture"]["conv_clamp"]
     store.write_json("checkpoint-00000000.json", values)
-    assert resume_or_start(store, origin(config), CPU).step == 0
+    assert resume_or_start(store, spec_of(config), CPU).step == 0
     with pytest.raises(CheckpointError, match=r"shuffle_gb was 2\.0, now 1\.0"):
-        resume_or_start(store, origin(tiny_config(shuffle_gb=1.0)), CPU)
+        resume_or_start(store, spec_of(tiny_config(shuffle_gb=1.0)), CPU)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ def test_a_setting_that_the_checkpoint_does_not_know_had_its_default(tmp_path):
 )
 def test_operational_settings_may_change(tmp_path, change):
     store, config = Store(tmp_path), tiny_config()
-    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), origin(config))
-    spec = origin(tiny_config(**change))
+    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), spec_of(config))
+    spec = spec_of(tiny_config(**change))
     check_resumable(store, spec)
     assert resume_or_start(store, spec, CPU).setting_changes == []
 
@@ -217,10 +217,10 @@ def test_every_remedy_for_a_divergence_works(tmp_path, method, remedies):
 
     def on_step(state, values):
         if not state.failing_steps:
-            save_checkpoint(store, state, origin(config))
+            save_checkpoint(store, state, spec_of(config))
 
     def last_good():
-        return resume_or_start(store, origin(config), CPU)
+        return resume_or_start(store, spec_of(config), CPU)
 
     with pytest.raises(DivergedError) as raised:
         train(last_good(), bad, config, on_step=on_step, last_good=last_good)
@@ -229,8 +229,8 @@ def test_every_remedy_for_a_divergence_works(tmp_path, method, remedies):
     assert all(f"gan.{name}" in str(raised.value) for name in named)
     for setting, value in remedies.items():
         changed = dataclasses.replace(config, **{setting: value})
-        check_resumable(store, origin(changed))
-        state = load_checkpoint(store, checkpoints(store)[-1], origin(changed), CPU)
+        check_resumable(store, spec_of(changed))
+        state = load_checkpoint(store, checkpoints(store)[-1], spec_of(changed), CPU)
         record = {"step": 3, "setting": setting, "old": getattr(config, setting), "new": value}
         assert (state.step, state.fallback_level) == (3, 0)
         assert state.setting_changes == [record]
@@ -242,9 +242,9 @@ def test_every_remedy_for_a_divergence_works(tmp_path, method, remedies):
         state = train(state, good, changed)
         assert state.step == 6
         folder = Store(tmp_path / setting)
-        save_checkpoint(folder, state, origin(changed))
-        save_generator(folder, state, origin(changed))
-        again = resume_or_start(folder, origin(changed), CPU)  # the change is recorded once
+        save_checkpoint(folder, state, spec_of(changed))
+        save_generator(folder, state, spec_of(changed))
+        again = resume_or_start(folder, spec_of(changed), CPU)  # the change is recorded once
         assert again.setting_changes == [record]
         assert folder.read_json("generator.json")["setting_changes"] == [record]
 
@@ -271,19 +271,19 @@ def test_memory_that_is_too_small_while_loading_leaves_the_checkpoint_named_whol
     tmp_path, monkeypatch
 ):
     store, config = Store(tmp_path), tiny_config()
-    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), origin(config))
+    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), spec_of(config))
 
     def full(self, *args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", full)
     with pytest.raises(torch.OutOfMemoryError):
-        resume_or_start(store, origin(config), CPU)
+        resume_or_start(store, spec_of(config), CPU)
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damage(tmp_path, monkeypatch):
     store, config = Store(tmp_path), tiny_config()
-    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), origin(config))
+    save_checkpoint(store, new_state(ARCHITECTURE, config, CPU), spec_of(config))
 
     def denied(self, name, *args):
         try:
@@ -293,5 +293,5 @@ def test_a_file_that_may_not_be_read_is_not_called_damage(tmp_path, monkeypatch)
 
     monkeypatch.setattr(Store, "read_bytes", denied)
     with pytest.raises(CheckpointError, match="check the permissions") as raised:
-        resume_or_start(store, origin(config), CPU)
+        resume_or_start(store, spec_of(config), CPU)
     assert "delete" not in str(raised.value)

@@ -76,7 +76,7 @@ def noise_images(architecture=ARCHITECTURE) -> InMemoryDataset:
     return InMemoryDataset(images, labels, seed=3)
 
 
-def origin(settings: GanConfig) -> TrainingSpec:
+def spec_of(settings: GanConfig) -> TrainingSpec:
     return TrainingSpec(
         architecture=ARCHITECTURE, config=settings, classes=("a", "b", "c"), data_digest="d"
     )
@@ -167,10 +167,10 @@ def test_resuming_equals_never_stopping(front_end, tmp_path, method):
     settings = config(method=method, augment="b", augment_p=None)
     undisturbed = trained(settings)
     save_checkpoint(
-        Store(tmp_path), trained(dataclasses.replace(settings, kimg=0.024)), origin(settings)
+        Store(tmp_path), trained(dataclasses.replace(settings, kimg=0.024)), spec_of(settings)
     )
     torch.compiler.reset()  # a new process compiles anew
-    resumed = resume_or_start(Store(tmp_path), origin(settings), CPU)
+    resumed = resume_or_start(Store(tmp_path), spec_of(settings), CPU)
     assert resumed.step == 3
     assert_same(weights(train(resumed, noise_images(), settings)), weights(undisturbed))
 
@@ -186,8 +186,8 @@ def test_generated_code_has_the_gradients_of_eager_mode_and_the_same_each_time()
 
 def test_a_training_may_go_on_without_the_compiler(tmp_path):
     state = trained(config(compile=False, kimg=0.008))
-    save_checkpoint(Store(tmp_path), state, origin(config(compile=True)))
-    assert resume_or_start(Store(tmp_path), origin(config(compile=False)), CPU).step == 1
+    save_checkpoint(Store(tmp_path), state, spec_of(config(compile=True)))
+    assert resume_or_start(Store(tmp_path), spec_of(config(compile=False)), CPU).step == 1
 
 
 def test_a_failing_compiler_is_told_with_its_remedy(monkeypatch):

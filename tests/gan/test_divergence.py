@@ -75,19 +75,19 @@ def test_without_a_checkpoint_repeated_failures_stop_with_a_remedy():
 
 def test_repeated_failures_go_back_to_the_checkpoint_with_a_fallback(tmp_path):
     settings = config()
-    origin = TrainingSpec(
+    spec = TrainingSpec(
         architecture=ARCHITECTURE, config=settings, classes=("a", "b", "c"), data_digest="d"
     )
     store, data, went_back = Store(tmp_path), Images(broken=range(5, 10)), []
 
     def on_step(state, values):
         if state.step == 4:
-            save_checkpoint(store, state, origin)
+            save_checkpoint(store, state, spec)
 
     def last_good():
         went_back.append(True)
         data.broken.clear()  # this time it goes well
-        return resume_or_start(store, origin, CPU)
+        return resume_or_start(store, spec, CPU)
 
     state = new_state(ARCHITECTURE, settings, CPU)
     state = train(state, data, settings, on_step=on_step, last_good=last_good)
@@ -97,8 +97,8 @@ def test_repeated_failures_go_back_to_the_checkpoint_with_a_fallback(tmp_path):
     assert halved["lr"] == pytest.approx(halved["initial_lr"] / 2)
     assert finite(state)
     # the fallback level is state: a resumed training goes on with it
-    save_checkpoint(store, state, origin)
-    again = resume_or_start(store, origin, CPU)
+    save_checkpoint(store, state, spec)
+    again = resume_or_start(store, spec, CPU)
     assert (again.fallback_level, again.skipped_updates) == (1, state.skipped_updates)
 
 

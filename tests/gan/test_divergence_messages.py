@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_training import ARCHITECTURE, CPU, assert_same, origin, tiny_config, weights
+from test_training import ARCHITECTURE, CPU, assert_same, spec_of, tiny_config, weights
 
 from gemix.core.distributed import Workers
 from gemix.gan.checkpoints.checkpoint import checkpoints, save_checkpoint
@@ -69,7 +69,7 @@ def moments(state: TrainingState) -> dict[str, torch.Tensor]:
 
 
 def run_stage(store: Store, settings: GanConfig, data: InMemoryDataset) -> TrainingState:
-    return Stage(store, origin(settings), data, Workers(), Silent()).run()
+    return Stage(store, spec_of(settings), data, Workers(), Silent()).run()
 
 
 def records(store: Store) -> list[dict]:
@@ -141,12 +141,12 @@ def test_no_checkpoint_is_made_of_a_training_in_trouble(tmp_path):
     at_going_back = []
 
     class Watched(Stage):
-        def go_back(self):
+        def rollback(self):
             at_going_back.extend(checkpoints(store))
-            return super().go_back()
+            return super().rollback()
 
     data = Images(broken=range(3, 3 + PATIENCE))
-    state = Watched(store, origin(settings), data, Workers(), Silent()).run()
+    state = Watched(store, spec_of(settings), data, Workers(), Silent()).run()
     assert at_going_back == ["checkpoint-00000002"]
     assert (state.step, state.fallback_level, finite(state)) == (10, 1, True)
 
@@ -204,13 +204,13 @@ def test_a_weight_that_is_not_finite_is_gone_back_from(tmp_path, network, value)
 
     def on_step(state, values):
         if state.step == 4 and not backs:
-            save_checkpoint(store, state, origin(settings))
+            save_checkpoint(store, state, spec_of(settings))
             with torch.no_grad():
                 next(getattr(state, network).parameters()).view(-1)[0] = value
 
     def last_good():
         backs.append(True)
-        return resume_or_start(store, origin(settings), CPU)
+        return resume_or_start(store, spec_of(settings), CPU)
 
     state = new_state(ARCHITECTURE, settings, CPU)
     state = train(state, Images(), settings, on_step=on_step, last_good=last_good)

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from test_training import CPU, disks, origin, tiny_config
+from test_training import CPU, disks, spec_of, tiny_config
 
 from gemix.gan.checkpoints.checkpoint import save_checkpoint
 from gemix.gan.checkpoints.generator_io import load_generator, save_generator
@@ -32,11 +32,11 @@ def run(folder: str) -> None:
     store = Store(folder)
 
     def on_step(state, values):
-        save_checkpoint(store, state, origin(CONFIG))
+        save_checkpoint(store, state, spec_of(CONFIG))
         print(state.step, flush=True)
 
-    state = train(resume_or_start(store, origin(CONFIG), CPU), disks(), CONFIG, on_step=on_step)
-    save_generator(store, state, origin(CONFIG))
+    state = train(resume_or_start(store, spec_of(CONFIG), CPU), disks(), CONFIG, on_step=on_step)
+    save_generator(store, state, spec_of(CONFIG))
 
 
 def start(folder: str) -> subprocess.Popen:

@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
-from test_training import ARCHITECTURE, CPU, disks, origin, tiny_config
+from test_training import ARCHITECTURE, CPU, disks, spec_of, tiny_config
 
 from gemix.core.distributed import Workers
 from gemix.core.errors import CheckpointError
@@ -133,11 +133,11 @@ def test_workers_share_the_loss_and_gradients_of_one(config, name, size):
 
 def test_a_checkpoint_of_another_method_is_refused(config, state, tmp_path):
     store = Store(tmp_path)
-    save_checkpoint(store, state, origin(config))
+    save_checkpoint(store, state, spec_of(config))
     (other,) = set(METHODS) - {config.method}
     changed = tiny_config(method=other)
     with pytest.raises(CheckpointError, match=f"method was '{config.method}', now '{other}'"):
-        resume_or_start(store, origin(changed), CPU)
+        resume_or_start(store, spec_of(changed), CPU)
 
 
 def test_truncation_to_nothing_leaves_one_image_a_label(state):

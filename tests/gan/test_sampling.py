@@ -80,10 +80,10 @@ def test_noise_modes_and_truncation_change_the_image(state):
 
 
 def test_a_saved_generator_gives_the_same_images(state, tmp_path):
-    origin = TrainingSpec(
+    spec = TrainingSpec(
         architecture=ARCHITECTURE, config=GanConfig(), classes=("a", "b", "c"), data_digest="d"
     )
-    checksum = save_generator(Store(tmp_path), state, origin)
+    checksum = save_generator(Store(tmp_path), state, spec)
     loaded = load_generator(Store(tmp_path))
     assert (loaded.checksum, loaded.classes) == (checksum, ("a", "b", "c"))
     config = SamplingConfig()

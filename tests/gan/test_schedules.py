@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from test_training import ARCHITECTURE, CPU, assert_same, disks, origin, tiny_config, weights
+from test_training import ARCHITECTURE, CPU, assert_same, disks, spec_of, tiny_config, weights
 
 from gemix.core.config_schema import InvalidConfig
 from gemix.core.distributed import Workers
@@ -331,8 +331,8 @@ def test_resuming_in_bfloat16_equals_never_stopping(tmp_path, method):
 
     told, told_again = {}, {}
     undisturbed = trained(settings, told=told)
-    save_checkpoint(store, trained(first), origin(first))
-    resumed = trained(settings, resume_or_start(store, origin(settings), CPU), told_again)
+    save_checkpoint(store, trained(first), spec_of(first))
+    resumed = trained(settings, resume_or_start(store, spec_of(settings), CPU), told_again)
     for step in (4, 5, 6):
         assert_same(told_again[step], told[step])
     assert (resumed.step, undisturbed.step) == (6, 6)

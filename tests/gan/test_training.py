@@ -65,7 +65,7 @@ def disks(count: int = 60, size: int = 16) -> InMemoryDataset:
     return InMemoryDataset(images[:, None], np.eye(3, dtype=np.float32)[labels], seed=3)
 
 
-def origin(config: GanConfig) -> TrainingSpec:
+def spec_of(config: GanConfig) -> TrainingSpec:
     return TrainingSpec(
         architecture=ARCHITECTURE, config=config, classes=("a", "b", "c"), data_digest="d1"
     )
@@ -117,9 +117,9 @@ def test_resuming_equals_never_stopping(tmp_path, stop_after):
     first = tiny_config(kimg=stop_after)
     store = Store(tmp_path)
     save_checkpoint(
-        store, train(new_state(ARCHITECTURE, first, CPU), disks(), first), origin(first)
+        store, train(new_state(ARCHITECTURE, first, CPU), disks(), first), spec_of(first)
     )
-    resumed = resume_or_start(store, origin(config), CPU)
+    resumed = resume_or_start(store, spec_of(config), CPU)
     assert resumed.step == round(stop_after * 1000 / 8)
     train(resumed, disks(), config)
     assert_same(weights(resumed), weights(undisturbed))
@@ -132,7 +132,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
     state = new_state(ARCHITECTURE, config, CPU)
     for step in (1, 2, 3):
         state.step = step
-        save_checkpoint(store, state, origin(config))
+        save_checkpoint(store, state, spec_of(config))
     assert checkpoints(store) == ["checkpoint-00000002", "checkpoint-00000003"]
 
 

@@ -112,7 +112,7 @@ def test_frozen_layers_of_the_discriminator_stay():
 BOUND = 0.1
 
 
-def origin(architecture: Architecture) -> TrainingSpec:
+def spec_of(architecture: Architecture) -> TrainingSpec:
     classes = tuple("abcdefg"[: architecture.label_dim])
     return TrainingSpec(
         architecture=architecture, config=config(), classes=classes, data_digest="d"
@@ -124,13 +124,13 @@ def bounded(tmp_path_factory) -> Store:
     """Imported networks without classes whose convolutions are bounded."""
     architecture = dataclasses.replace(ONE, label_dim=0, conv_clamp=BOUND)
     store = Store(tmp_path_factory.mktemp("bounded"))
-    save_imported(store, Weights.from_state(trained(architecture)), origin(architecture))
+    save_imported(store, Weights.from_state(trained(architecture)), spec_of(architecture))
     return store
 
 
 @pytest.mark.parametrize("change", [{}, {"label_dim": 5}, {"label_dim": 0}, {"resolution": 32}])
 def test_the_bound_of_the_convolutions_goes_on(bounded, tmp_path, change):
-    wanted = origin(dataclasses.replace(ONE, **change))
+    wanted = spec_of(dataclasses.replace(ONE, **change))
     begun = inherit_conv_clamp(wanted, [Store(tmp_path / "nothing"), bounded])
     assert begun == dataclasses.replace(wanted, architecture=begun.architecture)
     stage = pretraining_spec(begun)
@@ -151,10 +151,10 @@ def test_the_bound_of_the_convolutions_goes_on(bounded, tmp_path, change):
 
 
 def test_a_training_that_goes_on_keeps_its_own_bound(bounded, tmp_path):
-    begun, gone = inherit_conv_clamp(origin(ONE), [bounded]), Store(tmp_path / "gone")
+    begun, gone = inherit_conv_clamp(spec_of(ONE), [bounded]), Store(tmp_path / "gone")
     state = resume_or_start(Store(tmp_path), begun, CPU, lambda: load_weights(bounded))
     save_checkpoint(Store(tmp_path), state, begun)
-    again = inherit_conv_clamp(origin(ONE), [gone, Store(tmp_path)])
+    again = inherit_conv_clamp(spec_of(ONE), [gone, Store(tmp_path)])
     assert again == begun
     resumed = resume_or_start(Store(tmp_path), again, CPU)
     assert resumed.generator.architecture.conv_clamp == BOUND

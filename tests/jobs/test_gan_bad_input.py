@@ -33,9 +33,9 @@ def told(tiny_overrides, prepared, capsys):
 def unfinished(tiny_config, prepared):
     """A training that was stopped at its first checkpoint."""
     store = Store(prepared.gan)
-    origin = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
-    state = new_state(origin.architecture, origin.config, torch.device("cpu"))
-    save_checkpoint(store, state, origin)
+    spec = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
+    state = new_state(spec.architecture, spec.config, torch.device("cpu"))
+    save_checkpoint(store, state, spec)
     yield store
     store.clear("checkpoint-00000000.json")
 
@@ -109,12 +109,12 @@ def test_a_start_from_nothing_is_named(told, tmp_path):
 
 
 def test_labels_of_a_generator_without_classes_are_refused(tiny_config, prepared, tmp_path, capsys):
-    origin = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
-    sizes = dataclasses.replace(origin.architecture, label_dim=0)
-    origin = dataclasses.replace(origin, architecture=sizes, classes=())
-    state = new_state(sizes, origin.config, torch.device("cpu"))
+    spec = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
+    sizes = dataclasses.replace(spec.architecture, label_dim=0)
+    spec = dataclasses.replace(spec, architecture=sizes, classes=())
+    state = new_state(sizes, spec.config, torch.device("cpu"))
     gan = Store(tmp_path / "gan")
-    save_generator(gan, state, origin)
+    save_generator(gan, state, spec)
     arguments = ["--gan", gan.url, "--out", str(tmp_path / "out"), "--seeds", "0"]
     assert sample_job.COMMAND.main([*arguments, "--label", "1"]) == 2
     assert "--label: the generator has no classes; leave it out" in capsys.readouterr().err
@@ -125,10 +125,10 @@ def test_labels_of_a_generator_without_classes_are_refused(tiny_config, prepared
 def test_sampling_from_a_damaged_generator_is_refused(
     tiny_config, prepared, tmp_path, capsys, harm
 ):
-    origin = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
-    state = new_state(origin.architecture, origin.config, torch.device("cpu"))
+    spec = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
+    state = new_state(spec.architecture, spec.config, torch.device("cpu"))
     gan = Store(tmp_path / "gan")
-    save_generator(gan, state, origin)
+    save_generator(gan, state, spec)
     if harm == "json":
         gan.write_bytes("generator.json", gan.read_bytes("generator.json")[:50])
     elif harm == "weights":

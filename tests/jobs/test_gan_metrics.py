@@ -42,14 +42,14 @@ def train(
     """
     real = read_images([data], "train")
     images = InMemoryDataset(real.images, real.soft_labels, config.gan.seed)
-    origin = training_spec(config, Manifest.load(Store(data)))
+    spec = training_spec(config, Manifest.load(Store(data)))
     with (
         tracking.start_run(config, workspace.workdir, "train-gan") as run,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(gan_metrics, "affordable", lambda takes, spent, budget: budget > 0)
-        stage = Stage(Store(workspace.gan), origin, images, Workers(), run)
-        metrics = SnapshotEvaluator(config, workspace, images, origin, Workers(), stage.log)
+        stage = Stage(Store(workspace.gan), spec, images, Workers(), run)
+        metrics = SnapshotEvaluator(config, workspace, images, spec, Workers(), stage.log)
         metrics.evaluator.shards = Store(data)
 
         def at_snapshot(state, number):

@@ -35,13 +35,13 @@ BOUND = 0.25
 @pytest.fixture(scope="module")
 def public(tiny_config, prepared, tmp_path_factory):
     """Imported networks of five classes whose convolutions are bounded."""
-    origin = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
-    sizes = dataclasses.replace(origin.architecture, label_dim=5, conv_clamp=BOUND)
+    spec = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
+    sizes = dataclasses.replace(spec.architecture, label_dim=5, conv_clamp=BOUND)
     store = Store(tmp_path_factory.mktemp("public"))
     state = new_state(sizes, tiny_config.gan, torch.device("cpu"))
     names = tuple("abcde")
-    origin = dataclasses.replace(origin, architecture=sizes, classes=names)
-    save_imported(store, Weights.from_state(state), origin)
+    spec = dataclasses.replace(spec, architecture=sizes, classes=names)
+    save_imported(store, Weights.from_state(state), spec)
     return store
 
 
@@ -102,17 +102,20 @@ class Silent:
 @pytest.fixture
 def stage_in(tiny_config, prepared):
     """A stage of a training, in this process, with noise for scans."""
-    origin = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
+    spec = training_spec(tiny_config, Manifest.load(Store(prepared.data)))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (24, 1, 16, 16), dtype=np.uint8)
     data = InMemoryDataset(images, np.eye(3, dtype=np.float32)[np.arange(24) % 3], 0)
-    return lambda store: Stage(store, origin, data, Workers(), Silent())
+    return lambda store: Stage(store, spec, data, Workers(), Silent())
 
 
 def test_a_training_starts_from_another_one(pretrained, stage_in, prepared):
     stage = stage_in(Store(f"{prepared.workdir}/elsewhere"))
     stage.first_weights = lambda: load_weights(Store(prepared.gan))
-    old, started = load_weights(Store(prepared.gan)), stage.newest().generator_ema.state_dict()
+    old, started = (
+        load_weights(Store(prepared.gan)),
+        stage.load_or_init_state().generator_ema.state_dict(),
+    )
     assert all(torch.equal(old.generator_ema[name], value) for name, value in started.items())
 
 
@@ -161,7 +164,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_says_so(stage_in, tmp_pa
     assert checkpoints(store) == ["checkpoint-00000003"]
     said = caplog.text
     assert "No space left" in said and "last good one is checkpoint-00000003" in said
-    assert stage.newest().step == 3
+    assert stage.load_or_init_state().step == 3
     with pytest.raises(StoreError, match=r"No space left.*make room.*from checkpoint-00000003$"):
         stage.finish(state)
     assert checkpoints(store) == ["checkpoint-00000003"]

@@ -68,7 +68,7 @@ class TrainingLog:
         self.first_step, self.began = state.step, time.monotonic()
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
 
-    def back_to(self, state: TrainingState, reason: str) -> None:
+    def truncate_after(self, state: TrainingState, reason: str) -> None:
         """Drop the records after the step that training returns to."""
         self.logger.warning("%s; back to %.2f kimg", reason, self._kimg(state))
         self.records = [line for line in self.records if json.loads(line)["step"] <= state.step]
@@ -117,7 +117,7 @@ class TrainingLog:
                 left,
             )
 
-    def add(self, state: TrainingState, values: Mapping[str, float | str]) -> None:
+    def log_values(self, state: TrainingState, values: Mapping[str, float | str]) -> None:
         """Add values to the record of this step; text becomes a tag of the MLflow run."""
         record = {"step": state.step, "kimg": self._kimg(state)}
         if self.records and json.loads(self.records[-1])["step"] == state.step:

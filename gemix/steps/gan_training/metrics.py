@@ -172,7 +172,7 @@ class SnapshotEvaluator:
             note = (
                 f"; whether it is the best cannot be kept ({error}): make room in {self.store.url}"
             )
-        self.log.add(state, values)
+        self.log.log_values(state, values)
         log.info("%.2f kimg: %s%s", self._kimg(state), quality, note)
 
     def _kimg(self, state: TrainingState) -> float:

@@ -81,7 +81,7 @@ class Stage:
                     self.log.logger.info("stopped after step %d of %d", state.step, self.log.total)
                 raise Stopped()
 
-        state = self.newest()
+        state = self.load_or_init_state()
         if self.log:
             self.log.start(state)
         with self.polling() as should_stop:
@@ -91,7 +91,7 @@ class Stage:
                 self.spec.config,
                 workers=self.workers,
                 on_step=on_step,
-                last_good=self.go_back,
+                last_good=self.rollback,
             )
 
     def _agree_to_stop(self, state: TrainingState, should_stop: Callable[[], bool]) -> bool:
@@ -111,15 +111,15 @@ class Stage:
                 self.log.finish(state, generator)
                 save_checkpoint(self.store, state, self.spec)
 
-    def newest(self) -> TrainingState:
+    def load_or_init_state(self) -> TrainingState:
         """Return the state of the newest checkpoint, or a new one."""
         return resume_or_start(self.store, self.spec, self.data.device, self.first_weights)
 
-    def go_back(self) -> TrainingState:
+    def rollback(self) -> TrainingState:
         """Return the state to resume from after steps kept failing."""
-        state, self.due = self.newest(), False
+        state, self.due = self.load_or_init_state(), False
         if self.log:
-            self.log.back_to(state, "the gradients of too many steps were not finite")
+            self.log.truncate_after(state, "the gradients of too many steps were not finite")
         return state
 
     def save(self, state: TrainingState) -> None:
