@@ -52,7 +52,7 @@ STEP_INPUTS: dict[str, tuple[str, ...]] = {
 
 _NOT_OF_PREPARE = ("data.normal_class",)  # of the section `data`, but read by later steps alone
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,7 +200,7 @@ def _renamed(tree: Mapping[str, Any], by_user: bool = True) -> dict[str, Any]:
         if by_user and new_key in settings:
             raise ConfigError(f"{old} is called {new} now; remove {old}, since both are set")
         if by_user:
-            _log.warning("%s is called %s now; please rename it", old, new)
+            log.warning("%s is called %s now; please rename it", old, new)
         names = {old_key: new_key}
         result[section] = {names.get(key, key): value for key, value in settings.items()}
     return result

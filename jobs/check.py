@@ -10,7 +10,7 @@ from gemix.core.errors import DataError
 from jobs._runtime.command import Command, Request
 
 if TYPE_CHECKING:
-    from gemix.data.leakage.compare_sets import Overlap
+    from gemix.data.leakage.compare_sets import SetComparison
 
 _SHOWN = 5  # shared groups and pairs that are printed
 
@@ -38,7 +38,7 @@ def _run(request: Request) -> None:
         )
 
 
-def _describe(overlap: Overlap) -> str:
+def _describe(overlap: SetComparison) -> str:
     (a, b), (images_a, images_b) = overlap.names, overlap.images
     lines = [
         f"{a} ({images_a} images) and {b} ({images_b} images): "

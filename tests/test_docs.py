@@ -63,5 +63,16 @@ def test_settings_that_a_page_names_exist(page):
             inner = inner[key]
 
 
+def test_the_example_of_a_label_sampler_keeps_the_contract():
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", text_of(ROOT / "docs/extending.md"), re.S):
+        exec(block, names)
+    suite = names["TestSmoothed"]()
+    tests = [name for name in dir(suite) if name.startswith("test_")]
+    assert len(tests) >= 4
+    for name in tests:
+        getattr(suite, name)()
+
+
 def test_the_readme_is_one_page():
     assert text_of(ROOT / "README.md").count("\n") <= 150

@@ -309,7 +309,7 @@ def _issues_of_other_methods(cls: type[Config], values: Mapping[str, Any]) -> li
     defaults = default_values(cls)
     method = values.get("method", defaults.get("method"))
     return [
-        ConfigIssue(name, values[name], f"the default, {shown}: method {method} does not read it")
+        ConfigIssue(name, values[name], f"{shown} (the default): method {method} ignores it")
         for name in settings_of_other_methods(cls, method)
         for shown in ["null" if defaults[name] is None else defaults[name]]
         if values.get(name, defaults[name]) != defaults[name]

@@ -12,7 +12,7 @@ ROOT = logging.getLogger("gemix")
 
 
 class _Formatter(logging.Formatter):
-    """Formats a record as ``12:34:56 train-gan: text``, with the level from WARNING on."""
+    """Format a record as ``12:34:56 train-gan: text``, with the level from WARNING on."""
 
     def format(self, record: logging.LogRecord) -> str:
         step = record.name.removeprefix("gemix.")
@@ -31,7 +31,7 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 
 class _StderrHandler(logging.StreamHandler):
-    """Writes to what ``sys.stderr`` is at the moment, which notebooks and tests replace."""
+    """Write to what ``sys.stderr`` is at the moment, which notebooks and tests replace."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

@@ -1,1 +1,1 @@
-"""From raw scans to Parquet shards that can be trusted, and back into arrays."""
+"""Data: from raw scans to Parquet shards, and back into arrays."""

@@ -21,7 +21,7 @@ from gemix.core.errors import DataError
 from gemix.data.scan import HIGHEST_HU, LOWEST_HU, InvalidImageError
 from gemix.data.shards.manifest import SPLITS
 from gemix.data.sources import ScanRef, Source
-from gemix.data.sources.scan_refs import SCHEMA
+from gemix.data.sources.scan_refs import SCAN_REF_SCHEMA
 from gemix.io.storage import Store
 
 
@@ -55,7 +55,7 @@ class SourceContract:
         assert len({item.key for item in listing.items}) == len(listing.items) > 0
         assert {item.class_index for item in listing.items} == set(range(len(listing.classes)))
         assert len(set(listing.classes)) == len(listing.classes) >= 2
-        assert listing.items.table.schema.equals(SCHEMA)
+        assert listing.items.table.schema.equals(SCAN_REF_SCHEMA)
         assert listing.listed >= len(listing.items)
         assert listing.notes and all(note.strip() == note != "" for note in listing.notes)
 
@@ -71,7 +71,7 @@ class SourceContract:
             assert (item.group is not None) == self.has_groups
             assert item.group is None or item.group.strip()
             assert item.split in (None, *SPLITS)
-        assert listing.groups_are
+        assert listing.group_kind
 
     def test_listing_is_deterministic(self, tmp_path: Path) -> None:
         """Listing again, and in another process, gives the same."""

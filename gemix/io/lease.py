@@ -23,7 +23,7 @@ from typing import Any
 from gemix.core.errors import DataError, GemixError, LeaseHeldError
 from gemix.io.storage import Store
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 RENEW_SECONDS = 30.0
 EXPIRY_SECONDS = 300.0  # clocks of hosts may differ by some seconds
@@ -154,14 +154,14 @@ class Lease:
         while not self._ended.wait(RENEW_SECONDS):
             try:
                 if not self._is_ours():
-                    logger.warning(
+                    log.warning(
                         "%s: the lease %s was deleted; another process may write here now",
                         *(self.store.url, self._file),
                     )
                     return
                 self.store.write_bytes(self._file, self._content())
             except (OSError, GemixError) as error:  # an outage; the lease lasts for a while
-                logger.warning("%s: the lease is not renewed: %s", self.store.url, error)
+                log.warning("%s: the lease is not renewed: %s", self.store.url, error)
 
 
 def _process_start(pid: int) -> str | None:

@@ -17,6 +17,8 @@ from gemix.io.storage import Store
 EVALUATION, CLASSIFIERS, TRAINING = "evaluation.json", "classifiers.json", "training.json"
 METRICS, SUMMARY, STEPS = "metrics.json", "summary.json", "steps.json"
 LOG, QUARANTINE = "log.jsonl", "quarantine.json"
+MEMORIZATION_VIEW, LABEL_PATH = "memorization.png", "label_path.png"
+REAL = "real"  # the method of classifiers that are trained on real images alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

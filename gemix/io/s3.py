@@ -25,21 +25,21 @@ RETRY_DELAYS = (2.0, 8.0, 30.0)  # seconds before an operation is retried
 CONNECT_TIMEOUT = 5.0  # seconds
 SILENCE_TIMEOUT = 10.0  # seconds without a byte; a busy store may take some for the first
 
-_MEND_PERMISSION = (
+_FIX_PERMISSION = (
     "the credentials that the standard AWS chain finds (environment, ~/.aws, the machine's role) "
     "must be valid and allow s3:ListBucket, GetObject, PutObject and DeleteObject there"
 )
-_MEND_BUCKET = "no such bucket: create it or mend the URL"
+_FIX_BUCKET = "no such bucket: create it or correct the URL"
 _REFUSALS = {
-    "ACCESS_DENIED": _MEND_PERMISSION,
-    "INVALID_ACCESS_KEY_ID": _MEND_PERMISSION,
-    "INVALID_CLIENT_TOKEN_ID": _MEND_PERMISSION,
-    "SIGNATURE_DOES_NOT_MATCH": _MEND_PERMISSION,
-    "EXPIRED_TOKEN": _MEND_PERMISSION,
-    "HTTP status 401": _MEND_PERMISSION,
-    "HTTP status 403": _MEND_PERMISSION,
-    "NO_SUCH_BUCKET": _MEND_BUCKET,
-    "Bucket '": _MEND_BUCKET,  # of Arrow, which found no region for it
+    "ACCESS_DENIED": _FIX_PERMISSION,
+    "INVALID_ACCESS_KEY_ID": _FIX_PERMISSION,
+    "INVALID_CLIENT_TOKEN_ID": _FIX_PERMISSION,
+    "SIGNATURE_DOES_NOT_MATCH": _FIX_PERMISSION,
+    "EXPIRED_TOKEN": _FIX_PERMISSION,
+    "HTTP status 401": _FIX_PERMISSION,
+    "HTTP status 403": _FIX_PERMISSION,
+    "NO_SUCH_BUCKET": _FIX_BUCKET,
+    "Bucket '": _FIX_BUCKET,  # of Arrow, which found no region for it
     "HTTP status 301": "the bucket lies in another region: set AWS_REGION to that one",
 }
 

@@ -31,9 +31,7 @@ def sample_labels(
         DataError: as :func:`draw_labels` raises it.
     """
     if method not in SAMPLERS:
-        raise ConfigError(
-            f"label sampler {method!r}: none of that name; choose one of {', '.join(SAMPLERS)}"
-        )
+        raise ConfigError(f"label sampler {method!r}: unknown; choose one of {', '.join(SAMPLERS)}")
     return draw_labels(
         SAMPLERS[method], config, count=count, classes=classes, seed=seed, start=start
     )

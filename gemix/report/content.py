@@ -22,6 +22,8 @@ from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.io.records import to_json
 from gemix.io.results import (
     EVALUATION,
+    LABEL_PATH,
+    REAL,
     read_evaluation,
     read_history,
     read_log,
@@ -32,7 +34,7 @@ from gemix.report import environment
 from gemix.report.data_section import DataPart, data_part
 from gemix.report.examples import Example, examples, small_png
 from gemix.report.image_metrics import ImageMetricsPart, image_metrics
-from gemix.report.verdict import REAL, Verdict, decide
+from gemix.report.verdict import Verdict, decide
 from gemix.tracking.mlflow_run import git_commit
 
 EXAMPLES_PER_CLASS = 8
@@ -176,7 +178,7 @@ def _examples(
 
 def _label_paths(store: Store, classes: Sequence[str]) -> tuple[LabelPath, ...]:
     """Return the strips of ``label_path.png``: one a pair of classes, in lexicographic order."""
-    name = "label_path.png"
+    name = LABEL_PATH
     if not store.exists(name):
         return ()
     pairs = list(itertools.combinations(classes, 2))

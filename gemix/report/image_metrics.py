@@ -13,12 +13,10 @@ from PIL import Image
 from gemix.core.errors import DataError
 from gemix.evaluation.image_quality.registry import metric_outputs
 from gemix.io.records import to_json
-from gemix.io.results import METRICS, Memorization, read_image_metrics
+from gemix.io.results import MEMORIZATION_VIEW, METRICS, Memorization, read_image_metrics
 from gemix.io.storage import Store
 from gemix.report.charts import curves_chart, log_curve
 from gemix.report.examples import small_png
-
-VIEW = "memorization.png"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,8 +104,8 @@ def image_metrics(store: Store) -> ImageMetricsPart | None:
         rows = _rows(store, found.memorization)
     except (ValueError, OSError) as error:
         raise DataError(
-            f"{store.url}: {VIEW} is damaged or does not fit {METRICS} ({error}); train again with "
-            f"--overwrite, or delete {METRICS} to leave this section out"
+            f"{store.url}: {MEMORIZATION_VIEW} is damaged or does not fit {METRICS} ({error}); "
+            f"train again with --overwrite, or delete {METRICS} to leave this section out"
         ) from error
     return ImageMetricsPart(
         primary_metric=labels[found.primary_metric],
@@ -135,7 +133,7 @@ def image_charts(log: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _rows(store: Store, found: Memorization) -> tuple[NeighborRow, ...]:
     """Cut the picture of the memorization view into its images."""
-    with Image.open(io.BytesIO(store.read_bytes(VIEW))) as image:
+    with Image.open(io.BytesIO(store.read_bytes(MEMORIZATION_VIEW))) as image:
         pixels = np.atleast_3d(np.asarray(image))
     tiles = [
         [_png(tile) for tile in np.hsplit(row, 1 + 2 * found.neighbors)]

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 
 from gemix.config import PipelineConfig
-from gemix.evaluation.classification.bootstrap import few_groups
+from gemix.evaluation.classification.bootstrap import warn_of_few_groups
 from gemix.report.charts import (
     SERIES,
     curves_chart,
@@ -78,7 +78,7 @@ def render(content: ReportContent) -> str:
         metrics=[m for m in METRICS if any(r.get(m.key) is not None for r in results)],
         effect=effect,
         overlaps=_overlaps(content.evaluation or {}),
-        few_groups=few_groups(_test_set(content).get("groups_by_class", {})),
+        few_groups=warn_of_few_groups(_test_set(content).get("groups_by_class") or {}),
         normal_class=_test_set(content).get("normal_class"),
         difference_charts=_difference_charts(results),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
@@ -92,7 +92,7 @@ def render(content: ReportContent) -> str:
 
 def _test_set(content: ReportContent) -> Mapping[str, Any]:
     """Return what the evaluation recorded of the test set; earlier versions recorded less."""
-    return (content.evaluation or {}).get("test", {})
+    return (content.evaluation or {}).get("test") or {}
 
 
 def _overlaps(evaluation: Mapping[str, Any]) -> list[str]:

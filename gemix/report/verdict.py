@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-REAL = "real"
+from gemix.io.results import REAL
+
 SIMPLER = (REAL, "onehot")  # than the method under test
 
 Effect = Literal["better", "worse", "open"]

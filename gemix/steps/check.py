@@ -6,7 +6,7 @@ import itertools
 import logging
 
 from gemix.core.errors import DataError
-from gemix.data.leakage.compare_sets import Overlap, compare_sets, overlap_sheet
+from gemix.data.leakage.compare_sets import SetComparison, compare_sets, overlap_sheet
 from gemix.data.shards.manifest import SPLITS, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.io.storage import Store, open_output
@@ -19,7 +19,7 @@ RESULT = "overlap.json"
 
 def check(
     first: str, second: str | None = None, *, out: str | None = None, overwrite: bool = False
-) -> tuple[Overlap, ...]:
+) -> tuple[SetComparison, ...]:
     """Compare two sets, or the splits of one.
 
     Args:
@@ -45,7 +45,7 @@ def check(
     return overlaps
 
 
-def _between_splits(url: str) -> tuple[Overlap, ...]:
+def _between_splits(url: str) -> tuple[SetComparison, ...]:
     manifest = Manifest.load(Store(url))
     present = [split for split in SPLITS if manifest.images(split)]
     if len(present) < 2:
@@ -65,7 +65,7 @@ def _between_splits(url: str) -> tuple[Overlap, ...]:
     )
 
 
-def _between_sets(first: str, second: str) -> Overlap:
+def _between_sets(first: str, second: str) -> SetComparison:
     manifests = Manifest.load(Store(first)), Manifest.load(Store(second))
     a, b = read_images([first]), read_images([second])
     return compare_sets(

@@ -23,12 +23,12 @@ from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.bootstrap import (
     Comparison,
     compare_methods,
-    few_groups,
     groups_by_class,
+    warn_of_few_groups,
 )
 from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
 from gemix.evaluation.classification.plots import confusion_png
-from gemix.evaluation.classification.rates import RATES
+from gemix.evaluation.classification.rates import RATES, chance_macro_f2
 from gemix.io.records import to_json
 from gemix.io.results import EVALUATION, ClassifierRow, read_classifiers
 from gemix.io.storage import Store
@@ -67,13 +67,15 @@ def evaluate(
             they or their generators learned from it and ``data.allow_overlap`` is not set.
     """
     listing = read_classifiers(Store(workspace.classifiers))
-    seen = Provenance(Store(workspace.classifiers), "the classifiers")
-    overlap = enforce_no_overlap("evaluate", config, [(seen, *real_splits(workspace, "test"))])
+    provenance = Provenance(Store(workspace.classifiers), "the classifiers")
+    overlap = enforce_no_overlap(
+        "evaluate", config, [(provenance, *real_splits(workspace, "test"))]
+    )
     test = read_images([workspace.data], "test")
     normal = normal_class(test.classes, config.data.normal_class)
     log.info(describe_normal_class(test.classes, normal))
     patients = groups_by_class(test.labels, test.groups, test.classes)
-    for warning in few_groups(patients):
+    if warning := warn_of_few_groups(patients):
         log.warning(warning)
     executor = executor or LocalExecutor()
     executor.require(config.compute)
@@ -191,9 +193,10 @@ def _register(
     from gemix.tracking.model_registry import register
 
     name = config.tracking.registered_model
+    classifier = Classifier.load(Store(f"{workspace.classifiers}/{best.name}"))
     try:
         version = register(
-            Classifier.load(Store(f"{workspace.classifiers}/{best.name}")),
+            classifier,
             read_images([workspace.data], "val").images[:2],
             run,
             name,
@@ -206,6 +209,15 @@ def _register(
     except NotRegistrableError as error:
         log.warning(str(error))
         return None
+    guessing = chance_macro_f2(len(classifier.classes))
+    if best.scores["val_macro_f2"] <= guessing:
+        log.warning(
+            "%s is registered, but its macro-F2 of %.3f on validation is not above %.3f, which "
+            "guessing reaches",
+            best.name,
+            best.scores["val_macro_f2"],
+            guessing,
+        )
     return {"name": name, "version": version}
 
 

@@ -56,7 +56,7 @@ TrainWorker = Callable[[dict[str, Any], WorkerContext], None]
 
 
 class Executor(Protocol):
-    """Runs the work of the steps."""
+    """Run the work of the steps."""
 
     def require(self, compute: ComputeConfig) -> None:
         """Start what is needed, and check that a worker's resources can be had.
@@ -127,7 +127,7 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Runs everything in this process, one after another."""
+    """Run everything in this process, one after another."""
 
     def require(self, compute: ComputeConfig) -> None:
         """See :class:`Executor`."""

@@ -8,12 +8,10 @@ from gemix.core.errors import CheckpointError, ConfigError
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.checkpoints.generator_io import MARKER, save_imported
 from gemix.gan.config import GanConfig
-from gemix.gan.importers.network_pickle import read_network_pickle
+from gemix.gan.importers.network_pickle import MAX_BYTES, read_network_pickle
 from gemix.gan.importers.stylegan2 import import_networks
 from gemix.gan.models.architecture import Architecture
 from gemix.io.storage import Store, open_output
-
-MAX_BYTES = 2**33  # networks of 1024 x 1024 images take less than 1 GiB
 
 
 def import_stylegan(
@@ -45,7 +43,7 @@ def import_stylegan(
             f"--classes {','.join(classes)}: the networks have {architecture.label_dim} classes; "
             "give each a name of its own, or leave --classes out"
         )
-    origin = TrainingSpec(
+    spec = TrainingSpec(
         architecture=architecture,
         config=GanConfig(
             z_dim=architecture.z_dim,
@@ -57,7 +55,7 @@ def import_stylegan(
         classes=classes,
         data_digest=f"unknown; imported from a file of SHA-256 {hashlib.sha256(data).hexdigest()}",
     )
-    save_imported(open_output(out_url, MARKER, overwrite), weights, origin)
+    save_imported(open_output(out_url, MARKER, overwrite), weights, spec)
     return architecture
 
 

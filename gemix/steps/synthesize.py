@@ -51,7 +51,9 @@ def synthesize(
     data = Manifest.load(Store(workspace.data))
     generator = load_generator(Store(workspace.gan))
     check_generator(generator, data.classes)
-    pairs = itertools.product([_seen(workspace)], real_splits(workspace, "val", "test"))
+    pairs = itertools.product(
+        [_generator_provenance(workspace)], real_splits(workspace, "val", "test")
+    )
     overlap = enforce_no_overlap("synthesize", config, pairs)
     executor = executor or LocalExecutor()
     executor.require(config.compute)
@@ -68,7 +70,7 @@ def synthesize(
     return manifests
 
 
-def _seen(workspace: Workspace) -> Provenance:
+def _generator_provenance(workspace: Workspace) -> Provenance:
     return Provenance(Store(workspace.gan), "the generator")
 
 
@@ -82,7 +84,7 @@ def _make_set(
     overwrite: bool,
 ) -> Manifest:
     store = open_step(workspace.synthetic(method), MANIFEST, config, overwrite)
-    provenance_sha256 = write_provenance(store, [], [_seen(workspace)])
+    provenance_sha256 = write_provenance(store, [], [_generator_provenance(workspace)])
     ranges = shard_ranges(count, config.synthesis.shard_rows)
     plans = [
         {"name": f"{index:05d}.parquet", "start": start, "count": size}
@@ -111,7 +113,7 @@ def _make_set(
 
 
 class ShardWriter:
-    """Holds the generator and writes shards."""
+    """Hold the generator and write shards."""
 
     def __init__(self, config: dict[str, Any], gan_url: str, method: str, url: str):
         self.config = PipelineConfig.from_mapping(config)

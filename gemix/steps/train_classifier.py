@@ -29,7 +29,7 @@ from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.normal_class import normal_class
 from gemix.evaluation.classification.rates import score
-from gemix.io.results import CLASSIFIERS
+from gemix.io.results import CLASSIFIERS, REAL
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor, WorkerContext
@@ -40,7 +40,6 @@ from gemix.tracking.mlflow_run import Run
 
 log = logging.getLogger("gemix.train-classifier")
 
-REAL = "real"
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -186,7 +185,7 @@ def _train_one(
 
 
 class _EpochLog:
-    """Logs every epoch to MLflow, and some to the log."""
+    """Log every epoch to MLflow, and some to the log."""
 
     def __init__(self, name: str, epochs: int, run: Run):
         self.name, self.epochs, self.run = name, epochs, run

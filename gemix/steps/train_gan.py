@@ -28,7 +28,7 @@ from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor, Polling, WorkerContext
 from gemix.steps.gan_training.data import open_training_data
-from gemix.steps.gan_training.metrics import ImageMetrics
+from gemix.steps.gan_training.metrics import SnapshotEvaluator
 from gemix.steps.gan_training.stage import Stage, wrap_disk_full
 from gemix.steps.outputs import open_step
 from gemix.steps.overlap import enforce_no_overlap, real_splits
@@ -139,7 +139,7 @@ def _train_stages(
     first = initial_weights if config.gan.init_from else None
     second = pretrained_weights if config.gan.pretrain_kimg else first
     stage = Stage(store, spec, data, workers, run, second, polling)
-    metrics = ImageMetrics(config, workspace, data, spec, workers, stage.log)
+    metrics = SnapshotEvaluator(config, workspace, data, spec, workers, stage.log)
     state = stage.run(metrics.at_snapshot)
     shipped = metrics.at_end(state)
     stage.finish(state, shipped.network)

@@ -17,7 +17,7 @@ from gemix.core.errors import TrackingConfigError
 from gemix.tracking.client import database_uri, load_mlflow, remove_encoded_folder
 from gemix.tracking.mlflow_errors import tracking_error
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 ARTIFACTS = "mlartifacts"
 _LOCK_SECONDS = 10  # to wait for another program that writes
@@ -91,7 +91,7 @@ def relocate_artifacts(path: Path) -> int:
     except sqlite3.Error as error:
         raise tracking_error(database_uri(path), error) from None
     if changed:
-        logger.info("MLflow artifacts follow the work directory to %s", ours)
+        log.info("MLflow artifacts follow the work directory to %s", ours)
     return changed
 
 

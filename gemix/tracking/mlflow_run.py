@@ -11,6 +11,7 @@ Starting a run needs the store. After that nothing waits for it or fails with it
 
 from __future__ import annotations
 
+import atexit
 import base64
 import contextlib
 import dataclasses
@@ -48,7 +49,7 @@ from gemix.tracking.transport import OFFLINE, Transport, create_run
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _PARAM_CHARACTERS = 500  # the smallest limit among MLflow servers in use
 ANSWERED = "mlflow.json"  # in the work directory: the store that holds its runs
@@ -149,6 +150,7 @@ class Run:
                 send = Transport(self.tracking_uri).send
                 sender = Sender(folder, target, self.run_id, send, owner)
                 _senders[self._key] = sender
+                atexit.register(self.flush, _INTERRUPTED_SECONDS)
             return sender
 
 
@@ -193,7 +195,7 @@ def start_run(config: PipelineConfig, workdir: str, job: str) -> Iterator[Run]:
         run._log({"op": "end", "status": status.to_string(end), "time": now})
         left = run.flush(_INTERRUPTED_SECONDS if end == status.KILLED else _CLOSE_SECONDS)
         if left:
-            logger.warning(
+            log.warning(
                 "MLflow store %s: %d entries of this run are kept in %s/%s; the next command on "
                 "this work directory sends them",
                 *(redact_credentials(run.tracking_uri), left, workdir, SPOOL),
@@ -222,7 +224,7 @@ def _open_run(uri: str, experiment: str, workdir: str, job: str) -> Run:
     except TrackingError as error:
         if not store.exists(ANSWERED) or store.read_json(ANSWERED) != target:
             raise
-        logger.warning("%s. The step starts without it", str(error).split("; ")[0])
+        log.warning("%s. The step starts without it", str(error).split("; ")[0])
         run = Run(uri, f"{OFFLINE}{secrets.token_hex(8)}", experiment, workdir)
         run._sender(owner=True)
         run._log({"op": "create", "run": wanted})

@@ -1,4 +1,4 @@
-"""The MLflow model registry: a classifier that others load by name, without knowing gemix.
+"""The MLflow model registry: classifiers that others load by name, without knowing gemix.
 
 The model is code and data, never a pickle: a copy of the package, the file `pyfunc_model.py` that
 MLflow runs, and the classifier's directory.
@@ -44,16 +44,16 @@ def register(
     Args:
         classifier: what to register.
         example: a few images to store with the model, uint8 [n, C, H, W].
-        run: the run that it is an output of.
-        name: of the registered model; it is created where it is new.
+        run: the run that the model is an output of.
+        name: of the registered model, which is created if it is new.
         tags: of the new version.
 
     Returns:
         The version.
 
     Raises:
-        NotRegistrableError: for a classifier that is not finite or no better than guessing.
-        GemixError: if the registry cannot be reached.
+        NotRegistrableError: for a classifier that is not finite or below chance.
+        TrackingError: if the registry cannot be reached.
     """
     check_registrable(classifier)
     client = run.client
@@ -84,7 +84,7 @@ def register(
 
 
 def _save(classifier: Classifier, example: np.ndarray, folder: Path, description: Model) -> None:
-    """Writes the model into ``folder/model``."""
+    """Write the model into ``folder/model``."""
     classifier.save(Store(folder / "classifier"))
     inputs = TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))
     outputs = TensorSpec(np.dtype(np.float32), (-1, len(classifier.classes)))

@@ -11,14 +11,14 @@ from gemix.io.storage import Store
 
 
 class ClassifierModel(PythonModel):
-    """From uint8 images [N, C, H, W] to class probabilities, float32 [N, K]."""
+    """Map uint8 images [N, C, H, W] to class probabilities, float32 [N, K]."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Reads the classifier's directory, which is an artifact of the model."""
+        """Read the classifier's directory, an artifact of the model."""
         self.classifier = Classifier.load(Store(context.artifacts["classifier"]))
 
     def predict(self, context, model_input, params=None) -> np.ndarray:
-        """Class probabilities of a batch."""
+        """Return the class probabilities of a batch."""
         return self.classifier.predict(np.asarray(model_input))
 
 

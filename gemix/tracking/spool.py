@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 from gemix.core.errors import GemixError
 from gemix.io.storage import Store
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Operation = Mapping[str, Any]
 # sends operations, in order; returns those that the store refused, with the reason
@@ -148,7 +148,7 @@ class Sender:
     def _deliver(self, run_id: str, operations: Sequence[Operation]) -> None:
         refused = self._send(run_id, operations)
         if self._failures:
-            logger.warning("MLflow store %s answers again: sending what was kept", self.target)
+            log.warning("MLflow store %s answers again: sending what was kept", self.target)
             self._failures = 0
         if not refused:
             return
@@ -157,14 +157,14 @@ class Sender:
             earlier = store.read_bytes(REFUSED) if store.exists(REFUSED) else b""
             lines = [json.dumps({**operation, "refused": why}) for operation, why in refused]
             store.write_bytes(REFUSED, earlier + ("\n".join(lines) + "\n").encode())
-        logger.warning(
+        log.warning(
             "MLflow store %s refused %d entries of run %s (%s); they are kept in %s/%s/%s",
             *(self.target, len(refused), run_id, refused[0][1], self.root.url, run_id, REFUSED),
         )
 
     def _failed(self, error: Exception) -> None:
         if not self._failures:
-            logger.warning(
+            log.warning(
                 "%s. The step goes on; what it logs is kept in %s and sent when the store answers",
                 *(str(error).split("; ")[0], self.folder.url),
             )
@@ -182,7 +182,7 @@ class Sender:
         try:
             self.folder.write_bytes(self.name, data)
         except (OSError, GemixError) as error:
-            logger.warning("unsent MLflow entries are in this process alone: %s", error)
+            log.warning("unsent MLflow entries are in this process alone: %s", error)
 
     def _delete_copy(self) -> None:
         if self._copied_at is not None:
@@ -244,8 +244,8 @@ class _File:
             del self._unsent[:-_KEPT_IN_MEMORY]
             if not self._warned:
                 self._warned = True
-                logger.warning(
-                    "%s: cannot be written (%s); what MLflow lacks is kept in memory",
+                log.warning(
+                    "%s: cannot be written (%s); unsent entries are kept in memory",
                     *(self._store.url, error.strerror),
                 )
 

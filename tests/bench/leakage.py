@@ -20,7 +20,7 @@ from gemix.data.config import DataConfig
 from gemix.data.image_set import ImageSet
 from gemix.data.leakage.near_duplicates import near_pairs
 from gemix.data.leakage.perceptual_hash import Fingerprints, fingerprint
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.prepare.splits import TEST, TRAIN, assign
 from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
@@ -39,7 +39,7 @@ def main() -> None:
     given = parser.parse_args()
     config = DataConfig(source="folder", path=given.folder)
     with tempfile.TemporaryDirectory() as out:
-        prepare_here(open_source(config), config, Store(out))
+        prepare_serial(open_source(config), config, Store(out))
         images = read_images([out])
     prints = fingerprint(images.images)
     alike = prints.copies @ prints.copies.T >= ALIKE

@@ -20,7 +20,7 @@ import numpy as np
 from gemix.core.device import default_device
 from gemix.core.distributed import Workers
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
@@ -70,7 +70,7 @@ def phantom(url: str) -> str:
     """Prepares phantom slices."""
     drawn = PhantomConfig(patients_per_class=100, slices_per_patient=3, conspicuity=1.0)
     config = DataConfig(resolution=32, phantom=drawn)
-    prepare_here(open_source(config), config, Store(url))
+    prepare_serial(open_source(config), config, Store(url))
     return url
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from gemix.classifier.bundle import MODEL, WEIGHTS, Classifier, is_finished
 from gemix.classifier.train import train
 from gemix.config import PipelineConfig
 from gemix.core.errors import CheckpointError, DataError
+from gemix.evaluation.classification.rates import score
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import start_run
 from gemix.tracking.model_registry import ALIAS, register
@@ -147,12 +149,20 @@ def test_a_setting_that_a_later_version_added_trains_nothing_again(classifier, t
     )
 
 
-@pytest.mark.parametrize("score", [float("nan"), 0.2, 1 / 3])
-def test_a_classifier_no_better_than_guessing_is_not_registered(classifier, score):
+def test_a_constant_answer_may_be_registered(classifier):
+    for labels in ([0, 1, 2], [0, 0, 0, 0, 1, 2]):
+        for answer in range(3):
+            rates = score(np.array(labels), np.full(len(labels), answer), 3)
+            validation = {f"val_{name}": value for name, value in rates.items()}
+            check_registrable(dataclasses.replace(classifier, validation=validation))
+
+
+@pytest.mark.parametrize(("macro_f2", "recall"), [(float("nan"), 0.9), (0.23, 0.3), (0.0, 0.0)])
+def test_a_classifier_below_chance_is_not_registered(classifier, macro_f2, recall):
     check_registrable(classifier)
-    worse = dataclasses.replace(classifier, validation={"val_macro_f2": score})
-    with pytest.raises(NotRegistrableError, match=r"not above 0\.333"):
-        check_registrable(worse)
+    validation = {"val_macro_f2": macro_f2, "val_macro_recall": recall}
+    with pytest.raises(NotRegistrableError, match=r"below chance \(0\.238\)"):
+        check_registrable(dataclasses.replace(classifier, validation=validation))
     with pytest.raises(NotRegistrableError, match="weights are not finite"):
         check_registrable(with_nan(classifier))
 
@@ -183,6 +193,21 @@ def test_the_registered_model_gives_the_same_predictions(
     assert signature.inputs.inputs[0].shape == (-1, 1, 32, 32)
     assert signature.outputs.inputs[0].shape == (-1, 3)
     assert model.metadata.saved_input_example_info["type"] == "ndarray"
+
+
+def test_the_first_version_loads_after_its_work_directory_was_moved(
+    registered, classifier, images, tmp_path, monkeypatch
+):
+    _, _, workdir = registered
+    moved = tmp_path / "moved"
+    shutil.copytree(workdir, moved)
+    with start_run(PipelineConfig(), str(moved), "evaluate") as run:
+        pass
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", run.tracking_uri)
+    source = mlflow.MlflowClient(run.tracking_uri).get_model_version("ct", "1").source
+    assert source.startswith(moved.as_uri())
+    model = mlflow.pyfunc.load_model("models:/ct/1")
+    np.testing.assert_array_equal(model.predict(images), classifier.predict(images))
 
 
 def test_versions_count_up_and_carry_tags(registered):

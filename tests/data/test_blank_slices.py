@@ -1,14 +1,15 @@
-"""Blank slices at the ends of volumes are left out and counted, in DICOM as in NIfTI."""
+"""Blank slices of volumes are left out and counted, blank image files are set aside."""
 
 from __future__ import annotations
 
 import numpy as np
 from dicom_files import SALT, write
 from nifti_files import save
+from PIL import Image
 
 from gemix.data.config import DataConfig
 from gemix.data.phantom import render_slice
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
 
@@ -26,7 +27,20 @@ def padded_volume(label: str, patient: int) -> np.ndarray:
 
 def prepared(source: str, root, **settings):
     config = DataConfig(source=source, path=str(root / "in"), resolution=32, **settings)
-    return prepare_here(open_source(config), config, Store(str(root / "out")))
+    return prepare_serial(open_source(config), config, Store(str(root / "out")))
+
+
+def test_a_blank_image_file_is_set_aside_as_blank(tmp_path, make_folder):
+    root = make_folder(a=20, b=20)
+    black = np.zeros((64, 64), np.uint8)
+    Image.fromarray(black).save(root / "a" / "black.png")
+    black[30, 30] = 1
+    Image.fromarray(black).save(root / "b" / "one pixel.png")
+    config = DataConfig(source="folder", path=str(root), resolution=32)
+    manifest = prepare_serial(open_source(config), config, Store(str(tmp_path / "out")))
+    reasons = {one["source"]: one["reason"] for one in manifest.origin["reasons"]}
+    assert reasons.keys() == {"a/black.png", "b/one pixel.png"}
+    assert all(reason.startswith("blank: ") for reason in reasons.values())
 
 
 def test_blank_slices_are_counted_alike(tmp_path, monkeypatch):

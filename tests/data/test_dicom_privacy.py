@@ -39,7 +39,7 @@ from s3_proxy import FaultyProxy
 
 from gemix.core.errors import DataError, StoreAccessError, StoreError
 from gemix.data.config import DataConfig
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.dicom.header import read_headers
 from gemix.data.sources.dicom.source import DicomSource
@@ -68,9 +68,9 @@ def test_nothing_of_headers_or_paths_is_written(tmp_path, capfd, caplog):
     capfd.readouterr()
     with caplog.at_level(logging.DEBUG):
         with pytest.raises(DataError, match=f"{PLANTED_BAD} of .* files are bad") as caught:
-            prepare_here(source, strict, store)
+            prepare_serial(source, strict, store)
         left = assert_no_canary_below(folder)
-        manifest = prepare_here(source, dataclasses.replace(strict, max_bad_fraction=1), store)
+        manifest = prepare_serial(source, dataclasses.replace(strict, max_bad_fraction=1), store)
     assert_no_canary("".join(traceback.format_exception(caught.value)))
     assert_no_canary("".join(capfd.readouterr()) + caplog.text)
     assert any(re.fullmatch(r"unfinished/part-.*\.parquet", name) for name in left)

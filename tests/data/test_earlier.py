@@ -12,7 +12,7 @@ from PIL import Image
 from gemix.core.config_schema import InvalidConfig
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.prepare import check_locations, prepare_here
+from gemix.data.prepare import check_locations, prepare_serial
 from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
@@ -38,7 +38,7 @@ def sides(store: Store) -> dict[str, tuple[str, str]]:
 
 
 def prepared(config: DataConfig, store: Store) -> dict[str, tuple[str, str]]:
-    prepare_here(open_source(config), config, store)
+    prepare_serial(open_source(config), config, store)
     return sides(store)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig
-from gemix.data.prepare import QUARANTINE, prepare_here
+from gemix.data.prepare import QUARANTINE, prepare_serial
 from gemix.data.prepare.segmentation_masks import is_segmentation_mask
 from gemix.data.sources.folder import FolderSource
 from gemix.data.sources.folder_names import is_hidden, split_of
@@ -46,7 +46,7 @@ def splits_of(root) -> dict[str, str | None]:
 def prepared(root, tmp_path, **settings):
     config = DataConfig(source="folder", path=str(root), resolution=32, **settings)
     store = Store(tmp_path / "out")
-    return prepare_here(FolderSource(str(root)), config, store), store
+    return prepare_serial(FolderSource(str(root)), config, store), store
 
 
 MASK = np.where(np.hypot(*np.mgrid[-48:48, -48:48]) < 30, 255, 0).astype(np.uint8)

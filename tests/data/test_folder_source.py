@@ -6,7 +6,7 @@ import pytest
 
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.folder import FolderSource
 from gemix.io.storage import Store
@@ -95,7 +95,7 @@ def test_files_whose_names_are_no_text_are_set_aside_and_the_others_prepared(
     listing = source.list()
     assert (len(listing.items), listing.listed) == (39, 40)
     assert any("1 files that are no images: .txt (1)" in note for note in listing.notes)
-    assert prepare_here(source, config, store).images() == 39
+    assert prepare_serial(source, config, store).images() == 39
     (bad,) = store.read_json("quarantine.json")
     assert bad["source"] == "a/\\xffslice 3.png"
     assert "no UTF-8" in bad["reason"] and "rename it" in bad["reason"]

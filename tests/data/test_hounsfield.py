@@ -56,16 +56,27 @@ def test_a_volume_without_air_is_set_aside(tmp_path, kind):
 
 
 def test_air_is_looked_for_in_hounsfield_units():
-    stored = np.array([[0, 1024], [1064, 200]], np.int16)
+    stored = np.kron([[0, 1024], [1064, 200]], np.ones((9, 9), np.int16))
     assert has_air(stored, 1, -1024)
     assert not has_air(stored)
     assert has_air(1064 - stored, -1, 40)  # a negative slope
-    assert not has_air(np.array([-2000, -3024, 40]))  # padding is no air
-    few = np.zeros(10_000)
-    few[:9] = -1000
+    assert not has_air(np.kron([[-2000, -3024], [40, 0]], np.ones((9, 9))))  # padding is no air
+    few = np.zeros((100, 100))
+    few[50, 50:57] = -1000  # of some 7800 pixels within the circle
     assert not has_air(few)
-    few[9] = -1000
+    few[50, 57] = -1000
     assert has_air(few)
+    assert has_air(np.stack([few] * 300))
+    assert not has_air(few, ignore=few < 0)
+
+
+def test_padding_around_the_field_of_view_is_no_air():
+    """HU of -2000, a usual padding value, + 1024 is -976."""
+    y, x = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) * 2 - 1
+    volume = np.stack([chest(number) for number in range(3)])
+    volume[:, np.hypot(y, x) > 1] = -2000
+    assert has_air(volume)
+    assert not has_air(volume + 1024)
 
 
 def plain(hounsfield: np.ndarray, number: int) -> tuple[np.ndarray, int]:

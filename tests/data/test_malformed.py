@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gemix.data.config import DataConfig
-from gemix.data.prepare import QUARANTINE, prepare_here
+from gemix.data.prepare import QUARANTINE, prepare_serial
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
 
@@ -97,7 +97,6 @@ def of_another_kind(rng) -> Iterator[tuple[str, bytes]]:
         yield "tif", encoded(deep, "TIFF")
         yield "tif", encoded(deep.astype(np.int32), "TIFF")
         yield "tif", encoded(np.where(deep < 99, np.nan, deep).astype(np.float32), "TIFF")
-        yield "png", encoded(Image.fromarray(grey > 128), "PNG")
         yield "png", encoded(colour, "PNG")
         yield "png", encoded(noise(rng, 32, 32, 4), "PNG")
         yield "png", encoded(Image.fromarray(colour).quantize(16), "PNG")
@@ -128,7 +127,7 @@ def quarantine(tmp_path_factory) -> tuple[dict[str, str], set[str], int]:
             bad.add(name)
     config = DataConfig(source="folder", path=str(root), resolution=16, max_bad_fraction=1)
     store = Store(tmp_path_factory.mktemp("out"))
-    manifest = prepare_here(open_source(config), config, store)
+    manifest = prepare_serial(open_source(config), config, store)
     reasons = {entry["source"]: entry["reason"] for entry in store.read_json(QUARANTINE)}
     return reasons, bad, manifest.images()
 

@@ -14,7 +14,7 @@ from dicom_files import CANARY, CANARY_UID, CORONAL, SALT, assert_no_canary, wri
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
 from gemix.data.config import DataConfig
-from gemix.data.prepare import QUARANTINE, prepare_here
+from gemix.data.prepare import QUARANTINE, prepare_serial
 from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
@@ -213,7 +213,7 @@ def prepared(source: str, root: Path, out: Path) -> tuple[Manifest, dict[str, st
         source=source, path=str(root), labels="labels.csv", resolution=16, max_bad_fraction=1
     )
     store = Store(out)
-    manifest = prepare_here(open_source(config), config, store)
+    manifest = prepare_serial(open_source(config), config, store)
     return manifest, {e["source"]: e["reason"] for e in store.read_json(QUARANTINE)}, store
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.shards.reading import read_images
 from gemix.data.sources.medmnist.source import MedMnistSource
 from gemix.io.storage import Store
@@ -83,7 +83,7 @@ def test_what_holds_for_every_source(save):
 def test_official_splits_come_through_the_whole_preparation(save, tmp_path):
     source = MedMnistSource(save())
     config = DataConfig(source="medmnist", path="unused", resolution=16)
-    manifest = prepare_here(source, config, Store(str(tmp_path / "out")))
+    manifest = prepare_serial(source, config, Store(str(tmp_path / "out")))
     assert {split: manifest.images(split) for split in SIZES} == SIZES
     for split in SIZES:
         sources = read_images([str(tmp_path / "out")], split).sources
@@ -103,7 +103,7 @@ def test_folds_keep_neighbours_that_look_alike_together(make_folder, tmp_path):
     np.savez(tmp_path / "chest.npz", **made)
     config = DataConfig(source="medmnist", path="unused", resolution=32, folds=4)
     source, out = MedMnistSource(str(tmp_path / "chest.npz")), str(tmp_path / "out")
-    assert prepare_here(source, config, Store(out)).images() == 120
+    assert prepare_serial(source, config, Store(out)).images() == 120
     splits_of = defaultdict(set)
     for split in SIZES:
         for key in read_images([out], split).sources:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from gemix.data.config import DataConfig
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.scan import Scan
 from gemix.data.sources import Listing, ScanRef, ScanRefs
 from gemix.io.storage import Store
@@ -49,7 +49,7 @@ def peak_bytes(count: int, folder) -> int:
     pa.set_memory_pool(pool)
     tracemalloc.start()
     try:
-        manifest = prepare_here(Endless(count), config, Store(folder))
+        manifest = prepare_serial(Endless(count), config, Store(folder))
         assert manifest.images() == count
         return tracemalloc.get_traced_memory()[1] + pool.max_memory()
     finally:

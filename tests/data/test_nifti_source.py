@@ -12,7 +12,7 @@ from nifti_files import patch, save, volume, write_archive
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig
 from gemix.data.phantom import render_slice
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.nifti.source import NiftiSource
 from gemix.io.storage import Store
@@ -39,14 +39,14 @@ def test_slices_are_items_and_volumes_are_patients(root):
     }
     assert any("9 slices of 3 volumes" in note for note in listing.notes)
     assert any("left out 1 files" in note for note in listing.notes)
-    assert listing.groups_are == "volumes"
+    assert listing.group_kind == "volumes"
 
 
 def test_a_pattern_may_join_the_volumes_of_a_patient(root):
     save(root / "b" / "p2 again.nii", volume(seed=3))
     listing = NiftiSource(str(root), r"(p\d+)").list()
     assert {item.group for item in listing.items} == {"patient-p1", "patient-p2", "patient-p10"}
-    assert listing.groups_are == "patients"
+    assert listing.group_kind == "patients"
     assert any("4 volumes; 3 patients, named by data.patient_pattern" in n for n in listing.notes)
     with pytest.raises(DataError, match=r"no patient in 1 of 4 files, as in 'a/p1\.nii\.gz'"):
         NiftiSource(str(root), r"b/.*(p\d+)").list()
@@ -113,7 +113,7 @@ def test_realistic_volumes_become_shards(tmp_path):
     source = NiftiSource(str(tmp_path / "raw"))
     scan = source.load(source.list().items[0])
     assert scan.pixels.min() < -900
-    manifest = prepare_here(source, config, Store(str(tmp_path / "out")))
+    manifest = prepare_serial(source, config, Store(str(tmp_path / "out")))
     assert manifest.images() == 24
     assert manifest.origin["reasons"][0]["source"] == "normal/broken.nii"
 
@@ -145,7 +145,7 @@ def test_a_lost_volume_counts_as_a_file_not_as_a_slice(tmp_path):
     source = NiftiSource(str(root))
     config = DataConfig(source="nifti", path=str(root), resolution=16, max_bad_fraction=0.1)
     with pytest.raises(DataError, match=r"3 of 20 files are bad.*also class 'a': 3 of 10 files"):
-        prepare_here(source, config, Store(tmp_path / "out"))
+        prepare_serial(source, config, Store(tmp_path / "out"))
 
 
 def test_folders_of_splits_are_kept(tmp_path):

@@ -14,7 +14,7 @@ from parquet_files import ROWS, columns, images, write
 
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.scan import InvalidImageError
 from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
@@ -39,7 +39,7 @@ def prepared(tmp_path_factory) -> Path:
     phantom = PhantomConfig(patients_per_class=4, slices_per_patient=2)
     config = DataConfig(resolution=32, phantom=phantom)
     root = tmp_path_factory.mktemp("prepared")
-    prepare_here(open_source(config), config, Store(root))
+    prepare_serial(open_source(config), config, Store(root))
     return root
 
 
@@ -78,7 +78,7 @@ def test_splits_are_kept_and_empty_texts_are_none(make):
 
 def test_a_prepared_set_can_be_prepared_again(prepared, tmp_path):
     source, config = ParquetSource(str(prepared)), DataConfig(resolution=32)
-    manifest = prepare_here(source, config, Store(tmp_path / "again"))
+    manifest = prepare_serial(source, config, Store(tmp_path / "again"))
     before, after = read_images([str(prepared)]), read_images([str(tmp_path / "again")])
     assert after.classes == before.classes
     assert manifest.origin["quarantined"] == 0
@@ -94,18 +94,18 @@ def test_a_prepared_set_can_be_prepared_again(prepared, tmp_path):
 
 @pytest.mark.parametrize("made_up", ["run-0123456789abcdef", "normal/block-07"])
 def test_groups_that_prepare_made_up_are_no_patients(make, made_up):
-    assert make().list().groups_are == "patients"
+    assert make().list().group_kind == "patients"
     patients = [made_up, None, "p1", "run-0", "block-07"] * (ROWS // 5)
-    assert make(patient=patients).list().groups_are == "groups of an earlier prepare"
-    assert make(patient=[*patients[1:], None]).list().groups_are == "groups of an earlier prepare"
+    assert make(patient=patients).list().group_kind == "groups of an earlier prepare"
+    assert make(patient=[*patients[1:], None]).list().group_kind == "groups of an earlier prepare"
     patients = [None, "p1", "run-0", "block-07", f"{made_up} "] * (ROWS // 5)
-    assert make(patient=patients).list().groups_are == "patients"
+    assert make(patient=patients).list().group_kind == "patients"
 
 
 def test_volumes_of_a_prepared_set_stay_volumes(make_nifti, tmp_path):
     config = DataConfig(source="nifti", path=str(make_nifti()), resolution=32, val_fraction=0)
-    prepare_here(open_source(config), config, Store(tmp_path / "out"))
-    assert ParquetSource(str(tmp_path / "out")).list().groups_are == "volumes"
+    prepare_serial(open_source(config), config, Store(tmp_path / "out"))
+    assert ParquetSource(str(tmp_path / "out")).list().group_kind == "volumes"
 
 
 def test_a_file_whose_name_is_no_text_is_named(make, tmp_path, misname):

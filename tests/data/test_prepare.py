@@ -11,7 +11,7 @@ from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET
 from gemix.data.dataset_card.markdown import CARD
-from gemix.data.prepare import QUARANTINE, list_scans, prepare_here
+from gemix.data.prepare import QUARANTINE, list_scans, prepare_serial
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
@@ -20,7 +20,7 @@ from gemix.io.storage import Store
 
 def prepared(config, path):
     store = Store(path)
-    return prepare_here(open_source(config), config, store), store
+    return prepare_serial(open_source(config), config, store), store
 
 
 def folder_config(root, **changes):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gemix.data.config import DataConfig
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.shards.manifest import SPLITS
 from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
@@ -17,7 +17,7 @@ from gemix.io.storage import Store
 def groups_of(root, out, **changes) -> dict[str, str]:
     """Group by file; no group on two sides."""
     config = DataConfig(source="folder", path=str(root), resolution=32, **changes)
-    prepare_here(open_source(config), config, Store(out))
+    prepare_serial(open_source(config), config, Store(out))
     found, sides = {}, {}
     for split in SPLITS:
         images = read_images([str(out)], split)
@@ -80,6 +80,6 @@ def test_a_group_that_is_suspiciously_large_is_noted(make_folder, tmp_path):
         )
         first[20 + number, 20 + number] += 5
     config = DataConfig(source="folder", path=str(root), resolution=32)
-    manifest = prepare_here(open_source(config), config, Store(tmp_path / "out"))
+    manifest = prepare_serial(open_source(config), config, Store(tmp_path / "out"))
     (note,) = [note for note in manifest.origin["notes"] if "one patient's" in note]
     assert note.startswith("class 'a'") and "data.patient_pattern" in note

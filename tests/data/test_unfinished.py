@@ -15,7 +15,7 @@ import pytest
 
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
-from gemix.data.prepare import list_scans, prepare, prepare_here
+from gemix.data.prepare import list_scans, prepare, prepare_serial
 from gemix.data.shards.manifest import MANIFEST
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
@@ -66,13 +66,13 @@ def run(folder: str) -> None:
     """Prepares, with a line at the start."""
     source, store = open_source(CONFIG), Store(folder)
     print("started", flush=True)
-    prepare_here(source, CONFIG, store)
+    prepare_serial(source, CONFIG, store)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Store:
     store = Store(tmp_path_factory.mktemp("whole"))
-    prepare_here(open_source(CONFIG), CONFIG, store)
+    prepare_serial(open_source(CONFIG), CONFIG, store)
     return store
 
 
@@ -80,9 +80,9 @@ def test_finished_parts_are_kept_and_nothing_is_done_twice(whole, tmp_path):
     stopped, again = Counting(CONFIG, most=70), Counting(CONFIG)
     store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        prepare_here(stopped, CONFIG, store)
+        prepare_serial(stopped, CONFIG, store)
     assert not store.exists(MANIFEST)
-    prepare_here(again, CONFIG, store)
+    prepare_serial(again, CONFIG, store)
     assert again.loaded == IMAGES - 64  # but for the part in hand
     assert content(store) == content(whole)
 
@@ -94,7 +94,7 @@ def test_finished_shards_are_kept(whole, tmp_path):
     shards = [name for name in written if name.endswith(".parquet")]
     assert len(shards) == 3
     source = Counting(CONFIG)
-    prepare_here(source, CONFIG, store)
+    prepare_serial(source, CONFIG, store)
     assert source.loaded == 0
     for name in shards:
         assert os.stat(store.path(name)).st_ino == written[name]
@@ -114,17 +114,17 @@ def test_what_is_damaged_is_made_again(whole, tmp_path, where, damage):
         store.write_bytes(f"unfinished/{os.path.basename(name)}.json", b'{"digest"')
     else:
         store.delete(name)
-    prepare_here(Counting(CONFIG), CONFIG, store)
+    prepare_serial(Counting(CONFIG), CONFIG, store)
     assert content(store) == content(whole)
 
 
 def test_other_settings_take_nothing_over(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        prepare_here(Counting(CONFIG, most=70), CONFIG, store)
+        prepare_serial(Counting(CONFIG, most=70), CONFIG, store)
     other = DataConfig(**{**vars(CONFIG), "windows": ("bone",)})
     source = Counting(other)
-    prepare_here(source, other, store)
+    prepare_serial(source, other, store)
     assert source.loaded == IMAGES
 
 
@@ -136,10 +136,10 @@ def test_mended_files_are_taken_up(make_folder, tmp_path):
     for file in files:
         file.write_bytes(b"")
     with pytest.raises(DataError, match="3 of 20 files are bad"):
-        prepare_here(open_source(config), config, Store(tmp_path / "out"))
+        prepare_serial(open_source(config), config, Store(tmp_path / "out"))
     for file, data in zip(files, whole, strict=True):
         file.write_bytes(data)
-    manifest = prepare_here(open_source(config), config, Store(tmp_path / "out"))
+    manifest = prepare_serial(open_source(config), config, Store(tmp_path / "out"))
     assert manifest.images() == 20
 
 
@@ -148,11 +148,11 @@ def test_a_file_that_was_replaced_meanwhile_is_read_again(make_folder, tmp_path)
     config = DataConfig(source="folder", path=str(root), resolution=32)
     store, undisturbed = Store(tmp_path / "out"), Store(tmp_path / "undisturbed")
     with pytest.raises(KeyboardInterrupt):
-        prepare_here(Counting(config, most=70), config, store)
+        prepare_serial(Counting(config, most=70), config, store)
     shutil.copyfile(root / "b" / "slice 3.png", root / "a" / "slice 3.png")
-    prepare_here(open_source(config), config, undisturbed)
+    prepare_serial(open_source(config), config, undisturbed)
     source = Counting(config)
-    prepare_here(source, config, store)
+    prepare_serial(source, config, store)
     assert source.loaded == 80 - 32  # the part of other files is kept
     assert content(store) == content(undisturbed)
 
@@ -163,21 +163,21 @@ def test_files_that_stay_bad_cost_no_part(make_folder, tmp_path):
         (root / label / "slice 1.png").write_bytes(b"")
     config = DataConfig(source="folder", path=str(root), resolution=32, max_bad_fraction=0.1)
     with pytest.raises(KeyboardInterrupt):
-        prepare_here(Counting(config, most=35), config, Store(tmp_path / "out"))
+        prepare_serial(Counting(config, most=35), config, Store(tmp_path / "out"))
     again = Counting(config)
-    prepare_here(again, config, Store(tmp_path / "out"))
+    prepare_serial(again, config, Store(tmp_path / "out"))
     assert again.loaded == 8 + 2  # what was left, and the bad ones of the part that was done
 
 
 def test_runs_of_two_settings_take_no_part_of_each_other(tmp_path):
     other = DataConfig(**{**vars(CONFIG), "windows": ("bone",)})
-    alone = prepare_here(open_source(CONFIG), CONFIG, Store(tmp_path / "alone"))
+    alone = prepare_serial(open_source(CONFIG), CONFIG, Store(tmp_path / "alone"))
     store = Store(tmp_path / "both")
 
     def spread(function, inputs, what):
         if what == "shards written":  # the other one reads its parts meanwhile
             with pytest.raises(KeyboardInterrupt):
-                prepare_here(Counting(other, most=70), other, store)
+                prepare_serial(Counting(other, most=70), other, store)
         yield from map(function, inputs)
 
     source = open_source(CONFIG)

@@ -10,8 +10,8 @@ import pytest
 from gemix.core.errors import DataError
 from gemix.evaluation.classification.bootstrap import (
     compare_methods,
-    few_groups,
     groups_by_class,
+    warn_of_few_groups,
 )
 from gemix.evaluation.classification.rates import score
 
@@ -173,6 +173,7 @@ def test_classes_of_few_patients_are_named_with_the_count():
     groups = [f"p{index}" for index in np.repeat(np.arange(20), 3)]
     counts = groups_by_class(labels, groups, ("normal", "covid", "cancer"))
     assert counts == {"normal": 10, "covid": 9, "cancer": 1}
-    covid, cancer = few_groups(counts)
-    assert "class covid has 9 patients" in covid and "class cancer has 1 patient or" in cancer
-    assert few_groups({"normal": 10}) == []
+    assert "fewer than 10 test patients or groups: covid (9), cancer (1);" in (
+        warn_of_few_groups(counts)
+    )
+    assert warn_of_few_groups({"normal": 10}) is None

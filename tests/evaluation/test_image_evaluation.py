@@ -16,7 +16,7 @@ from gemix.evaluation.image_quality.measure import measure
 from gemix.evaluation.image_quality.real_stats import RealStats, real_stats_name
 from gemix.evaluation.image_quality.registry import METRICS, metric_outputs
 from gemix.evaluation.image_quality.testing import ImageMetricContract
-from gemix.evaluation.privacy.copying import copying_audit, thumbnails
+from gemix.evaluation.privacy.copying import copying_audit, downsampled_pixels
 from gemix.io.storage import Store
 
 CPU = torch.device("cpu")
@@ -140,10 +140,10 @@ def test_copying_audit_counts_ties_half():
 
 def test_thumbnails_average_large_images_and_keep_small_ones():
     small = np.arange(2 * 16 * 16, dtype=np.uint8).reshape(2, 1, 16, 16)
-    assert (thumbnails(small).numpy() == small.reshape(2, -1)).all()
+    assert (downsampled_pixels(small).numpy() == small.reshape(2, -1)).all()
     large = np.zeros((1, 1, 128, 128), np.uint8)
     large[0, 0, :2, :2] = [[100, 50], [50, 0]]
-    found = thumbnails(large)
+    found = downsampled_pixels(large)
     assert found.shape == (1, 64 * 64) and found[0, 0] == 50 and found[0, 1:].max() == 0
 
 

@@ -40,12 +40,6 @@ from gemix.io.storage import Store
 FORMAT_1 = Path(__file__).parent / "fixtures" / "format1"
 SIZES = {"z_dim": 4, "w_dim": 4, "mapping_layers": 1, "channel_base": 32, "channel_max": 2}
 
-# a CGAN has its defaults for the sizes that it does not read
-CGAN_SIZES = {
-    name: getattr(ARCHITECTURE, name)
-    for name in ("resolution", "img_channels", "label_dim", "z_dim", "channel_base", "channel_max")
-}
-
 
 @pytest.fixture
 def format_1(tmp_path) -> Store:
@@ -118,27 +112,6 @@ def test_a_checkpoint_of_format_1_resumes_whatever_its_method_did_not_read(tmp_p
     changed = dataclasses.replace(plain, z_dim=8)
     with pytest.raises(CheckpointError, match="z_dim was 16, now 8"):
         check_resumable(store, dataclasses.replace(spec, architecture=changed))
-
-
-def test_a_cgan_of_format_1_resumes_whatever_it_had_for_settings_of_the_other_method(tmp_path):
-    store, config = Store(tmp_path), tiny_config(method="cgan")
-    state = new_state(ARCHITECTURE, config, CPU)
-    save_checkpoint(store, state, origin(config))
-    values = store.read_json("checkpoint-00000000.json")
-    for name in ("format_version", "consecutive_failures", "setting_changes", "fallback_level"):
-        del values[name]
-    values |= {"easings": 2, "failing_steps": 0}
-    values["config"]["data"] = values["config"].pop("data_loading")
-    values["config"] |= {"w_dim": 64, "mapping_layers": 3, "augment": "bgc", "r1_gamma": 5.0}
-    values["architecture"] |= {"w_dim": 64, "mapping_layers": 3, "d_mapping_layers": 3}
-    store.write_json("checkpoint-00000000.json", values)
-    spec = dataclasses.replace(origin(config), architecture=Architecture(**CGAN_SIZES))
-    resumed = resume_or_start(store, spec, CPU)
-    assert (resumed.fallback_level, resumed.setting_changes) == (2, [])
-    with pytest.raises(CheckpointError, match="batch was 8, now 16"):
-        resume_or_start(
-            store, dataclasses.replace(spec, config=tiny_config(method="cgan", batch=16)), CPU
-        )
 
 
 @pytest.mark.parametrize("file", ["checkpoint-00000005.json", "generator.json"])

@@ -116,6 +116,17 @@ def test_going_back_is_said_with_the_fallback(tmp_path, caplog, changes, setting
         assert group["lr"] == group["initial_lr"] * rate
 
 
+def test_a_setting_that_is_changed_at_a_resume_is_said(tmp_path, caplog):
+    store = Store(tmp_path)
+    run_stage(store, config(kimg=0.032), Images())
+    assert "gan." not in caplog.text
+    state = run_stage(store, config(g_lr=0.001), Images())
+    assert "gan.g_lr was None up to step 4, now 0.001" in caplog.text
+    assert [change["setting"] for change in state.setting_changes] == ["g_lr"]
+    run_stage(store, config(g_lr=0.001, kimg=0.096), Images())
+    assert caplog.text.count("gan.g_lr was None") == 2  # as every later resume says
+
+
 def test_what_went_wrong_is_not_in_the_log_twice(tmp_path):
     store = Store(tmp_path)
     state = run_stage(store, config(), Images(broken=range(5, 5 + PATIENCE)))

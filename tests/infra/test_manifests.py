@@ -138,3 +138,35 @@ def test_commands_in_the_readme_are_jobs_of_this_project():
     assert lines
     for line in lines:
         check_pipeline_command(line)
+
+
+def test_an_image_holds_the_code_and_no_history_runs_or_scans():
+    patterns = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+
+    def ignored(path: str) -> bool:
+        folders = [path, *(str(one) for one in Path(path).parents if one != Path("."))]
+        return any(
+            fnmatch.fnmatch(one.rpartition("/")[2], pattern.removeprefix("**/"))
+            if pattern.startswith("**/")
+            else one == pattern.rstrip("/")
+            for pattern in patterns
+            for one in folders
+        )
+
+    for path in (
+        ".git/HEAD",
+        "runs/demo/mlflow.db",
+        "scans/a.dcm",
+        "x/set/train.parquet",
+        ".venv/x",
+    ):
+        assert ignored(path), path
+    code = [*ROOT.glob("gemix/**/*"), *ROOT.glob("jobs/**/*"), *ROOT.glob("tune/**/*")]
+    code += [ROOT / "pyproject.toml", ROOT / "constraints.txt", ROOT / "README.md"]
+    for path in code:
+        if "__pycache__" not in path.parts:
+            assert not ignored(path.relative_to(ROOT).as_posix()), path

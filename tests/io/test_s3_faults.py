@@ -17,7 +17,7 @@ from s3_proxy import FaultyProxy
 from gemix.core.errors import DataError, StoreAccessError, StoreError
 from gemix.core.png import encode_png
 from gemix.data.config import DataConfig
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources import open_source
 from gemix.data.sources.files import list_files, load_image
@@ -176,7 +176,7 @@ def test_an_image_takes_two_requests_and_a_part_some_twenty(behind, bucket):
     pattern = {"patient_pattern": "(P[0-9]+)_", "resolution": 16}
     config = DataConfig(source="folder", path=scans.url, **pattern)
     before = behind.requests
-    prepare_here(open_source(config), config, Store(f"{bucket}/set"))
+    prepare_serial(open_source(config), config, Store(f"{bucket}/set"))
     parts = 2  # of at least 32 images
     beside = 35  # requests for the listing, three shards with their notes and the small files
     assert behind.requests - before <= 2 * count + 20 * parts + beside

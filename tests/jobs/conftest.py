@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gemix.config import PipelineConfig, load
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
@@ -48,5 +48,5 @@ def tiny_config() -> PipelineConfig:
 @pytest.fixture(scope="module")
 def prepared(tiny_config, tmp_path_factory) -> Workspace:
     workspace = Workspace.at(tmp_path_factory.mktemp("work"))
-    prepare_here(open_source(tiny_config.data), tiny_config.data, Store(workspace.data))
+    prepare_serial(open_source(tiny_config.data), tiny_config.data, Store(workspace.data))
     return workspace

@@ -11,7 +11,7 @@ import torch
 
 from gemix.config import PipelineConfig
 from gemix.core.errors import DataError
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
 from gemix.gan.data.dataset import InMemoryDataset
@@ -38,7 +38,7 @@ def sharded(tiny_config, tmp_path_factory) -> Workspace:
     workspace = Workspace.at(tmp_path_factory.mktemp("work"))
     four = 4 * tiny_config.data.resolution**2 * len(tiny_config.data.windows) / 1e6
     data = dataclasses.replace(tiny_config.data, shard_mb=four)
-    prepare_here(open_source(data), data, Store(workspace.data))
+    prepare_serial(open_source(data), data, Store(workspace.data))
     assert len(Manifest.load(Store(workspace.data)).shards) > 6
     return workspace
 

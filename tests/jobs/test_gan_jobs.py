@@ -80,8 +80,8 @@ def test_an_unfinished_training_of_other_settings_is_not_continued(trained, tiny
     store = Store(workspace.gan)
     marker = store.read_bytes("generator.json")
     store.delete("generator.json")
-    gan = dataclasses.replace(tiny_config.gan, g_lr=0.001)
-    with pytest.raises(CheckpointError, match=r"g_lr was 0.004, now 0.001.*--overwrite"):
+    gan = dataclasses.replace(tiny_config.gan, pl_weight=1.0)
+    with pytest.raises(CheckpointError, match=r"pl_weight was \S+, now 1\.0.*--overwrite"):
         train_gan(dataclasses.replace(tiny_config, gan=gan), workspace)
     store.write_bytes("generator.json", marker)
 

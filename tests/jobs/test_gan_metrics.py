@@ -20,7 +20,7 @@ from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.gan_training import metrics as gan_metrics
-from gemix.steps.gan_training.metrics import ImageMetrics, affordable
+from gemix.steps.gan_training.metrics import SnapshotEvaluator, affordable
 from gemix.steps.gan_training.stage import Stage
 from gemix.steps.train_gan import training_spec
 from gemix.tracking import mlflow_run as tracking
@@ -49,7 +49,7 @@ def train(
     ):
         patch.setattr(gan_metrics, "affordable", lambda takes, spent, budget: budget > 0)
         stage = Stage(Store(workspace.gan), origin, images, Workers(), run)
-        metrics = ImageMetrics(config, workspace, images, origin, Workers(), stage.log)
+        metrics = SnapshotEvaluator(config, workspace, images, origin, Workers(), stage.log)
         metrics.evaluator.shards = Store(data)
 
         def at_snapshot(state, number):

@@ -106,7 +106,7 @@ def test_settings_that_change_no_result_may_change(finished, copied):
     Store(copied.report).delete("report.html")
     # as a version without these settings has left it, and one that knows others
     settings = yaml.safe_load(store.read_bytes("config.yaml"))
-    del settings["gan"]["r1_gamma"], settings["classifier"]["weight_decay"]
+    del settings["gan"]["max_skipped_steps"], settings["classifier"]["weight_decay"]
     settings["gan"]["of_a_later_version"] = 1
     store.write_bytes("config.yaml", yaml.safe_dump(settings).encode())
     other = dataclasses.replace(

@@ -5,7 +5,7 @@ from mlflow import MlflowClient
 
 from gemix.config import load
 from gemix.core.errors import AlreadyFinishedError, DataError
-from gemix.data.prepare import prepare_here
+from gemix.data.prepare import prepare_serial
 from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
@@ -34,7 +34,7 @@ def files(workspace):
 @pytest.mark.slow
 def test_ray_gives_what_one_process_gives(finished, tmp_path):
     config, workspace, manifest = finished
-    here = prepare_here(open_source(config.data), config.data, Store(tmp_path))
+    here = prepare_serial(open_source(config.data), config.data, Store(tmp_path))
     assert manifest == here == Manifest.load(Store(workspace.data))
 
 

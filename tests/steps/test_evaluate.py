@@ -71,18 +71,18 @@ def workspace(tmp_path) -> Workspace:
     return workspace
 
 
-def test_no_better_than_guessing_is_evaluated_and_not_registered(workspace, caplog):
-    rows = [write_classifier(workspace, seed, score=1 / 3) for seed in range(2)]
+def test_below_chance_is_evaluated_and_not_registered(workspace, caplog):
+    rows = [write_classifier(workspace, seed, score=0.2) for seed in range(2)]
     Store(workspace.classifiers).write_json(CLASSIFIERS, rows)
     with caplog.at_level(logging.INFO):
         found = evaluate(CONFIG, workspace)
     assert found["registered_model"] is None
-    assert "macro-F2 of 0.333 on validation is not above 0.333" in caplog.text
+    assert "macro-F2 of 0.200 on validation is below chance (0.238)" in caplog.text
     assert "healthy class: Normal cases (data.normal_class)" in caplog.text
     assert found["test"]["normal_class"] == "Normal cases"
     # patient i has images of class i % 3 alone
     assert found["test"]["groups_by_class"] == dict.fromkeys(CLASSES, 4)
-    assert "class benign has 4 patients" in caplog.text
+    assert "groups: benign (4), non-normal (4), Normal cases (4);" in caplog.text
     (row,) = found["results"]
     for rate, macro in (("precision", "macro_precision"), ("recall", "macro_recall")):
         mean = np.mean([of[rate] for of in row["per_class"].values()])

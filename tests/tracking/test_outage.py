@@ -16,6 +16,7 @@ from mlflow_server import MlflowServer
 
 from gemix.config import PipelineConfig
 from gemix.core.errors import TrackingError
+from gemix.io.storage import Store
 from gemix.tracking import mlflow_run
 from gemix.tracking.mlflow_run import Run, start_run
 
@@ -104,6 +105,21 @@ def test_what_a_hanging_server_did_not_take_is_sent_by_the_next_run(
     assert_whole(server, run, range(10), {"hanging"})
     assert_whole(server, other, range(3), {"other"})
     assert not (tmp_path / "mlflow-spool").exists()
+
+
+def test_what_is_unsent_waits_in_a_work_directory_in_s3(server, bucket, monkeypatch):
+    workdir = f"{bucket}/run"
+    monkeypatch.setattr(mlflow_run, "_CLOSE_SECONDS", 2.0)
+    with start_run(CONFIG, workdir, "train-gan") as run:
+        server.signal(signal.SIGSTOP)
+        log(run, range(10), "s3")
+    server.signal(signal.SIGCONT)
+    spool = Store(f"{workdir}/mlflow-spool")
+    assert spool.list(recursive=True)
+    monkeypatch.setattr(mlflow_run, "_CLOSE_SECONDS", 60.0)
+    with start_run(CONFIG, workdir, "synthesize"):
+        wait_until(lambda: not spool.list(recursive=True))
+    assert_whole(server, run, range(10), {"s3"})
 
 
 def test_what_a_killed_worker_could_not_send_is_sent_at_the_end_of_the_run(server, tmp_path):

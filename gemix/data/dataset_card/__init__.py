@@ -1,1 +1,1 @@
-"""The dataset card: what a shard set holds, in words and pictures."""
+"""The dataset card: contents of a shard set as text and pictures."""

@@ -38,7 +38,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 def before_thumbnail(scan: Scan) -> np.ndarray:
     """Shrink the whole scan, table and air included: uint8 [h, w], sides up to 128.
 
-    Hounsfield units are seen through a window of -1200 to 600; grey images are as they are.
+    Hounsfield units are shown in a window of -1200 to 600; grey images are unchanged.
     """
     grey = apply_window(scan.pixels, *_WIDE_WINDOW) if scan.is_hounsfield else scan.pixels
     return _small(grey)

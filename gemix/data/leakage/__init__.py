@@ -1,1 +1,1 @@
-"""What sets of images share: patients, equal images, nearly equal ones; and who has seen what."""
+"""Leakage: patients, equal and nearly equal images that sets share; provenance of networks."""

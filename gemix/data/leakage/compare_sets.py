@@ -58,7 +58,7 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Overlap:
+class SetComparison:
     """What two sets share.
 
     Attributes:
@@ -96,7 +96,7 @@ def compare_sets(
     names: tuple[str, str] = ("a", "b"),
     splits: tuple[Sequence[str], Sequence[str]] | None = None,
     same_source: bool = False,
-) -> Overlap:
+) -> SetComparison:
     """Find shared groups, equal images and near duplicates in two sets of any sizes and classes.
 
     Args:
@@ -136,7 +136,7 @@ def compare_sets(
             thumbnails=(thumbnail(a.images[other]), thumbnail(b.images[row])),
         )
 
-    return Overlap(
+    return SetComparison(
         names=names,
         images=(len(a), len(b)),
         shared_groups=tuple(sorted(shared)),
@@ -164,7 +164,7 @@ def _most_similar(a: Fingerprints, b: Fingerprints) -> tuple[np.ndarray, np.ndar
     return match, best
 
 
-def overlap_sheet(overlaps: Sequence[Overlap]) -> bytes:
+def overlap_sheet(overlaps: Sequence[SetComparison]) -> bytes:
     """Draw the worst pairs side by side, each under its names and similarity, as a PNG."""
     shown = [(overlap, pair) for overlap in overlaps for pair in overlap.worst]
     rows = -(-len(shown) // _COLUMNS)

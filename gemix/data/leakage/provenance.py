@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ PROVENANCE = "seen.parquet"
 PROVENANCE_SHA256 = "provenance_sha256"
 """Key of a manifest's origin: SHA-256 of the record that belongs to the set."""
 
-SCHEMA = pa.schema(
+PROVENANCE_SCHEMA = pa.schema(
     {
         "group": pa.string(),
         "checksum": pa.string(),  # as in shards
@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         "thumbnail": pa.binary(THUMBNAIL_BYTES),  # null in records of earlier versions
     }
 )
-_FIRST_SCHEMA = pa.schema([field for field in SCHEMA if field.name != "thumbnail"])
+_FIRST_SCHEMA = pa.schema([field for field in PROVENANCE_SCHEMA if field.name != "thumbnail"])
 _UNKNOWN = b"unknown"  # in the file's metadata: a JSON list of what is not on record
 _ROWS = 2**17  # of a row group; one is in memory at a time
 
@@ -63,29 +63,23 @@ class Provenance:
         return None
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """Yield tables of `SCHEMA`; none where there is no record.
+        """Yield tables of `PROVENANCE_SCHEMA`; none where there is no record.
 
         Raises:
             DataError: if the file is damaged, or is not the one that the set's manifest names.
         """
-        with self._open() as file:
-            for group in range(file.num_row_groups if file else 0):
-                table = file.read_row_group(group)
-                if "thumbnail" not in table.column_names:
-                    empty = pa.nulls(len(table), SCHEMA.field("thumbnail").type)
-                    table = table.append_column("thumbnail", empty)
-                yield table
+        return self._tables(PROVENANCE_SCHEMA.names)
 
     def thumbnails(self) -> Iterator[np.ndarray]:
         """Yield the thumbnails on record, uint8 [n, 256]."""
-        for table in self:
+        for table in self._tables(["thumbnail"]):
             data = b"".join(table["thumbnail"].drop_null().to_pylist())
             yield np.frombuffer(data, np.uint8).reshape(-1, THUMBNAIL_BYTES)
 
     @property
     def without_thumbnails(self) -> int:
         """Number of images on record without a thumbnail."""
-        return sum(table["thumbnail"].null_count for table in self)
+        return sum(table["thumbnail"].null_count for table in self._tables(["thumbnail"]))
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -98,6 +92,16 @@ class Provenance:
             if file is None:
                 return (self.name,)
             return tuple(json.loads(file.schema_arrow.metadata[_UNKNOWN]))
+
+    def _tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield these columns of `PROVENANCE_SCHEMA`, null where an earlier version has none."""
+        with self._open() as file:
+            for group in range(file.num_row_groups if file else 0):
+                table = file.read_row_group(group, columns)
+                rows = file.metadata.row_group(group).num_rows
+                empty = pa.nulls(rows, PROVENANCE_SCHEMA.field("thumbnail").type)
+                given = {n: table[n] if n in table.column_names else empty for n in columns}
+                yield pa.table(given)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[pq.ParquetFile | None]:
@@ -112,7 +116,7 @@ class Provenance:
         try:
             file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             schema = file.schema_arrow
-            is_known = schema.equals(SCHEMA) or schema.equals(_FIRST_SCHEMA)
+            is_known = schema.equals(PROVENANCE_SCHEMA) or schema.equals(_FIRST_SCHEMA)
             if not is_known or _UNKNOWN not in (schema.metadata or {}):
                 raise pa.ArrowInvalid(f"not of this schema: columns {schema.names}")
             if expected and hashlib.sha256(data).hexdigest() != expected:
@@ -140,7 +144,7 @@ def write_provenance(store: Store, own: Iterable[Split], before: Iterable[Proven
     """
     before = list(before)
     unknown = list(dict.fromkeys(name for one in before for name in one.unknown))
-    schema = SCHEMA.with_metadata({_UNKNOWN: json.dumps(unknown).encode()})
+    schema = PROVENANCE_SCHEMA.with_metadata({_UNKNOWN: json.dumps(unknown).encode()})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
@@ -167,7 +171,7 @@ def write_provenance(store: Store, own: Iterable[Split], before: Iterable[Proven
 
 
 def _rows(split: Split) -> Iterator[pa.Table]:
-    """Yield tables of `SCHEMA`, a shard at a time."""
+    """Yield tables of `PROVENANCE_SCHEMA`, a shard at a time."""
     digest = Manifest.load(split.store).content_digest(split.split)
     for table, small in zip(split, split.thumbnails(), strict=True):
         yield pa.table(
@@ -177,5 +181,5 @@ def _rows(split: Split) -> Iterator[pa.Table]:
                 "dataset": pa.array([digest] * len(table), pa.string()),
                 "thumbnail": pa.array([row.tobytes() for row in small], pa.binary(THUMBNAIL_BYTES)),
             },
-            schema=SCHEMA,
+            schema=PROVENANCE_SCHEMA,
         )

@@ -86,7 +86,7 @@ def assign_images(
         quarantined=_conflicts(index, copies.content_id, copies.conflicting, store),
         facts={
             "duplicates": duplicates,
-            "grouping": NEIGHBOURS if len(runs.rows) else listing.groups_are,
+            "grouping": NEIGHBOURS if len(runs.rows) else listing.group_kind,
             "groups": _count_groups(split, group, index.class_index, classes),
         },
         notes=tuple(notes),

@@ -1,7 +1,7 @@
 """Exact duplicates: images that are byte for byte the same after preprocessing.
 
 One of them is kept: a duplicate gives its scan a double weight, and in another split it is a leak.
-Two duplicates with different labels are a mistake in the archive that only its owners can mend:
+Two duplicates with different labels are a mistake in the archive that only its owners can correct:
 both are set aside.
 """
 

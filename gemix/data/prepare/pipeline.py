@@ -42,7 +42,7 @@ from gemix.io.storage import Store
 _REASONS = 100  # quarantined files that the manifest lists
 
 
-def prepare_here(source: Source, config: DataConfig, store: Store) -> Manifest:
+def prepare_serial(source: Source, config: DataConfig, store: Store) -> Manifest:
     """List and prepare all scans in this process, for notebooks and tests."""
     return prepare(source, list_scans(source, config), config, store)
 
@@ -111,8 +111,8 @@ def prepare(
     check_bad_share(bad, listing, config, store)
     if not any(part.rows for part in staged):
         raise DataError(
-            f"data.path {config.path}: no scan is left; lower data.min_lung_fraction or mend the "
-            f"files in {store.url}/{QUARANTINE}"
+            f"data.path {config.path}: no scan is left; lower data.min_lung_fraction or correct "
+            f"the files in {store.url}/{QUARANTINE}"
         )
     index = read_index(store, staged)
     assignment = assign_images(index, listing, config, store, map_fn)
@@ -184,7 +184,7 @@ def _check_training(manifest: Manifest) -> None:
         if count == 0:
             steps = "; ".join(f"{what}: {n}" for what, n in Description(manifest=manifest).account)
             raise DataError(
-                f"class {name!r} has no training image left (all classes: {steps}); mend or add "
+                f"class {name!r} has no training image left (all classes: {steps}); correct or add "
                 "files of this class, or ease the rule that leaves them out"
             )
 

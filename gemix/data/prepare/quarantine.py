@@ -49,7 +49,7 @@ def check_bad_share(
     more = f"\n  and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
     raise DataError(
         f"{exceeded[0]} are bad, more than data.max_bad_fraction = {config.max_bad_fraction:g} "
-        f"allows{also}:\n{shown}{more}\nAll are listed in {store.url}/{QUARANTINE}; mend the "
+        f"allows{also}:\n{shown}{more}\nAll are listed in {store.url}/{QUARANTINE}; correct the "
         "files or raise data.max_bad_fraction."
     )
 

@@ -46,7 +46,7 @@ def load(store: Store, name: str, digest: str) -> dict[str, Any] | None:
         data = store.read_bytes(name) if record["sha256"] else None
         result = record["result"]
     except (DataError, KeyError, TypeError):
-        return None  # not there, or damaged: writing it again mends it
+        return None  # not there, or damaged: writing it again repairs it
     if data is not None and hashlib.sha256(data).hexdigest() != record["sha256"]:
         return None
     return result

@@ -19,12 +19,13 @@ def is_segmentation_mask(grey: np.ndarray) -> bool:
     Threshold Selection Method from Gray-Level Histograms", 1979).
 
     Args:
-        grey: uint8 [H, W]. An image of one grey is no mask.
+        grey: uint8 [H, W]. An image of one grey is no mask, nor is one with a single pixel of
+            another: it is blank.
     """
     counts = np.bincount(grey.ravel(), minlength=256)
     levels = np.count_nonzero(counts)
     if levels <= 2:
-        return levels == 2
+        return levels == 2 and counts[counts > 0].min() > 1
     share = counts / counts.sum()
     return _share_at_two_levels(share) >= _AT_LEVELS and _explained(share) >= _EXPLAINED
 

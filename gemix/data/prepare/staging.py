@@ -41,7 +41,7 @@ MASK = "mask"
 
 _PIXELS_VERSION = 2  # increased when the same scan and settings give other images than before
 
-SCHEMA = pa.schema(
+PART_SCHEMA = pa.schema(
     {
         "image": pa.binary(),
         "key": pa.string(),
@@ -125,7 +125,7 @@ def cut_into_parts(items: ScanRefs, config: DataConfig) -> list[Part]:
 def stage(part: Part, *, source: Source, config: DataConfig, store: Store) -> Staged:
     """Load and preprocess the part's scans, unless an interrupted run has done so.
 
-    A part whose bad files have been mended since is processed again.
+    A part whose bad files have been repaired since is processed again.
     """
     digest = part.digest(config)
     # runs of other settings in the same directory must not use each other's parts
@@ -133,14 +133,14 @@ def stage(part: Part, *, source: Source, config: DataConfig, store: Store) -> St
     result = resume_cache.load(store, name, digest)
     if result is not None:
         staged = Staged.from_json(result)
-        if not _is_mended(part, staged, source, config):
+        if not _is_repaired(part, staged, source, config):
             return staged
     staged = _stage(part, name, source, config, store)
     resume_cache.save(store, name, digest, staged.sha256, staged.to_json())
     return staged
 
 
-def _is_mended(part: Part, staged: Staged, source: Source, config: DataConfig) -> bool:
+def _is_repaired(part: Part, staged: Staged, source: Source, config: DataConfig) -> bool:
     """Return whether a file that was bad is good now."""
     bad = {one.source for one in staged.quarantined}
     for item in part.items if bad else ():
@@ -194,7 +194,7 @@ def _load(source: Source, item: ScanRef, config: DataConfig) -> tuple[Scan, np.n
 
 
 def _encode(images: np.ndarray, items: ScanRefs) -> bytes:
-    """Encode the Parquet file of a part: `SCHEMA` with one row an image."""
+    """Encode the Parquet file of a part: `PART_SCHEMA` with one row an image."""
     known = items.table
     unknown = np.asarray(known["group"].is_null())
     hashes, copies = [None] * len(items), [None] * len(items)
@@ -214,7 +214,7 @@ def _encode(images: np.ndarray, items: ScanRefs) -> bytes:
             "hash": hashes,
             "copy": copies,
         },
-        schema=SCHEMA,
+        schema=PART_SCHEMA,
     )
     sink = io.BytesIO()
     # a temporary file: fast compression

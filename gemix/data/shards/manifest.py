@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
@@ -138,11 +139,11 @@ class Manifest:
     def problems(self) -> list[str]:
         """Return sentences on what disagrees: counts, digest and names follow from the shards."""
         problems = []
-        names = [shard.name for shard in self.shards]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
+        counts = Counter(shard.name for shard in self.shards)
+        if repeated := sorted(name for name, count in counts.items() if count > 1):
             problems.append(f"lists a shard more than once: {', '.join(repeated)}")
         if len(set(self.classes)) < len(self.classes):
-            problems.append(f"classes {list(self.classes)}: a name stands there twice")
+            problems.append(f"classes {list(self.classes)}: has a duplicate name")
         for shard in self.shards:
             if shard.split not in SPLITS or sum(shard.class_counts) != shard.rows:
                 problems.append(
@@ -161,7 +162,7 @@ class Manifest:
             problem = f"an entry has another split or number of classes than the set ({error})"
             return [*problems, problem]
         if self.counts != expected.counts:
-            problems.append(f"counts {self.counts}, its shards add up to {expected.counts}")
+            problems.append(f"counts is {self.counts}, but the shards add up to {expected.counts}")
         if self.digest != expected.digest:
             problems.append(f"content digest {self.digest}, its shards give {expected.digest}")
         return problems
@@ -184,7 +185,7 @@ class Manifest:
         if not store.exists(MANIFEST):
             raise DataError(
                 f"{where}: not there, so this is no finished shard set; run the step that writes "
-                "it (gemix prepare or gemix synthesize) or mend the path"
+                "it (gemix prepare or gemix synthesize) or correct the path"
             )
         remedy = "restore it from a copy, or write the set again with --overwrite"
         try:

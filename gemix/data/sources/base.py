@@ -22,7 +22,7 @@ class Listing:
         notes: plain sentences about what was found, missing or left out.
         unusable: files that cannot even be listed.
         unusable_of_class: number of these files by class name, as far as the class is known.
-        groups_are: what the items' groups stand for, in a word: "patients", "volumes".
+        group_kind: what the items' groups stand for, in a word: "patients", "volumes".
     """
 
     classes: tuple[str, ...]
@@ -31,7 +31,7 @@ class Listing:
     notes: tuple[str, ...] = ()
     unusable: tuple[Quarantined, ...] = ()
     unusable_of_class: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    groups_are: str = "patients"
+    group_kind: str = "patients"
 
 
 class Source(Protocol):

@@ -92,7 +92,7 @@ class CovidxSource:
         matches = [match for match in map(_LIST_NAME.fullmatch, files) if match]
         if not matches:
             raise DataError(
-                f"data.path {self.store.url}: no list file like train_COVIDx_CT-3A.txt; mend "
+                f"data.path {self.store.url}: no list file like train_COVIDx_CT-3A.txt; correct "
                 "data.path or copy the lists there"
             )
         versions = sorted({match[2].upper() for match in matches})

@@ -76,7 +76,7 @@ def list_files(store: Store, is_secret: bool = False) -> Files:
         found, linked = store.file_versions(recursive=True), []
         if not found:
             raise DataError(
-                f"data.path {store.url}: no such bucket, or no object there; mend data.path or "
+                f"data.path {store.url}: no such bucket, or no object there; correct data.path or "
                 "upload the scans"
             )
     names = sorted((name for name in found if not is_hidden(name)), key=natural_key)
@@ -135,14 +135,14 @@ def unreadable(store: Store, name: str, error: DataError) -> InvalidImageError:
 def _list_local(root: str, is_secret: bool) -> tuple[dict[str, str], list[str]]:
     """Return files with their stamps, and linked folders that are not followed."""
     if not os.path.isdir(root):
-        raise DataError(f"data.path {root}: no such folder; mend data.path")
+        raise DataError(f"data.path {root}: no such folder; correct data.path")
     try:
         return _walk(root)
     except OSError as error:
         # files that cannot be listed must not be missing without a word
         where = f"data.path {root}: a folder in it" if is_secret else f"{error.filename}: it"
         raise DataError(
-            f"{where} cannot be read ({error.strerror}); mend its permissions"
+            f"{where} cannot be read ({error.strerror}); correct its permissions"
         ) from None
 
 

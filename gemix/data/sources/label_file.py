@@ -97,7 +97,7 @@ def _rows(store: Store, name: str) -> Iterator[tuple[int, list[str]]]:
         text = store.read_bytes(name).decode("utf-8-sig")
     except DataError:
         raise DataError(
-            f"{_WHERE}: no such file, or it cannot be read; mend {_WHERE}, which is relative to "
+            f"{_WHERE}: no such file, or it cannot be read; correct {_WHERE}, which is relative to "
             "data.path, absolute or an s3:// URL"
         ) from None
     except UnicodeDecodeError as error:
@@ -110,7 +110,7 @@ def _rows(store: Store, name: str) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, [cell.strip() for cell in cells]
     except csv.Error:
         raise DataError(
-            f"{_WHERE}, line {reader.line_num}: no CSV (a quote that is not closed?); mend the line"
+            f"{_WHERE}, line {reader.line_num}: no CSV (an open quote?); correct the line"
         ) from None
 
 

@@ -27,8 +27,8 @@ def patients_of(names: Iterable[str], pattern: str) -> dict[str, str]:
     missing = [name for name, match in found.items() if not (match and match[1])]
     if missing:
         raise DataError(
-            f"data.patient_pattern {pattern!r}: names no patient in {len(missing)} of "
-            f"{len(found)} files, as in {missing[0]!r}; mend the pattern, so that its first group "
-            "is found in every path below data.path, or move these files away"
+            f"data.patient_pattern {pattern!r}: matches no patient in {len(missing)} of "
+            f"{len(found)} files, as in {missing[0]!r}; correct the pattern, so that its first "
+            "group is found in every path below data.path, or move these files away"
         )
     return {name: f"patient-{match[1]}" for name, match in found.items() if match}

@@ -40,7 +40,7 @@ class ScanRef:
     stamp: str | None = None
 
 
-SCHEMA = pa.schema(
+SCAN_REF_SCHEMA = pa.schema(
     {
         "key": pa.string(),
         "class_index": pa.int32(),
@@ -67,13 +67,15 @@ class ScanRefs(Sequence[ScanRef]):
 
     @classmethod
     def of(cls, items: Iterable[ScanRef]) -> Self:
-        """Collect the items in the order given, a few thousand at a time."""
+        """Collect the items in the order given, 1024 at a time."""
         left = iter(items)
         batches = []
         while some := list(itertools.islice(left, _BATCH)):
-            columns = {name: [getattr(item, name) for item in some] for name in SCHEMA.names}
-            batches.append(pa.RecordBatch.from_pydict(columns, schema=SCHEMA))
-        return cls(pa.Table.from_batches(batches, schema=SCHEMA))
+            columns = {
+                name: [getattr(item, name) for item in some] for name in SCAN_REF_SCHEMA.names
+            }
+            batches.append(pa.RecordBatch.from_pydict(columns, schema=SCAN_REF_SCHEMA))
+        return cls(pa.Table.from_batches(batches, schema=SCAN_REF_SCHEMA))
 
     def take(self, rows: np.ndarray) -> Self:
         """Return the items of these rows (integers or a boolean mask), in their order."""
@@ -117,7 +119,7 @@ class ScanRefs(Sequence[ScanRef]):
     def __reduce__(self):
         # Arrow would pickle all of the memory that a slice points into
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, SCHEMA) as writer:
+        with pa.ipc.new_stream(sink, SCAN_REF_SCHEMA) as writer:
             writer.write_table(self.table)
         return _unpickle, (sink.getvalue().to_pybytes(),)
 

@@ -8,7 +8,7 @@ with one seed it holds for that training alone.
 
 All methods see the same resamples of groups and seeds, so differences are paired. Intervals are
 95% percentile intervals. With few groups or seeds a bootstrap is overconfident: see
-:func:`few_groups`.
+:func:`warn_of_few_groups`.
 
 One averaging rule: every rate, of a class or over the classes, is computed for each seed and then
 averaged over the seeds.
@@ -31,7 +31,7 @@ FEW_GROUPS = 10  # patients of a class; below that a bootstrap sees too little v
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Difference:
+class PairedDifference:
     """A paired difference (method - baseline).
 
     Attributes:
@@ -61,7 +61,7 @@ class Comparison:
     rates: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     by_class: ClassRates
-    differences: dict[str, Difference]
+    differences: dict[str, PairedDifference]
     confusion: np.ndarray
 
 
@@ -93,7 +93,7 @@ def compare_methods(
     names, group = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < 2:
         raise DataError(
-            f"{len(names)} group(s) of images (patients) in the test set: intervals need two or "
+            f"{len(names)} patient(s) or groups in the test set: bootstrap intervals need two or "
             "more; add patients to the test split"
         )
     shapes = {method: np.shape(rows) for method, rows in predictions.items()}
@@ -142,8 +142,8 @@ def groups_by_class(
     }
 
 
-def few_groups(counts: Mapping[str, int]) -> list[str]:
-    """Return a warning for each class with fewer test patients than intervals need.
+def warn_of_few_groups(counts: Mapping[str, int]) -> str | None:
+    """Return a warning that names the classes with fewer than 10 test patients, if there are any.
 
     All patients of a small class are often right, or all wrong; then the bootstrap sees no
     variation. In simulations with 30, 30 and n patients of three classes, 95% intervals of macro
@@ -152,13 +152,14 @@ def few_groups(counts: Mapping[str, int]) -> list[str]:
     Args:
         counts: patients or groups of each class, as :func:`groups_by_class` returns them.
     """
-    return [
-        f"class {name} has {count} patient{'' if count == 1 else 's'} or groups in the test set, "
-        f"fewer than {FEW_GROUPS}: its rates, and intervals of the averages that they are part of, "
-        "are less certain than stated; add patients to the test split"
-        for name, count in counts.items()
-        if count < FEW_GROUPS
-    ]
+    few = [f"{name} ({count})" for name, count in counts.items() if count < FEW_GROUPS]
+    if not few:
+        return None
+    return (
+        f"classes with fewer than {FEW_GROUPS} test patients or groups: {', '.join(few)}; their "
+        "rates, and averages over the classes, are less certain than the intervals say; add "
+        "patients to the test split"
+    )
 
 
 def _weights(groups: int, seeds: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -216,14 +217,14 @@ def _differences(
     baseline: Mapping[str, float],
     draws: Mapping[str, np.ndarray],
     baseline_draws: Mapping[str, np.ndarray],
-) -> dict[str, Difference]:
+) -> dict[str, PairedDifference]:
     found = {}
     for name in point:
         differences = draws[name] - baseline_draws[name]
         differences = differences[~np.isnan(differences)]
         low, high = _interval(differences)
         delta = point[name] - baseline[name]
-        found[name] = Difference(delta=delta, low=low, high=high, p=_p_value(differences))
+        found[name] = PairedDifference(delta=delta, low=low, high=high, p=_p_value(differences))
     return found
 
 

@@ -116,7 +116,7 @@ def score(
 
 
 def chance_macro_f2(classes: int) -> float:
-    """Return the highest macro-F2 that guessing can expect, 1 / K for any class frequencies.
+    """Return the highest macro-F2 that guessing can expect: 1 / K for any class frequencies.
 
     Guessing class c with probability q_c has recall q_c and, for the class frequency p_c,
     precision p_c: F2 = 5 p_c q_c / (4 p_c + q_c). The mean over the classes is largest at q = p,

@@ -48,8 +48,8 @@ def copying_audit(samples: Tensor, held_out: Tensor) -> CopyingAudit:
     )
 
 
-def thumbnails(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Return flattened thumbnails to compare pixels of.
+def downsampled_pixels(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Return flattened downsampled_pixels to compare pixels of.
 
     Args:
         images: uint8 [N, C, H, W].

@@ -183,7 +183,7 @@ class _NetworkUnpickler(RestrictedUnpickler):
             and len(size) == len(stride) <= MAX_DIMENSIONS
             and all(type(n) is int and 0 <= n < 2**63 for n in (offset, *size, *stride))
         ):
-            raise CheckpointError("the file describes a tensor that cannot be; it is refused")
+            raise CheckpointError("the file describes an invalid tensor; it is refused")
         flat, count = storage.value, math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if (count and last >= len(flat)) or count * flat.itemsize > self._size:

@@ -1,4 +1,4 @@
-"""Feature extractors from classifiers that gemix trained, which stand above both parts."""
+"""Feature extractors from classifiers that gemix trained."""
 
 from __future__ import annotations
 

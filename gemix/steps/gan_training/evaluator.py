@@ -38,7 +38,7 @@ Parts = Iterator[tuple[np.ndarray, np.ndarray]]  # indices of images, and the im
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
+class SnapshotEvaluation:
     """What an evaluation of a generator returns.
 
     Attributes:
@@ -77,7 +77,7 @@ class Evaluator:
         self.data, self.workers, self.device = data, workers, data.device
         self._cached_stats: RealStats | None = None
 
-    def evaluate(self, generator: ImageGenerator) -> Evaluation:
+    def evaluate(self, generator: ImageGenerator) -> SnapshotEvaluation:
         """Compute the image metrics of any generator on the workers' device.
 
         A metric that fails is told in the result: it never ends a training.
@@ -85,12 +85,12 @@ class Evaluator:
         features = self.sample_features(generator)
         real_features = self.real_features  # collective, so before rank 0 goes on alone
         if real_features is None:
-            return Evaluation(features=features)
+            return SnapshotEvaluation(features=features)
         try:
             quality = measure(self.real_stats, features, self.extractor.identity)
         except ImageMetricError as error:
-            return Evaluation(features=features, failure=str(error))
-        return Evaluation(features=features, quality=quality)
+            return SnapshotEvaluation(features=features, failure=str(error))
+        return SnapshotEvaluation(features=features, quality=quality)
 
     def memorization(self, generator: ImageGenerator, features: Tensor) -> MemorizationView | None:
         """Search the first samples of a generator for copies; return None except on rank 0.

@@ -20,7 +20,7 @@ from gemix.gan.training.fallback import describe_fallback
 from gemix.gan.training.registry import METHODS
 from gemix.gan.training.state import TrainingState
 from gemix.io.records import write_record
-from gemix.io.results import LOG, TRAINING, TrainingTotals, read_log
+from gemix.io.results import LABEL_PATH, LOG, TRAINING, TrainingTotals, read_log
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run
 
@@ -31,7 +31,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class TrainingLog:
-    """Logs one stage on rank 0; metrics of the unconditional stage begin with ``pretrain_``.
+    """Log one stage on rank 0; metrics of the unconditional stage begin with ``pretrain_``.
 
     Args:
         store: the directory for ``log.jsonl``, ``samples/*.png``, ``label_path.png`` and
@@ -154,7 +154,7 @@ class TrainingLog:
             seeds = np.repeat(np.arange(len(path)), PATH_STEPS).tolist()
             labels = path.reshape(-1, path.shape[-1])
             strips = self._images(state, seeds, labels, generator)
-            self._picture("label_path.png", tile(strips, PATH_STEPS))
+            self._picture(LABEL_PATH, tile(strips, PATH_STEPS))
         # a process that found the training complete has no speed of its own
         if state.step > self.first_step or not self.store.exists(TRAINING):
             totals = TrainingTotals(kimg=self._kimg(state), images_per_s=self._images_per_s(state))

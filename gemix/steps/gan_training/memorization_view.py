@@ -12,7 +12,7 @@ from torch import Tensor
 from gemix.core.png import encode_png, tile
 from gemix.evaluation.image_quality.features.base import Extractor
 from gemix.evaluation.image_quality.nearest_neighbors import nearest
-from gemix.evaluation.privacy.copying import copying_audit, thumbnails
+from gemix.evaluation.privacy.copying import copying_audit, downsampled_pixels
 from gemix.steps.gan_training.real_images import RealImages
 
 NEIGHBORS = 3
@@ -54,14 +54,14 @@ def memorization_view(
         fakes: samples, uint8 [M, C, H, W], and `fake_features` [M, D] of them.
     """
     device = real_features.device
-    sample_pixels, real_pixels = thumbnails(fakes, device), _thumbnails(real, device)
+    sample_pixels, real_pixels = downsampled_pixels(fakes, device), _thumbnails(real, device)
     by_features, feature_rows = nearest(fake_features, real_features, NEIGHBORS)
     by_pixels, pixel_rows = nearest(sample_pixels, real_pixels, NEIGHBORS)
     audits: dict[str, Any] = {"by_features": None, "by_pixels": None}
     if len(held_out):
         unseen = held_out.read(np.arange(len(held_out)))
         unseen_features, _ = nearest(extractor(unseen), real_features, 1)
-        unseen_pixels, _ = nearest(thumbnails(unseen, device), real_pixels, 1)
+        unseen_pixels, _ = nearest(downsampled_pixels(unseen, device), real_pixels, 1)
         pairs = {
             "by_features": (by_features, unseen_features),
             "by_pixels": (by_pixels, unseen_pixels),
@@ -93,10 +93,10 @@ def memorization_view(
 
 
 def _thumbnails(real: RealImages, device: torch.device) -> Tensor:
-    """Return the thumbnails of all images, by position."""
+    """Return the downsampled_pixels of all images, by position."""
     found: Tensor | None = None
     for positions, images in real.chunks():
-        part = thumbnails(images, device)
+        part = downsampled_pixels(images, device)
         if found is None:
             found = part.new_empty(len(real), part.shape[1])
         found[torch.from_numpy(positions).to(device)] = part

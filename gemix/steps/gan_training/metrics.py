@@ -14,21 +14,20 @@ from gemix.gan.checkpoints.best_snapshot import read_best, save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.training.state import TrainingState
-from gemix.io.results import METRICS
+from gemix.io.results import MEMORIZATION_VIEW, METRICS
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.steps.gan_training.evaluator import Evaluation, Evaluator
+from gemix.steps.gan_training.evaluator import Evaluator, SnapshotEvaluation
 from gemix.steps.gan_training.log import TrainingLog
 from gemix.steps.gan_training.shipped_generator import ShippedGenerator, shipped_generator
 
 log = logging.getLogger("gemix.train-gan")
 
 FEWEST_REAL = 20
-VIEW = "memorization.png"
 
 
-class ImageMetrics:
-    """Evaluates the generator during a training; every worker calls each method at the same steps.
+class SnapshotEvaluator:
+    """Evaluate the generator during a training; every worker calls each method at the same steps.
 
     The time budget starts anew when a training resumes.
 
@@ -110,7 +109,9 @@ class ImageMetrics:
             self._summarize(state, last, shipped)
         return shipped
 
-    def _summarize(self, state: TrainingState, last: Evaluation, shipped: ShippedGenerator) -> None:
+    def _summarize(
+        self, state: TrainingState, last: SnapshotEvaluation, shipped: ShippedGenerator
+    ) -> None:
         """Write ``metrics.json`` and the memorization view of the generator that ships."""
         started = time.monotonic()
         training = started - self.began - self.spent
@@ -132,9 +133,9 @@ class ImageMetrics:
             "used": "best" if shipped.is_best else "last",
             "memorization": view.summary,
         }
-        self.store.write_bytes(VIEW, view.png)
+        self.store.write_bytes(MEMORIZATION_VIEW, view.png)
         self.store.write_json(METRICS, summary)
-        self.log.run.log_bytes(view.png, VIEW)
+        self.log.run.log_bytes(view.png, MEMORIZATION_VIEW)
         self.spent += time.monotonic() - started
         log.info("image metrics took %.1f s beside %.0f s of training", self.spent, training)
 
@@ -150,7 +151,7 @@ class ImageMetrics:
             log.info("image metrics by %s", extractor.identity)
         self.spent = time.monotonic() - self.began
 
-    def _log(self, state: TrainingState, evaluation: Evaluation) -> None:
+    def _log(self, state: TrainingState, evaluation: SnapshotEvaluation) -> None:
         """Log the metrics on rank 0, and save the generator if it is the best."""
         if evaluation.failure:
             log.warning(

@@ -23,7 +23,7 @@ _STEPS_BETWEEN_POLLS = 8  # of several workers, which communicate to stop after 
 
 
 class Stage:
-    """Trains from the newest checkpoint, or from the start, to the end.
+    """Train from the newest checkpoint, or from the start, to the end.
 
     Args:
         store: the directory of its checkpoints and its log.

@@ -157,8 +157,8 @@ def _read_header(store: Store, key: str, name: str) -> HeaderResult:
                 return UnusableFile(reason="empty file (0 bytes); copy it again")
             is_packed = is_gzip(raw)
             data = gunzip(raw, _HEAD_BYTES) if is_packed else raw
-            result, is_whole = _parse(data, key, name)
-            if not is_whole and len(raw) == _HEAD_BYTES:
+            result, is_complete = _parse(data, key, name)
+            if not is_complete and len(raw) == _HEAD_BYTES:
                 data = store.read_head(name, MAX_BYTES, "gzip" if is_packed else None)
                 result, _ = _parse(data, key, name)
             return result
@@ -192,7 +192,7 @@ class _StopAfterLastTag:
         return self.is_reached
 
 
-def _to_slice(header: pydicom.FileDataset, key: str, is_whole: bool) -> HeaderResult:
+def _to_slice(header: pydicom.FileDataset, key: str, is_complete: bool) -> HeaderResult:
     modality = get_text(header, "Modality")
     is_index = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
     if is_index or modality not in ("CT", ""):
@@ -210,7 +210,7 @@ def _to_slice(header: pydicom.FileDataset, key: str, is_whole: bool) -> HeaderRe
         lacks = "Modality, SeriesInstanceUID or SOPInstanceUID"
         return UnusableFile(reason=f"DICOM header without {lacks}, or truncated; copy it again")
     axes = image_axes(header)
-    if axes is None and not is_whole:
+    if axes is None and not is_complete:
         return UnusableFile(reason="truncated DICOM header; copy it again")
     if axes is None:  # such as reports that scanners save among the slices
         return "CT files without a valid ImageOrientationPatient"

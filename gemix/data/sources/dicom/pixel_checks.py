@@ -28,7 +28,7 @@ _CHUNK_FILES, _CHUNK_SERIES = 64, 16
 _PROBES = (0.5, 0.75, 0.25, 0.9, 0.1)
 
 
-def find_copies(
+def find_repeated_instances(
     slices: np.ndarray, names: Sequence[str], store: Store, map_fn: MapFn
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compare the pixels of files that share SOPInstanceUID within a series.

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from gemix.data.preprocessing.decode import check_size
-from gemix.data.preprocessing.hounsfield import has_air
+from gemix.data.preprocessing.hounsfield import has_air, inscribed_ellipse
 from gemix.data.preprocessing.spacing import to_square_pixels
 from gemix.data.scan import HIGHEST_HU, LOWEST_HU, InvalidImageError
 from gemix.data.sources.compression import gunzip, is_gzip
@@ -83,7 +83,7 @@ def slice_has_air(data: bytes) -> bool | None:
     scanned = stored.hounsfield[~stored.is_padding]
     if scanned.size == 0 or scanned.min() == scanned.max():
         return None
-    return has_air(scanned)
+    return has_air(stored.hounsfield, ignore=stored.is_padding)
 
 
 def _decode(data: bytes) -> _Slice:
@@ -219,18 +219,12 @@ def _is_outside(hounsfield: np.ndarray, is_padding: np.ndarray) -> np.ndarray:
     low, high = _TISSUE_HU
     doubtful = is_padding & (hounsfield >= low) & (hounsfield <= high)
     outside = is_padding & ~doubtful
-    beyond = hounsfield[~_inscribed_ellipse(hounsfield.shape)]
+    beyond = hounsfield[~inscribed_ellipse(hounsfield.shape)]
     if doubtful[0, 0] and beyond.min() == beyond.max():
         same = doubtful & (hounsfield == beyond[0])
         _, labels = cv2.connectedComponents(same.view(np.uint8), connectivity=4)
         outside |= np.isin(labels, labels[[0, 0, -1, -1], [0, -1, 0, -1]])
     return outside
-
-
-def _inscribed_ellipse(shape: tuple[int, ...]) -> np.ndarray:
-    """Return the ellipse that touches all sides of the frame: bool [H, W]."""
-    down, across = (np.linspace(-1, 1, side) for side in shape)
-    return down[:, None] ** 2 + across**2 <= 1
 
 
 def _spacing(dataset: pydicom.FileDataset) -> tuple[float, float]:

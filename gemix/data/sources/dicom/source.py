@@ -32,7 +32,7 @@ from gemix.data.sources.dicom.notes import (
 from gemix.data.sources.dicom.pixel_checks import (
     DAMAGED_COPY,
     find_airless_series,
-    find_copies,
+    find_repeated_instances,
 )
 from gemix.data.sources.dicom.pixels import read_hounsfield
 from gemix.data.sources.dicom.slices import SliceTable, order_foot_to_head
@@ -62,8 +62,8 @@ class DicomSource:
 
     def __init__(self, path: str, labels: str):
         self.store = Store(path)
-        is_whole = "://" in labels or os.path.isabs(labels)
-        self.labels = labels if is_whole else f"{self.store.url}/{labels}"
+        is_absolute = "://" in labels or os.path.isabs(labels)
+        self.labels = labels if is_absolute else f"{self.store.url}/{labels}"
 
     def list(self, map_fn: MapFn = serial_map) -> Listing:
         """List the slices by their headers; see :class:`gemix.data.sources.base.Source`.
@@ -78,7 +78,7 @@ class DicomSource:
         table = SliceTable.from_headers(self._headers(names, labels.key, map_fn))
         labelled = table.labelled(labels)
         check_patients(table, labelled, labels)
-        is_copy, is_damaged = find_copies(labelled, names, self.store, map_fn)
+        is_copy, is_damaged = find_repeated_instances(labelled, names, self.store, map_fn)
         slices = labelled[~is_copy & ~is_damaged]
         airless = find_airless_series(slices, names, self.store, map_fn)
         is_airless = np.isin(slices["series"], airless)

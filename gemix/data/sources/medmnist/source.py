@@ -135,7 +135,7 @@ class MedMnistSource:
         """Return the checked arrays, read once a process."""
         if self._cached is None:
             if not self.store.exists(self.name):
-                raise DataError(f"data.path {self._where}: no such file; mend data.path")
+                raise DataError(f"data.path {self._where}: no such file; correct data.path")
             archive = NpzArchive(self.store.read_bytes(self.name), self._where)
             self._cached = {split: self._split(archive, split) for split in SPLITS}
         return self._cached

@@ -123,7 +123,7 @@ class NiftiSource:
             notes=(*self._notes(len(items), found, groups), *folders.notes("volume")),
             unusable=tuple(folders.unusable),
             unusable_of_class=folders.unusable_of_class,
-            groups_are="patients" if self.patient_pattern else "volumes",
+            group_kind="patients" if self.patient_pattern else "volumes",
         )
 
     def _check(self, folders: ClassFolders, found: Mapping[str, _Summary | str]) -> None:
@@ -247,11 +247,7 @@ def _read_volume(store: Store, name: str) -> _Volume:
         values = proxy.get_unscaled().reshape(header.shape, order="F")
     if values.min() == values.max():
         raise InvalidImageError("all of its voxels have one value; copy it again")
-    if not has_air(values, proxy.slope, proxy.inter):
+    values = apply_orientation(values, header.to_lps)
+    if not has_air(values.T, proxy.slope, proxy.inter):
         raise InvalidImageError(NO_AIR)
-    return _Volume(
-        values=apply_orientation(values, header.to_lps),
-        slope=proxy.slope,
-        intercept=proxy.inter,
-        header=header,
-    )
+    return _Volume(values=values, slope=proxy.slope, intercept=proxy.inter, header=header)

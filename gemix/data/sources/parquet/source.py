@@ -21,7 +21,7 @@ from gemix.data.sources.files import MISNAMED, Files, list_files, natural_key
 from gemix.data.sources.folder_names import normalize_class
 from gemix.data.sources.parquet.rows import RowGroup
 from gemix.data.sources.parquet.survey import survey
-from gemix.data.sources.scan_refs import SCHEMA, ScanRef, ScanRefs
+from gemix.data.sources.scan_refs import SCAN_REF_SCHEMA, ScanRef, ScanRefs
 from gemix.io.storage import Store
 
 _ENDING = ".parquet"
@@ -84,10 +84,14 @@ class ParquetSource:
         columns |= {"class_index": indices, "location": pa.nulls(len(order), pa.string())}
         return Listing(
             classes=tuple(classes[index] for index in kept),
-            items=ScanRefs(pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)),
+            items=ScanRefs(
+                pa.table(
+                    {name: columns[name] for name in SCAN_REF_SCHEMA.names}, schema=SCAN_REF_SCHEMA
+                )
+            ),
             listed=max(len(rows), manifest.images() if manifest else 0),
             notes=(f"found {len(order)} images in {len(names)} Parquet files", *notes),
-            groups_are=_groups_are(columns["group"], manifest),
+            group_kind=_groups_are(columns["group"], manifest),
         )
 
     def load(self, item: ScanRef) -> Scan:
@@ -110,7 +114,7 @@ class ParquetSource:
         if not names:
             raise DataError(
                 f"data.path {self.store.url}: no {_ENDING} file among {len(files.names)} files; "
-                "mend data.path"
+                "correct data.path"
             )
         return names
 
