@@ -114,8 +114,8 @@ class Command:
             Ctrl-C, 143 by SIGTERM.
         """
         args = self.parse(argv)
-        quiet = logging.WARNING if args.quiet else logging.INFO
-        configure_logging(logging.DEBUG if args.verbose else quiet)
+        level = logging.WARNING if args.quiet else logging.INFO
+        configure_logging(logging.DEBUG if args.verbose else level)
         # read when PyTorch is imported; see jobs._runtime.ray_cluster for the workers
         os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
         name = args.config.rsplit("/", 1)[-1].removesuffix(".yaml")

@@ -55,13 +55,9 @@ def map_in_actors(
     """Yield results in the inputs' order; `build` runs once in each of at most `actors` actors."""
     if not inputs:
         return
-
-    class Built(_Actor):  # by arguments of the constructor Ray warns that restarts may lose them
-        def __init__(self) -> None:
-            super().__init__(build)
-
     rows = _dataset(inputs).map(
-        Built,
+        _Actor,
+        fn_constructor_args=(build,),
         compute=ActorPoolStrategy(size=min(actors, len(inputs))),
         **_arguments(resources),
     )

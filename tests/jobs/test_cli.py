@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import re
@@ -13,7 +12,6 @@ import sys
 import pytest
 
 import gemix
-from gemix.config import PipelineConfig
 from gemix.core.logs import configure_logging
 from jobs._runtime import cli
 from jobs._runtime.command import GOMP_SPINCOUNT, Command
@@ -62,13 +60,6 @@ def test_the_version(arguments, capsys):
     with contextlib.suppress(SystemExit):
         assert cli.main(arguments) == 0
     assert capsys.readouterr().out == f"gemix {gemix.__version__}\n"
-
-
-def test_the_sections_in_the_help_are_sections_of_the_configuration():
-    for name in cli.COMMANDS:
-        command = importlib.import_module(f"jobs.{name.replace('-', '_')}").COMMAND
-        assert set(command.sections) <= set(PipelineConfig().to_mapping())
-        assert ", ".join(command.sections) in command.parser().format_help()
 
 
 @pytest.fixture

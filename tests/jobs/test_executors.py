@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+import torch
 
 from gemix.config import ComputeConfig
 from gemix.core.errors import ConfigError, DataError
@@ -86,6 +87,16 @@ def test_a_training_gets_its_settings_and_maps_beside_itself(executor, tmp_path)
 def test_one_process_has_no_two_workers():
     with pytest.raises(ConfigError, match=r"compute\.workers=2"):
         LocalExecutor().require(ComputeConfig(workers=2))
+
+
+def test_settings_for_a_gpu_never_run_on_a_cpu(monkeypatch):
+    compute = ComputeConfig(workers=0, gpus_per_worker=1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for executor in (LocalExecutor(), RayExecutor()):
+        with pytest.raises(ConfigError, match=r"compute\.gpus_per_worker=1: PyTorch finds no GPU"):
+            executor.require(compute)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    LocalExecutor().require(compute)
 
 
 @pytest.mark.slow
