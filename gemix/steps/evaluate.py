@@ -16,7 +16,7 @@ import torch
 
 from gemix.classifier.bundle import Classifier
 from gemix.config import PipelineConfig
-from gemix.core.errors import DataError
+from gemix.core.errors import DataError, TrackingError
 from gemix.data.image_set import ImageSet
 from gemix.data.leakage.provenance import Provenance
 from gemix.data.shards.reading import read_images
@@ -208,6 +208,13 @@ def _register(
         )
     except NotRegistrableError as error:
         log.warning(str(error))
+        return None
+    except TrackingError as error:
+        log.warning(
+            "%s is not registered: %s; run gemix evaluate --overwrite when the server answers",
+            best.name,
+            error,
+        )
         return None
     guessing = chance_macro_f2(len(classifier.classes))
     if best.scores["val_macro_f2"] <= guessing:

@@ -275,7 +275,7 @@ class _File:
         """Release the file, and delete it if all is sent."""
         self.closed = True
         if lost := sum(isinstance(one, bytes) for one in self._unsent):
-            logger.warning("%s: %d MLflow entries could not be kept", self._store.url, lost)
+            log.warning("%s: %d MLflow entries could not be kept", self._store.url, lost)
         if self._file is not None:
             if not self._unsent:
                 with contextlib.suppress(OSError):
