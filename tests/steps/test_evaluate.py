@@ -13,9 +13,10 @@ from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.config import PipelineConfig
-from gemix.core.errors import CheckpointError
+from gemix.core.errors import CheckpointError, TrackingError
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.results import read_evaluation
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.evaluate import evaluate
@@ -95,3 +96,16 @@ def test_a_classifier_that_is_not_finite_is_refused(workspace):
     with pytest.raises(CheckpointError, match=r"real-seed0: 1 of \d+ weights are not finite"):
         evaluate(CONFIG, workspace)
     assert not Store(workspace.evaluation).exists("evaluation.json")
+
+
+def test_a_registry_that_is_away_does_not_cost_the_evaluation(workspace, caplog, monkeypatch):
+    def away(*_):
+        raise TrackingError("MLflow store http://127.0.0.1:9: no answer")
+
+    monkeypatch.setattr("gemix.tracking.model_registry.register", away)
+    rows = [write_classifier(workspace, 0, score=0.9)]
+    Store(workspace.classifiers).write_json(CLASSIFIERS, rows)
+    assert evaluate(CONFIG, workspace)["registered_model"] is None
+    assert read_evaluation(Store(workspace.evaluation)).best_classifier.name == "real-seed0"
+    assert "real-seed0 is not registered: MLflow store" in caplog.text
+    assert "gemix evaluate --overwrite" in caplog.text
