@@ -246,7 +246,7 @@ def test_settings_of_another_method_are_refused_all_at_once():
     assert {issue.path for issue in caught.value.issues} == {
         *("gan.r1_gamma", "gan.augment", "gan.kimgs", "gan.batch")
     }
-    with pytest.raises(InvalidConfig, match=r"gan\.cgan_lr.*method stylegan2-ada does not read it"):
+    with pytest.raises(InvalidConfig, match=r"gan\.cgan_lr.*method stylegan2-ada ignores it"):
         load("demo", ["gan.cgan_lr=1e-3"])
 
 

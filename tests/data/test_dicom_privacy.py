@@ -215,7 +215,7 @@ def test_a_folder_without_permission_is_told_without_its_name(make, monkeypatch)
         return real(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    with pytest.raises(DataError, match=r"data\.path .*denied.*mend its permissions") as caught:
+    with pytest.raises(DataError, match=r"data\.path .*denied.*correct its permissions") as caught:
         source.list()
     assert_no_canary("".join(traceback.format_exception(caught.value)))
 

@@ -76,7 +76,9 @@ def test_a_folder_without_permission_is_no_empty_folder(tmp_path, monkeypatch, h
 
     monkeypatch.setattr(os, "scandir", guarded(os.scandir))
     monkeypatch.setattr(os, "listdir", guarded(os.listdir))
-    with pytest.raises(DataError, match=rf"{refused}: .*Permission denied.*mend its permissions"):
+    with pytest.raises(
+        DataError, match=rf"{refused}: .*Permission denied.*correct its permissions"
+    ):
         list_files(Store(tmp_path / "set"))
 
 

@@ -61,5 +61,5 @@ def test_what_is_wrong_is_named_but_no_patient(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named_by_its_setting(tmp_path):
-    with pytest.raises(DataError, match=r"data\.labels: no such file.*mend data\.labels"):
+    with pytest.raises(DataError, match=r"data\.labels: no such file.*correct data\.labels"):
         read_labels(Store(tmp_path), "labels.csv")

@@ -146,7 +146,7 @@ def test_what_cannot_be_computed_is_left_out_or_refused():
     found = compare_methods(labels, arms, list("aabb"), classes=2)["real"]
     assert "missed_disease_rate" not in found.rates
     assert "missed_disease_rate" not in found.intervals
-    with pytest.raises(DataError, match="1 group"):
+    with pytest.raises(DataError, match=r"1 patient\(s\) or groups"):
         compare_methods(labels, arms, list("aaaa"), classes=2)
     with pytest.raises(DataError, match="train the missing seeds"):
         compare_methods(labels, arms | {"m": np.stack([labels] * 2)}, list("aabb"), classes=2)
