@@ -137,7 +137,7 @@ def test_a_generator_of_other_classes_is_refused(synthesized, tiny_config):
             s: dict(zip(classes, c.values(), strict=True)) for s, c in manifest.counts.items()
         }
         dataclasses.replace(manifest, classes=classes, counts=counts).save(data)
-        with pytest.raises(CheckpointError, match="train it on this data"):
+        with pytest.raises(CheckpointError, match="run gemix train-gan on these data"):
             synthesize(tiny_config, workspace, overwrite=True)
     finally:
         manifest.save(data)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def finished(tiny_overrides, tmp_path_factory):
-    config = load("demo", [*tiny_overrides, "compute.workers=1"])
+    config = load("demo", tiny_overrides)
     workspace = Workspace.at(tmp_path_factory.mktemp("pipeline"))
     return config, workspace, run_pipeline(config, workspace, executor=RayExecutor())
 
