@@ -62,7 +62,7 @@ def config() -> PipelineConfig:
         {
             "synthesis": {"methods": ["softmax", "onehot"]},
             "classifier": {"model": "test_resnet", "epochs": 2, "batch": 8, "seeds": 2, "lr": 1e-3},
-            "compute": {"cpus_per_worker": 1, "max_failures": 0},
+            "compute": {"cpus_per_worker": 1, "workers": 0, "max_failures": 0},
         }
     )
 
