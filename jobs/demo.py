@@ -12,7 +12,7 @@ COMMAND = dataclasses.replace(
     name="demo",
     summary="Run the whole path on a built-in chest phantom: no data, no GPU, no configuration.",
     reads="nothing",
-    costs="under 10 minutes on 2 CPU cores",
+    costs="8 to 15 minutes on 2 CPU cores",
 )
 
 if __name__ == "__main__":
