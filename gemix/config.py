@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class About(Config):
-    """What a preset needs, costs and is expected to reach, in words."""
+    """Hardware, cost and expected result of a preset, in words."""
 
     hardware: Annotated[str, "Hardware that the preset is made for."] = ""
     cost: Annotated[str, "Time or operations that it takes."] = ""
@@ -76,7 +76,7 @@ class TrackingConfig(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig(Config):
-    """What the Ray jobs may use."""
+    """Resources of the Ray jobs."""
 
     workers: Annotated[
         int, Range(0, 10_000), "Processes that share a training; 0: the job's own, for debugging."

@@ -16,7 +16,7 @@ from gemix.core.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """What a network is built from.
+    """Specification of a network.
 
     Attributes:
         model: a timm name, with or without a pretrained tag.

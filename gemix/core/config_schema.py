@@ -175,7 +175,7 @@ def settings_of_other_methods(cls: type[Config], method: Any) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldDoc:
-    """What is to be told of one setting."""
+    """Documentation of one setting."""
 
     name: str
     """Dotted path below the class that was asked for."""

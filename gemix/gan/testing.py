@@ -1,4 +1,4 @@
-"""What every GAN method and every adversarial loss must do, as checks to call from a test.
+"""Contract of GAN methods and adversarial losses, as checks to call from a test.
 
 Each check raises an AssertionError that says what a method lacks::
 

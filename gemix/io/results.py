@@ -84,7 +84,7 @@ class RegisteredModel:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluatedSet:
-    """What classifiers were tested on; earlier versions recorded less."""
+    """The test set of an evaluation; earlier versions recorded less of it."""
 
     images: int | None = None
     groups: int | None = None
@@ -96,7 +96,7 @@ class EvaluatedSet:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SharedImages:
-    """What a training set and a held-out split share: numbers of groups, images and copies."""
+    """Numbers of groups, images and copies that a training set and a held-out split share."""
 
     learned: str
     held_out: str
@@ -107,7 +107,7 @@ class SharedImages:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """What the test set shares with training sets.
+    """Overlap of the test set with training sets.
 
     Attributes:
         unknown, not_compared: training sets that are not on record, or without thumbnails.

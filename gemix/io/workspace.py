@@ -58,5 +58,5 @@ class Workspace:
 
     @property
     def ray(self) -> str:
-        """What Ray Train keeps of its runs."""
+        """Run state of Ray Train, for restarts."""
         return f"{self.workdir}/ray"

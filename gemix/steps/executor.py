@@ -35,7 +35,7 @@ def poll_signals() -> Iterator[Callable[[], bool]]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorkerContext:
-    """What a worker of a training may use of its machine.
+    """Resources of the machine that a worker of a training may use.
 
     Attributes:
         local_workers: workers of this training on this machine, this one included.

@@ -1,4 +1,4 @@
-"""What a run logs, kept in the work directory until the MLflow store has it.
+"""Log entries of a run, kept in the work directory until the MLflow store has them.
 
 Each process appends its operations to a file of JSON lines,
 ``mlflow-spool/<run>/<order>-<host>-<pid>-<random>.jsonl``, and a thread sends them, so that no call

@@ -1,4 +1,4 @@
-"""What every command shares: arguments, help, signals, error messages and exit codes."""
+"""Base of all commands: arguments, help, signals, error messages and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Ray wraps around the errors of its processes, and which of them are lost processes."""
+"""Find the errors of gemix, and lost processes, inside the exceptions of Ray."""
 
 from __future__ import annotations
 

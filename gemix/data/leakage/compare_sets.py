@@ -59,7 +59,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetComparison:
-    """What two sets share.
+    """Groups and images that two sets share.
 
     Attributes:
         names: of the two sets.

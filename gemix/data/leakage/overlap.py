@@ -116,7 +116,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SharedData:
-    """What training data share with held-out data.
+    """Patients and images that training data share with held-out data.
 
     Attributes:
         learned, held_out: names of the two.
@@ -159,7 +159,7 @@ class SharedData:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OverlapReport:
-    """What is shared although it was allowed, and what could not be compared.
+    """Overlap that was allowed, and training data that could not be compared.
 
     Attributes:
         shared: of each pair of training and held-out data that share something.

@@ -1,4 +1,4 @@
-"""What the names of folders say: splits, segmentation masks, thumbnails and hidden files."""
+"""Recognize folders of splits, segmentation masks, thumbnails and hidden files by name."""
 
 from __future__ import annotations
 

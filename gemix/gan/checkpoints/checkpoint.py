@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # any object with the methods of a store will do
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """What determines a training: networks, settings, classes and images.
+    """Specification of a training: networks, settings, classes and images.
 
     Attributes:
         data_digest: of the training images and labels.

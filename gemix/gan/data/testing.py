@@ -52,7 +52,7 @@ def rows_of_steps(data: TrainingDataset, steps: range, batch: int) -> list[int]:
 
 
 class TrainingDatasetContract(abc.ABC):
-    """What every :class:`TrainingDataset` guarantees."""
+    """Contract of a :class:`TrainingDataset`."""
 
     @abc.abstractmethod
     def open_dataset(self, order: ShuffleOrder) -> TrainingDataset:

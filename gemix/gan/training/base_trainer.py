@@ -1,4 +1,4 @@
-"""What the trainers of all methods share: a step is a sequence of phases, each trains one network.
+"""Base of all trainers: a step is a sequence of phases, each of which trains one network.
 
 A method is a subclass: it names its networks, their optimizers and its phases.
 """

@@ -1,4 +1,4 @@
-"""What a training does when it diverges: resume from its last good state with a fallback, or stop.
+"""Handle divergence: resume from the last good state with a fallback, or stop.
 
 Each divergence adds one fallback: first bfloat16 is replaced by float32, then both learning rates
 are halved each time. The number of fallbacks is part of the state, so a resumed training keeps it.

@@ -39,7 +39,7 @@ Parts = Iterator[tuple[np.ndarray, np.ndarray]]  # indices of images, and the im
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class SnapshotEvaluation:
-    """What an evaluation of a generator returns.
+    """Result of the evaluation of a generator.
 
     Attributes:
         features: of all samples, float32 [M, D]; the same on every worker.
