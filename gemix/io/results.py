@@ -15,7 +15,7 @@ from gemix.io.records import file_error, is_number, others, read_record, renamed
 from gemix.io.storage import Store
 
 EVALUATION, CLASSIFIERS, TRAINING = "evaluation.json", "classifiers.json", "training.json"
-METRICS, SUMMARY, STEPS = "metrics.json", "summary.json", "steps.json"
+IMAGE_METRICS, SUMMARY, STEPS = "metrics.json", "summary.json", "steps.json"
 LOG, QUARANTINE = "log.jsonl", "quarantine.json"
 MEMORIZATION_VIEW, LABEL_PATH = "memorization.png", "label_path.png"
 REAL = "real"  # the method of classifiers that are trained on real images alone
@@ -162,14 +162,6 @@ class BestMeasurement:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CopyingResult:
-    """A copying audit, see :class:`gemix.evaluation.privacy.copying.CopyingAudit`."""
-
-    copying_auc: float = renamed("nearer")
-    near_fraction: float = renamed("among_closest")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ShownSample:
     """A row of the memorization view: number of the sample, ``first`` or ``nearest``."""
 
@@ -179,14 +171,19 @@ class ShownSample:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memorization:
-    """The memorization view and the copying audits, None without held-out images."""
+    """The memorization view, and the values of the privacy audits in two spaces.
+
+    Attributes:
+        by_features, by_pixels: one value for each output of the audits; None without held-out
+            images.
+    """
 
     samples: int
     held_out: int
     neighbors: int
     rows: tuple[ShownSample, ...]
-    by_features: CopyingResult | None
-    by_pixels: CopyingResult | None
+    by_features: Mapping[str, float] | None
+    by_pixels: Mapping[str, float] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,8 +284,21 @@ def read_training(store: Store) -> TrainingTotals:
 def read_image_metrics(store: Store) -> ImageMetrics:
     """Read ``metrics.json``."""
     remedy = "train again with --overwrite, or delete metrics.json to do without image metrics"
-    found = read_record(store, METRICS, ImageMetrics, remedy)
-    return found if found.generator else dataclasses.replace(found, generator=found.last)
+    found = read_record(store, IMAGE_METRICS, ImageMetrics, remedy)
+    memorization = dataclasses.replace(
+        found.memorization,
+        by_features=_audit_names(found.memorization.by_features),
+        by_pixels=_audit_names(found.memorization.by_pixels),
+    )
+    return dataclasses.replace(
+        found, generator=found.generator or found.last, memorization=memorization
+    )
+
+
+def _audit_names(values: Mapping[str, float] | None) -> Mapping[str, float] | None:
+    """Rename the outputs of audits that earlier versions called otherwise."""
+    earlier = {"nearer": "copying_auc", "among_closest": "near_fraction"}
+    return values and {earlier.get(name, name): value for name, value in values.items()}
 
 
 def read_summary(store: Store) -> Summary:

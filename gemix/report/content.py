@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from gemix.config import PipelineConfig
+from gemix.core import environment
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.io.records import to_json
@@ -30,29 +31,13 @@ from gemix.io.results import (
     read_steps,
 )
 from gemix.io.storage import Store
-from gemix.report import environment
+from gemix.io.workspace import Workspace
 from gemix.report.data_section import DataPart, data_part
 from gemix.report.examples import Example, examples, small_png
 from gemix.report.image_metrics import ImageMetricsPart, image_metrics
 from gemix.report.verdict import Verdict, decide
-from gemix.tracking.mlflow_run import git_commit
 
 EXAMPLES_PER_CLASS = 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sources:
-    """Where the steps write their results: local paths or ``s3://`` URLs.
-
-    `synthetic` has a directory for each method.
-    """
-
-    workdir: str
-    data: str
-    gan: str
-    synthetic: Mapping[str, str]
-    classifiers: str
-    evaluation: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,7 +98,7 @@ class ReportContent:
         return tuple(f"class {index}" for index in range(len(confusion)))
 
 
-def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
+def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
     """Read what the steps have written so far.
 
     Raises:
@@ -121,21 +106,22 @@ def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
     """
     missing: list[str] = []
     methods = config.synthesis.methods
-    data = data_part(Store(sources.data))
+    data = data_part(Store(workspace.data))
     if data is None:
         missing.append("the real images (gemix prepare)")
-    sets = {name: url for name, url in sources.synthetic.items() if Store(url).exists(MANIFEST)}
+    urls = {name: workspace.synthetic(name) for name in methods}
+    sets = {name: url for name, url in urls.items() if Store(url).exists(MANIFEST)}
     missing += [f"{name} images (gemix synthesize)" for name in methods if name not in sets]
-    gan_log = read_log(Store(sources.gan))
+    gan_log = read_log(Store(workspace.gan))
     if not gan_log:
         missing.append("the GAN's training curves (gemix train-gan)")
-    histories = _histories(Store(sources.classifiers), (REAL, *methods))
+    histories = _histories(Store(workspace.classifiers), (REAL, *methods))
     if not histories:
         missing.append("the classifiers' training curves (gemix train-classifier)")
-    evaluation = _evaluation(Store(sources.evaluation), (REAL, *methods))
+    evaluation = _evaluation(Store(workspace.evaluation), (REAL, *methods))
     if evaluation is None:
         missing.append("the verdict and the results (gemix evaluate)")
-    workdir = Store(sources.workdir)
+    workdir = Store(workspace.workdir)
     if data is None and not gan_log and evaluation is None:
         raise DataError(
             f"{workdir.url}: no step has left a result here; run gemix pipeline first, or name "
@@ -149,15 +135,15 @@ def gather(sources: Sources, config: PipelineConfig) -> ReportContent:
         evaluation=evaluation,
         data=data,
         synthetic={name: Manifest.load(Store(url)).images() for name, url in sets.items()},
-        examples=_examples(sources.data, sets, data.manifest.classes) if data else {},
-        label_paths=_label_paths(Store(sources.gan), data.manifest.classes) if data else (),
+        examples=_examples(workspace.data, sets, data.manifest.classes) if data else {},
+        label_paths=_label_paths(Store(workspace.gan), data.manifest.classes) if data else (),
         gan_log=gan_log,
-        image_metrics=image_metrics(Store(sources.gan)),
+        image_metrics=image_metrics(Store(workspace.gan)),
         histories=histories,
         steps=read_steps(workdir),
         machine=environment.machine(),
         versions=environment.versions(),
-        commit=git_commit(),
+        commit=environment.git_commit(),
         missing=tuple(missing),
     )
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from gemix.core.errors import DataError
 from gemix.evaluation.image_quality.registry import metric_outputs
+from gemix.evaluation.privacy.registry import audit_outputs
 from gemix.io.records import to_json
-from gemix.io.results import MEMORIZATION_VIEW, METRICS, Memorization, read_image_metrics
+from gemix.io.results import IMAGE_METRICS, MEMORIZATION_VIEW, Memorization, read_image_metrics
 from gemix.io.storage import Store
 from gemix.report.charts import curves_chart, log_curve
 from gemix.report.examples import small_png
@@ -47,16 +48,26 @@ class MetricCell:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditRow:
+    """One output of a privacy audit as the table shows it: its values as text, and its meaning."""
+
+    label: str
+    by_features: str
+    by_pixels: str
+    unseen: str
+    meaning: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageMetricsPart:
-    """Image metrics and copying audit of the generator that the training left.
+    """Image metrics and privacy audits of the generator that the training left.
 
     Attributes:
         primary_metric: label of the metric that ranks generators.
         generator: metrics of the generator, with `kimg`, `images`, `real_images`, `extractor`.
         best: `kimg` and `score` of the best evaluation; None if there is none.
         used: whether the generator is the `best` or the `last` one.
-        memorization: as :class:`gemix.steps.gan_training.memorization_view.MemorizationView` has
-            it.
+        memorization: numbers of images, and the values of the audits.
         rows: of the memorization view.
     """
 
@@ -64,7 +75,7 @@ class ImageMetricsPart:
     generator: Mapping[str, Any]
     best: Mapping[str, float] | None
     used: str
-    memorization: Mapping[str, Any]
+    memorization: Memorization
     rows: tuple[NeighborRow, ...]
 
     @property
@@ -83,6 +94,27 @@ class ImageMetricsPart:
             )
         return cells
 
+    @property
+    def audits(self) -> list[AuditRow]:
+        """Every registered audit that was computed; none without held-out images."""
+        spaces = self.memorization.by_features, self.memorization.by_pixels
+        if None in spaces:
+            return []
+        rows = []
+        for output in audit_outputs():
+            found = [space.get(output.name) for space in spaces]
+            features, pixels = ("–" if v is None else f"{v:{output.format}}" for v in found)
+            rows.append(
+                AuditRow(
+                    label=output.label,
+                    by_features=features,
+                    by_pixels=pixels,
+                    unseen=f"{output.unseen:{output.format}}",
+                    meaning=output.meaning,
+                )
+            )
+        return rows
+
 
 def image_metrics(store: Store) -> ImageMetricsPart | None:
     """Read the image metrics of a training; return None if it measured none.
@@ -90,29 +122,30 @@ def image_metrics(store: Store) -> ImageMetricsPart | None:
     Raises:
         DataError: if they are damaged.
     """
-    if not store.exists(METRICS):
+    if not store.exists(IMAGE_METRICS):
         return None
     found = read_image_metrics(store)
     labels = {output.name: output.label for output in metric_outputs()}
     if found.primary_metric not in labels:
         raise DataError(
-            f"{store.url}/{METRICS}: primary_metric is {found.primary_metric!r} and none of "
-            f"{', '.join(labels)}; train again with --overwrite, or delete {METRICS} to leave this "
-            "section out"
+            f"{store.url}/{IMAGE_METRICS}: primary_metric is {found.primary_metric!r} and none "
+            f"of {', '.join(labels)}; train again with --overwrite, or delete {IMAGE_METRICS} to "
+            "leave this section out"
         )
     try:
         rows = _rows(store, found.memorization)
     except (ValueError, OSError) as error:
         raise DataError(
-            f"{store.url}: {MEMORIZATION_VIEW} is damaged or does not fit {METRICS} ({error}); "
-            f"train again with --overwrite, or delete {METRICS} to leave this section out"
+            f"{store.url}: {MEMORIZATION_VIEW} is damaged or does not fit {IMAGE_METRICS} "
+            f"({error}); train again with --overwrite, or delete {IMAGE_METRICS} to leave this "
+            "section out"
         ) from error
     return ImageMetricsPart(
         primary_metric=labels[found.primary_metric],
         generator=to_json(found.generator),
         best=to_json(found.best),
         used=found.used,
-        memorization=to_json(found.memorization),
+        memorization=found.memorization,
         rows=rows,
     )
 

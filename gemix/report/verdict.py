@@ -40,7 +40,7 @@ MACRO_F2 = Metric(key="macro_f2", name="macro-F2", higher_is_better=True)
 FNR = Metric(key="fnr", name="false-negative rate", higher_is_better=False)
 MISSED = Metric(key="missed_disease_rate", name="missed-disease rate", higher_is_better=False)
 ACCURACY = Metric(key="accuracy", name="accuracy", higher_is_better=True)
-METRICS = (
+SHOWN_METRICS = (
     MACRO_F2,
     FNR,
     MISSED,

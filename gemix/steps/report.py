@@ -7,7 +7,7 @@ import logging
 from gemix.config import PipelineConfig
 from gemix.io.storage import open_output
 from gemix.io.workspace import Workspace
-from gemix.report.content import Sources, gather
+from gemix.report.content import gather
 from gemix.report.page import render
 from gemix.steps.executor import Executor
 from gemix.steps.outputs import open_step
@@ -40,21 +40,10 @@ def build_report(
     if not overwrite:
         open_output(workspace.report, PAGE, overwrite=False)
     # made before an older page is removed: a damaged result must not cost it
-    page = render(gather(_sources(config, workspace), config))
+    page = render(gather(workspace, config))
     with tracking.start_run(config, workspace.workdir, "report") as run:
         store = open_step(workspace.report, PAGE, config, overwrite)
         run.log_text(page, PAGE)
         store.write_bytes(PAGE, page.encode())
     log.info("%s/%s", store.url, PAGE)
     return f"{store.url}/{PAGE}"
-
-
-def _sources(config: PipelineConfig, workspace: Workspace) -> Sources:
-    return Sources(
-        workdir=workspace.workdir,
-        data=workspace.data,
-        gan=workspace.gan,
-        synthetic={method: workspace.synthetic(method) for method in config.synthesis.methods},
-        classifiers=workspace.classifiers,
-        evaluation=workspace.evaluation,
-    )

@@ -20,15 +20,14 @@ import logging
 import math
 import os
 import secrets
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gemix
 from gemix.config import PipelineConfig
+from gemix.core.environment import git_commit
 from gemix.core.errors import TrackingError
 from gemix.io.storage import Store
 from gemix.tracking.client import (
@@ -234,16 +233,6 @@ def _open_run(uri: str, experiment: str, workdir: str, job: str) -> Run:
     run = Run(uri, run_id, experiment, workdir)
     run._sender(owner=True)
     return run
-
-
-def git_commit() -> str | None:
-    """Return the commit of the checkout that gemix is imported from; None outside of one."""
-    command = ["git", "-C", str(Path(gemix.__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

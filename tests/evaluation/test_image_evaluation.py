@@ -14,9 +14,8 @@ from gemix.evaluation.image_quality.base import ImageMetric, ImageMetricError, M
 from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.evaluation.image_quality.measure import measure
 from gemix.evaluation.image_quality.real_stats import RealStats, real_stats_name
-from gemix.evaluation.image_quality.registry import METRICS, metric_outputs
+from gemix.evaluation.image_quality.registry import IMAGE_METRICS, metric_outputs
 from gemix.evaluation.image_quality.testing import ImageMetricContract
-from gemix.evaluation.privacy.copying import copying_audit, downsampled_pixels
 from gemix.io.storage import Store
 
 CPU = torch.device("cpu")
@@ -122,31 +121,6 @@ def test_another_set_extractor_or_number_is_another_file():
     assert len(names) == 8
 
 
-def test_copying_audit_of_copies_of_unseen_patients_and_of_far_samples():
-    unseen = torch.linspace(1, 2, 101)
-    assert copying_audit(torch.zeros(10), unseen).copying_auc == 1
-    assert copying_audit(torch.zeros(10), unseen).near_fraction == 1
-    alike = copying_audit(unseen, unseen)
-    assert alike.copying_auc == pytest.approx(0.5)
-    assert alike.near_fraction == pytest.approx(0.05, abs=0.011)
-    assert copying_audit(torch.full((10,), 3.0), unseen).copying_auc == 0
-
-
-def test_copying_audit_counts_ties_half():
-    assert copying_audit(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0, 2.0])).copying_auc == (
-        pytest.approx((2 - 1 + 1) / 3)
-    )
-
-
-def test_thumbnails_average_large_images_and_keep_small_ones():
-    small = np.arange(2 * 16 * 16, dtype=np.uint8).reshape(2, 1, 16, 16)
-    assert (downsampled_pixels(small).numpy() == small.reshape(2, -1)).all()
-    large = np.zeros((1, 1, 128, 128), np.uint8)
-    large[0, 0, :2, :2] = [[100, 50], [50, 0]]
-    found = downsampled_pixels(large)
-    assert found.shape == (1, 64 * 64) and found[0, 0] == 50 and found[0, 1:].max() == 0
-
-
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -161,7 +135,7 @@ def test_bad_settings_are_told(settings, words):
         MetricsConfig(**settings)
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.names[0])
+@pytest.mark.parametrize("metric", IMAGE_METRICS, ids=lambda metric: metric.names[0])
 class TestEveryMetric(ImageMetricContract):
     @pytest.fixture(autouse=True)
     def _choose(self, metric):
@@ -169,8 +143,8 @@ class TestEveryMetric(ImageMetricContract):
 
 
 def test_names_of_all_metrics_are_apart():
-    names = [name for metric in METRICS for name in metric.names]
-    arrays = [name for metric in METRICS for name in metric.statistics]
+    names = [name for metric in IMAGE_METRICS for name in metric.names]
+    arrays = [name for metric in IMAGE_METRICS for name in metric.statistics]
     assert len(set(names)) == len(names) and len(set(arrays)) == len(arrays)
     expected = ["kid", "fid", "precision", "recall", "density", "coverage"]
     assert [output.name for output in metric_outputs()] == expected

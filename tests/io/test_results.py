@@ -89,6 +89,8 @@ READERS = {
 }
 # mappings whose keys are names of classes, splits, methods, rates or steps
 BY_NAME = (
+    "by_features",
+    "by_pixels",
     *("per_class", "intervals", "difference_to_real", "per_method", "splits", "counts"),
     *("train", "wall_seconds"),
 )

@@ -14,7 +14,8 @@ from gemix.config import PipelineConfig
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.io.storage import Store
-from gemix.report.content import Sources, gather
+from gemix.io.workspace import Workspace
+from gemix.report.content import gather
 from gemix.report.page import render
 
 CLASSES = ("normal", "pneumonia", "cancer")
@@ -94,21 +95,13 @@ def history(rng: np.random.Generator, epochs: int = 12) -> list[dict]:
     ]
 
 
-def layout(folder: Path) -> Sources:
+def layout(folder: Path) -> Workspace:
     """Directories of a run that has not begun."""
-    at = lambda name: str(folder / "run-7" / name)  # noqa: E731
-    return Sources(
-        workdir=str(folder / "run-7"),
-        data=at("data"),
-        gan=at("gan"),
-        synthetic={method: at(f"synthetic/{method}") for method in METHODS},
-        classifiers=at("classifiers"),
-        evaluation=at("evaluation"),
-    )
+    return Workspace.at(folder / "run-7")
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Sources:
+def workspace(tmp_path: Path) -> Workspace:
     return layout(tmp_path)
 
 
@@ -118,7 +111,7 @@ def config() -> PipelineConfig:
 
 
 @pytest.fixture
-def finished(tmp_path: Path) -> Sources:
+def finished(tmp_path: Path) -> Workspace:
     return fabricate(layout(tmp_path))
 
 
@@ -180,26 +173,27 @@ def write_image_metrics(gan: Store, rng: np.random.Generator) -> None:
     )
 
 
-def fabricate(sources: Sources) -> Sources:
+def fabricate(workspace: Workspace) -> Workspace:
     """Fills the directories as all steps would."""
     rng = np.random.default_rng(1)
     onehot = np.eye(3, dtype=np.float32)
     write_set(
-        sources.data,
+        workspace.data,
         {split: onehot[np.arange(count) % 3] for split, count in (("train", 60), ("test", 12))},
         kind="real",
         notes=["72 of 80 listed files were found."],
     )
-    Store(sources.data).write_json(
+    Store(workspace.data).write_json(
         "quarantine.json",
         [{"source": f"scans/<b>{i}</b>.png", "reason": "truncated image"} for i in range(23)],
     )
     for method in METHODS:
         theta = onehot if method == "onehot" else np.full((3, 3), 0.12) + 0.64 * onehot
-        write_set(sources.synthetic[method], {"train": theta[np.arange(30) % 3]}, kind="synthetic")
+        labels = {"train": theta[np.arange(30) % 3]}
+        write_set(workspace.synthetic(method), labels, kind="synthetic")
     for method in ("real", *METHODS):
         for seed in range(2):
-            Store(sources.classifiers).write_json(
+            Store(workspace.classifiers).write_json(
                 f"{method}-seed{seed}/model.json", {"history": history(rng)}
             )
     kimg = np.linspace(0.1, 4, 40)
@@ -214,7 +208,7 @@ def fabricate(sources: Sources) -> Sources:
         | (image_quality(float(k)) if index % 10 == 9 else {})
         for index, k in enumerate(kimg)
     ]
-    gan = Store(sources.gan)
+    gan = Store(workspace.gan)
     gan.write_bytes("log.jsonl", "".join(json.dumps(line) + "\n" for line in log).encode())
     steps = np.linspace(0, 1, 11)[:, None]
     strips = [
@@ -224,7 +218,7 @@ def fabricate(sources: Sources) -> Sources:
     write_png(gan, "label_path.png", np.vstack(strips))
     write_image_metrics(gan, rng)
     shifts = {"real": 0.0, "softmax": 0.03, "dirichlet": 0.06, "onehot": 0.035}
-    Store(sources.evaluation).write_json(
+    Store(workspace.evaluation).write_json(
         "evaluation.json",
         {
             "results": [result(method, shift) for method, shift in reversed(shifts.items())],
@@ -232,7 +226,7 @@ def fabricate(sources: Sources) -> Sources:
             "registered_model": {"name": "gemix-classifier", "version": "3"},
         },
     )
-    Store(sources.workdir).write_json(
+    Store(workspace.workdir).write_json(
         "steps.json", {"prepare": 12.3, "train-gan": 301.0, "synthesize": 20.1, "evaluate": 3.0}
     )
-    return sources
+    return workspace

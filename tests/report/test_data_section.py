@@ -12,7 +12,8 @@ from PIL import Image
 from gemix.core.errors import DataError
 from gemix.data.dataset_card.contact_sheet import contact_sheet
 from gemix.io.storage import Store
-from gemix.report.content import Sources, gather
+from gemix.io.workspace import Workspace
+from gemix.report.content import gather
 from gemix.report.page import render
 
 CLASSES = ("normal", "pneumonia", "cancer")
@@ -32,9 +33,9 @@ ORIGIN = {
 SHEET = contact_sheet({name: [(np.full((9, 9), 60, np.uint8),) * 2] for name in CLASSES})
 
 
-def describe(sources: Sources, changes: dict, classes: tuple[str, ...] = CLASSES) -> None:
+def describe(workspace: Workspace, changes: dict, classes: tuple[str, ...] = CLASSES) -> None:
     """Puts these facts into the manifest, and renames its classes."""
-    store = Store(sources.data)
+    store = Store(workspace.data)
     tree = store.read_json("manifest.json")
     names = dict(zip(tree["classes"], classes, strict=True))
     tree["classes"] = list(classes)
@@ -46,8 +47,8 @@ def describe(sources: Sources, changes: dict, classes: tuple[str, ...] = CLASSES
     store.write_json("manifest.json", tree)
 
 
-def section(sources: Sources, config) -> str:
-    page = render(gather(sources, config))
+def section(workspace: Workspace, config) -> str:
+    page = render(gather(workspace, config))
     start = page.index("<h2>Data</h2>")
     return page[start : page.index("</section>", start)]
 

@@ -78,7 +78,7 @@ def test_the_first_version_of_the_file_is_read(finished):
     assert image_metrics(store) == current
     summary["memorization"]["by_features"] = None
     store.write_json("metrics.json", summary)
-    assert image_metrics(store).memorization["by_features"] is None
+    assert image_metrics(store).memorization.by_features is None
 
 
 @pytest.mark.parametrize("missing", ["used", "memorization", "last"])

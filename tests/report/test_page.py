@@ -119,9 +119,9 @@ def test_what_a_missing_step_would_show_is_left_out_and_named(
     assert words is None or words in text
 
 
-def test_an_empty_work_directory_is_an_error_with_a_remedy(sources, config):
+def test_an_empty_work_directory_is_an_error_with_a_remedy(workspace, config):
     with pytest.raises(DataError, match=r"run-7: no step .* gemix pipeline"):
-        gather(sources, config)
+        gather(workspace, config)
 
 
 def test_a_metric_that_does_not_exist_is_left_out(finished, config):

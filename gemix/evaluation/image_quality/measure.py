@@ -15,7 +15,7 @@ from gemix.evaluation.image_quality.base import (
     wrap_metric_errors,
 )
 from gemix.evaluation.image_quality.real_stats import RealStats
-from gemix.evaluation.image_quality.registry import METRICS, metric_outputs
+from gemix.evaluation.image_quality.registry import IMAGE_METRICS, metric_outputs
 
 FEW_IMAGES = 10_000
 
@@ -81,7 +81,7 @@ def primary_metric(real_images: int) -> str:
 
 
 def measure(
-    real: RealStats, fakes: Tensor, extractor: str, metrics: Sequence[ImageMetric] = METRICS
+    real: RealStats, fakes: Tensor, extractor: str, metrics: Sequence[ImageMetric] = IMAGE_METRICS
 ) -> ImageQuality:
     """Compute all metrics of a set of generated images.
 

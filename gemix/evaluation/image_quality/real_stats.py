@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gemix.evaluation.image_quality.base import wrap_metric_errors
-from gemix.evaluation.image_quality.registry import METRICS
+from gemix.evaluation.image_quality.registry import IMAGE_METRICS
 from gemix.io.storage import Store
 
 _VERSION = 1
@@ -43,7 +43,7 @@ class RealStats:
             ImageMetricError: naming the metric that fails.
         """
         arrays = {"features": features, **(known or {})}
-        for metric in METRICS:
+        for metric in IMAGE_METRICS:
             if not arrays.keys() >= set(metric.statistics):
                 with wrap_metric_errors(metric):
                     arrays |= metric.real_statistics(features)

@@ -7,7 +7,7 @@ from gemix.evaluation.image_quality.fid import Fid
 from gemix.evaluation.image_quality.kid import Kid
 from gemix.evaluation.image_quality.prdc import Prdc
 
-METRICS: tuple[ImageMetric, ...] = (
+IMAGE_METRICS: tuple[ImageMetric, ...] = (
     Kid(),
     Fid(),
     Prdc(),
@@ -16,4 +16,4 @@ METRICS: tuple[ImageMetric, ...] = (
 
 def metric_outputs() -> tuple[MetricOutput, ...]:
     """Return the outputs of all metrics."""
-    return tuple(output for metric in METRICS for output in metric.outputs)
+    return tuple(output for metric in IMAGE_METRICS for output in metric.outputs)

@@ -118,9 +118,12 @@ def _inverse(transform: Tensor) -> Tensor:
     return linear / (a * d - b * c)[:, None, None]
 
 
-@torch.compiler.assume_constant_result  # constants of a compiled graph
 def _resamplers(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return _cached_resamplers(size, device)
+
+
+# torch.compiler.assume_constant_result, which imports torch._dynamo for a second to set this
+_resamplers._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=4)

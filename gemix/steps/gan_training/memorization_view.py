@@ -11,23 +11,23 @@ from torch import Tensor
 
 from gemix.core.png import encode_png, tile
 from gemix.evaluation.image_quality.features.base import Extractor
-from gemix.evaluation.image_quality.nearest_neighbors import nearest
-from gemix.evaluation.privacy.copying import copying_audit, downsampled_pixels
+from gemix.evaluation.privacy.base import AuditSets
+from gemix.evaluation.privacy.registry import AUDITS
+from gemix.evaluation.privacy.thumbnails import downsampled_pixels
 from gemix.steps.gan_training.real_images import RealImages
 
-NEIGHBORS = 3
 ROWS = 4  # of the first samples, and again of the nearest ones
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemorizationView:
-    """A picture of samples with their neighbours, and the copying audit.
+    """A picture of samples with their neighbours, and the privacy audits.
 
     Attributes:
-        png: one row a sample: the sample, its `NEIGHBORS` nearest training images by features,
+        png: one row a sample: the sample, its nearest training images by features,
             then those by pixels.
-        summary: `by_features` and `by_pixels`, the values of
-            :class:`gemix.evaluation.privacy.copying.CopyingAudit`, null without held-out images;
+        summary: `by_features` and `by_pixels`, the values of the registered audits
+            (:mod:`gemix.evaluation.privacy.registry`), null without held-out images;
             `samples` and `held_out`, how many were compared; `neighbors`, how many training
             images a row shows of each kind; `rows`, the number of each row's `sample` and
             `shown_as`: `first`, or `nearest` of the others.
@@ -54,26 +54,26 @@ def memorization_view(
         fakes: samples, uint8 [M, C, H, W], and `fake_features` [M, D] of them.
     """
     device = real_features.device
-    sample_pixels, real_pixels = downsampled_pixels(fakes, device), _thumbnails(real, device)
-    by_features, feature_rows = nearest(fake_features, real_features, NEIGHBORS)
-    by_pixels, pixel_rows = nearest(sample_pixels, real_pixels, NEIGHBORS)
-    audits: dict[str, Any] = {"by_features": None, "by_pixels": None}
-    if len(held_out):
-        unseen = held_out.read(np.arange(len(held_out)))
-        unseen_features, _ = nearest(extractor(unseen), real_features, 1)
-        unseen_pixels, _ = nearest(downsampled_pixels(unseen, device), real_pixels, 1)
-        pairs = {
-            "by_features": (by_features, unseen_features),
-            "by_pixels": (by_pixels, unseen_pixels),
-        }
-        audits = {
-            space: dataclasses.asdict(copying_audit(samples[:, 0], unseen[:, 0]))
-            for space, (samples, unseen) in pairs.items()
-        }
+    unseen = held_out.read(np.arange(len(held_out))) if len(held_out) else fakes[:0]
+    spaces = {
+        "by_features": AuditSets(
+            training=real_features,
+            held_out=extractor(unseen) if len(unseen) else fake_features[:0],
+            samples=fake_features,
+        ),
+        "by_pixels": AuditSets(
+            training=_thumbnails(real, device),
+            held_out=downsampled_pixels(unseen, device) if len(unseen) else fake_features[:0],
+            samples=downsampled_pixels(fakes, device),
+        ),
+    }
+    audits = {space: _audit(sets) if len(unseen) else None for space, sets in spaces.items()}
+    by_features = spaces["by_features"].sample_distances
+    neighbor_rows = [sets.sample_neighbors[1] for sets in spaces.values()]
     first = list(range(min(ROWS, len(fakes))))
-    closest = [i for i in by_features[:, 0].argsort().tolist() if i not in first][:ROWS]
+    closest = [i for i in by_features.argsort().tolist() if i not in first][:ROWS]
     shown = first + closest
-    positions = torch.cat([feature_rows[shown], pixel_rows[shown]], dim=1).cpu().numpy()
+    positions = torch.cat([rows[shown] for rows in neighbor_rows], dim=1).cpu().numpy()
     neighbors = real.read(positions.reshape(-1)).reshape(*positions.shape, *fakes.shape[1:])
     pictures = np.concatenate([fakes[shown][:, None], neighbors], axis=1)
     columns = pictures.shape[1]
@@ -92,8 +92,13 @@ def memorization_view(
     )
 
 
+def _audit(sets: AuditSets) -> dict[str, float]:
+    """Return the values of all registered audits."""
+    return {name: value for audit in AUDITS for name, value in audit.compute(sets).items()}
+
+
 def _thumbnails(real: RealImages, device: torch.device) -> Tensor:
-    """Return the downsampled_pixels of all images, by position."""
+    """Return the downsampled pixels of all images, by position."""
     found: Tensor | None = None
     for positions, images in real.chunks():
         part = downsampled_pixels(images, device)

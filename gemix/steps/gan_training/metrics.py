@@ -14,7 +14,7 @@ from gemix.gan.checkpoints.best_snapshot import read_best, save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.training.state import TrainingState
-from gemix.io.results import MEMORIZATION_VIEW, METRICS
+from gemix.io.results import IMAGE_METRICS, MEMORIZATION_VIEW
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.gan_training.evaluator import Evaluator, SnapshotEvaluation
@@ -134,7 +134,7 @@ class SnapshotEvaluator:
             "memorization": view.summary,
         }
         self.store.write_bytes(MEMORIZATION_VIEW, view.png)
-        self.store.write_json(METRICS, summary)
+        self.store.write_json(IMAGE_METRICS, summary)
         self.log.run.log_bytes(view.png, MEMORIZATION_VIEW)
         self.spent += time.monotonic() - started
         log.info("image metrics took %.1f s beside %.0f s of training", self.spent, training)

@@ -1,10 +1,12 @@
-"""Machine and versions of this process."""
+"""Machine, versions and commit of this process: what a result is recorded with."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+import subprocess
+from pathlib import Path
 
 import torch
 
@@ -28,3 +30,13 @@ def versions() -> dict[str, str]:
     """Return the versions of gemix, Python and the packages that results depend on."""
     found = {"gemix": gemix.__version__, "Python": platform.python_version()}
     return found | {name: importlib.metadata.version(key) for key, name in _PACKAGES.items()}
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that gemix is imported from; None outside of one."""
+    command = ["git", "-C", str(Path(gemix.__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
