@@ -34,7 +34,7 @@ def _run(request: Request) -> None:
     if guilty:
         raise DataError(
             f"{'; '.join(guilty)}: overlap, so a test on one after training on the other measures "
-            "memory; take the shared patients and images out of one side and prepare it again"
+            "memory; take the shared patients and images out of one set and prepare it again"
         )
 
 

@@ -17,7 +17,7 @@ from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.classifier.predict import predict_logits
-from gemix.classifier.train import Trained
+from gemix.classifier.train import TrainingResult
 from gemix.core.device import default_device
 from gemix.core.errors import CheckpointError, ConfigError, DataError
 from gemix.io.storage import Store
@@ -37,7 +37,7 @@ class Classifier:
         method: what it was trained on: "real", or the method of the synthetic images added.
         config: how it was trained, its own seed included.
         training_digest: of the images that it was trained on.
-        history: one mapping an epoch, as :class:`~gemix.classifier.train.Trained` has it.
+        history: one mapping an epoch, as :class:`~gemix.classifier.train.TrainingResult` has it.
         validation: the row of the best epoch, whose weights these are.
         state: the weights, on the CPU.
     """
@@ -55,7 +55,7 @@ class Classifier:
     @classmethod
     def of(
         cls,
-        trained: Trained,
+        trained: TrainingResult,
         *,
         classes: Sequence[str],
         method: str,

@@ -37,7 +37,7 @@ Scorer = Callable[[np.ndarray, np.ndarray], Mapping[str, float | None]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainingResult:
     """The best epoch of a training.
 
     Attributes:
@@ -64,7 +64,7 @@ def train(
     *,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
     allow_overlap: bool = False,
-) -> Trained:
+) -> TrainingResult:
     """Train a classifier and keep the epoch of the best validation macro-F2.
 
     Under torch.distributed every worker calls this with the same arguments, takes its share of
@@ -97,7 +97,7 @@ def train(
             if best is None or _rank(row) > _rank(best):
                 best, state = row, trainer.snapshot()
             on_epoch(row)
-    return Trained(
+    return TrainingResult(
         spec=trainer.spec,
         state=state,
         normalization=trainer.normalization,

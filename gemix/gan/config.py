@@ -189,7 +189,7 @@ class GanConfig(Config):
         return step * self.batch / 1000
 
     @property
-    def objective(self) -> str:
+    def adversarial_loss(self) -> str:
         """Return the name of the generator's adversarial loss, for logs and reports."""
         return self.cgan_loss if self.method == "cgan" else "nonsaturating"
 
@@ -197,8 +197,8 @@ class GanConfig(Config):
     def summary(self) -> str:
         """Return method, loss and augmentation in words."""
         if self.method == "cgan":
-            return f"CGAN, {self.objective} loss"
-        return f"StyleGAN2-ADA, {self.objective} loss, augmentation {self.augment}"
+            return f"CGAN, {self.adversarial_loss} loss"
+        return f"StyleGAN2-ADA, {self.adversarial_loss} loss, augmentation {self.augment}"
 
     @property
     def sample_group(self) -> int:

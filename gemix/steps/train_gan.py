@@ -17,7 +17,7 @@ from gemix.data.shards.manifest import Manifest
 from gemix.gan.checkpoints.best_snapshot import save_best_generator
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, check_resumable, checkpoints
 from gemix.gan.checkpoints.generator_io import MARKER, load_generator, load_weights, save_generator
-from gemix.gan.checkpoints.transfer import Weights
+from gemix.gan.checkpoints.transfer import PretrainedWeights
 from gemix.gan.data.batch_split import local_indices
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.architecture import Architecture, is_side
@@ -125,16 +125,16 @@ def _train_stages(
     store = Store(workspace.gan)
     spec, run = settings["spec"], settings["run"]
 
-    def initial_weights() -> Weights:
+    def initial_weights() -> PretrainedWeights:
         return load_weights(Store(config.gan.init_from))
 
-    def pretrained_weights() -> Weights:
+    def pretrained_weights() -> PretrainedWeights:
         folder = store / PRETRAINING
         images = data.unconditional()
         stage = Stage(folder, pretraining_spec(spec), images, workers, run, first, polling)
         state = stage.run()
         stage.finish(state)
-        return Weights.from_state(state)
+        return PretrainedWeights.from_state(state)
 
     first = initial_weights if config.gan.init_from else None
     second = pretrained_weights if config.gan.pretrain_kimg else first

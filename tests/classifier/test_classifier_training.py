@@ -14,7 +14,7 @@ import torch.distributed as dist
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.distributed import local_indices
-from gemix.classifier.train import Trained, train
+from gemix.classifier.train import TrainingResult, train
 from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError, DataError, GemixError
 from gemix.data.image_set import ImageSet
@@ -31,11 +31,11 @@ def sets(image_set) -> tuple[ImageSet, ImageSet]:
 
 
 @pytest.fixture(scope="module")
-def trained(sets, quick) -> Trained:
+def trained(sets, quick) -> TrainingResult:
     return train(*sets, quick, accuracy)
 
 
-def same(first: Trained, second: Trained) -> bool:
+def same(first: TrainingResult, second: TrainingResult) -> bool:
     return all(torch.equal(value, second.state[name]) for name, value in first.state.items())
 
 
@@ -117,7 +117,9 @@ def test_a_loss_that_is_no_number_is_reported(sets, quick):
         train(broken, sets[1], quick, accuracy)
 
 
-def worker(rank: int, meet: str, sets: tuple, config: ClassifierConfig) -> tuple[Trained, list]:
+def worker(
+    rank: int, meet: str, sets: tuple, config: ClassifierConfig
+) -> tuple[TrainingResult, list]:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
     rows: list[dict] = []

@@ -23,7 +23,7 @@ class Endless:
     def __init__(self, count: int):
         self.count = count
 
-    def list(self, spread):
+    def list(self, map_fn):
         items = (
             ScanRef(
                 key=f"patient-{i // 10:06d}/slice-{i % 10:03d}",

@@ -19,7 +19,7 @@ from gemix.gan.checkpoints.generator_io import (
     save_generator,
     save_imported,
 )
-from gemix.gan.checkpoints.transfer import Weights
+from gemix.gan.checkpoints.transfer import PretrainedWeights
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.stages import resume_or_start
 from gemix.io.storage import Store
@@ -172,7 +172,7 @@ def test_weights_of_a_generator_that_are_damaged_are_named(store, harm):
 def test_imported_networks_that_are_damaged_are_named(tmp_path, harm):
     store, state = Store(tmp_path), new_state(ARCHITECTURE, CONFIG, CPU)
     weights = {name: network.state_dict() for name, network in state.networks.items()}
-    save_imported(store, Weights(**weights), spec_of(CONFIG))
+    save_imported(store, PretrainedWeights(**weights), spec_of(CONFIG))
     assert load_weights(store).discriminator is not None
     harm_json(store, "generator.json", harm)
     with pytest.raises(CheckpointError, match=r"import"):

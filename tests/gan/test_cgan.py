@@ -71,7 +71,7 @@ def test_the_generator_is_trained_on_the_loss_that_is_set(name):
         p = torch.sigmoid(state.discriminator(state.generator(z, label), label))
     expected = torch.log(1 - p).mean() if name == "minimax" else -torch.log(p).mean()
     assert trainer.train_generator().item() == pytest.approx(expected.item(), rel=1e-5)
-    assert (config.objective, config.summary) == (name, f"CGAN, {name} loss")
+    assert (config.adversarial_loss, config.summary) == (name, f"CGAN, {name} loss")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -16,7 +16,7 @@ from gemix.gan.checkpoints.generator_io import (
     save_generator,
     save_imported,
 )
-from gemix.gan.checkpoints.transfer import Weights, load_pretrained
+from gemix.gan.checkpoints.transfer import PretrainedWeights, load_pretrained
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.architecture import Architecture
@@ -51,7 +51,7 @@ def images(generator, label: torch.Tensor | None) -> torch.Tensor:
 
 def test_the_same_architecture_is_taken_over_whole():
     old, new = trained(ONE), new_state(ONE, config(seed=5), CPU)
-    assert load_pretrained(new, Weights.from_state(old)) == []
+    assert load_pretrained(new, PretrainedWeights.from_state(old)) == []
     label = torch.eye(3)[[0, 1, 2, 0]]
     assert torch.equal(images(new.generator_ema, label), images(old.generator_ema, label))
     assert new.step == 0 and new.g_optimizer.state_dict()["state"] == {}
@@ -60,7 +60,7 @@ def test_the_same_architecture_is_taken_over_whole():
 def test_an_unconditional_generator_starts_a_conditional_one():
     unconditional = dataclasses.replace(ONE, label_dim=0)
     old, new = trained(unconditional), new_state(ONE, config(seed=5), CPU)
-    started_new = load_pretrained(new, Weights.from_state(old))
+    started_new = load_pretrained(new, PretrainedWeights.from_state(old))
     assert "generator.mapping.embed.weight" in started_new
     assert "discriminator.mapping.embed.weight" in started_new
     assert not [name for name in started_new if ".b16." in name]
@@ -71,7 +71,7 @@ def test_an_unconditional_generator_starts_a_conditional_one():
 
 def test_another_number_of_classes_keeps_all_but_the_embeddings():
     old = trained(dataclasses.replace(ONE, label_dim=5))
-    started_new = load_pretrained(new_state(ONE, config(), CPU), Weights.from_state(old))
+    started_new = load_pretrained(new_state(ONE, config(), CPU), PretrainedWeights.from_state(old))
     assert started_new == [
         "generator.mapping.embed.weight",
         "discriminator.mapping.embed.weight",
@@ -81,7 +81,7 @@ def test_another_number_of_classes_keeps_all_but_the_embeddings():
 def test_a_larger_image_takes_the_common_blocks():
     large = dataclasses.replace(ONE, resolution=32)
     new = new_state(large, config(), CPU)
-    started_new = load_pretrained(new, Weights.from_state(trained(ONE)))
+    started_new = load_pretrained(new, PretrainedWeights.from_state(trained(ONE)))
     assert {name.split(".")[2] for name in started_new if "generator.synthesis" in name} == {"b32"}
 
 
@@ -90,7 +90,7 @@ def test_weights_that_share_nothing_are_refused():
     new = new_state(narrow, config(), CPU)
     source = {f"other.{k}": v for k, v in trained(ONE).generator.state_dict().items()}
     with pytest.raises(CheckpointError, match="channel_base"):
-        load_pretrained(new, Weights(generator=source, generator_ema=source))
+        load_pretrained(new, PretrainedWeights(generator=source, generator_ema=source))
 
 
 def test_frozen_layers_of_the_discriminator_stay():
@@ -124,7 +124,7 @@ def bounded(tmp_path_factory) -> Store:
     """Imported networks without classes whose convolutions are bounded."""
     architecture = dataclasses.replace(ONE, label_dim=0, conv_clamp=BOUND)
     store = Store(tmp_path_factory.mktemp("bounded"))
-    save_imported(store, Weights.from_state(trained(architecture)), spec_of(architecture))
+    save_imported(store, PretrainedWeights.from_state(trained(architecture)), spec_of(architecture))
     return store
 
 
@@ -135,7 +135,9 @@ def test_the_bound_of_the_convolutions_goes_on(bounded, tmp_path, change):
     assert begun == dataclasses.replace(wanted, architecture=begun.architecture)
     stage = pretraining_spec(begun)
     before = resume_or_start(Store(tmp_path), stage, CPU, lambda: load_weights(bounded))
-    state = resume_or_start(Store(tmp_path), begun, CPU, lambda: Weights.from_state(before))
+    state = resume_or_start(
+        Store(tmp_path), begun, CPU, lambda: PretrainedWeights.from_state(before)
+    )
     for network in (state.generator, state.discriminator, before.generator_ema):
         assert network.architecture.conv_clamp == BOUND
     classes = begun.architecture.label_dim

@@ -19,7 +19,7 @@ from gemix.gan.checkpoints.generator_io import (
     save_imported,
     saved_architecture,
 )
-from gemix.gan.checkpoints.transfer import Weights
+from gemix.gan.checkpoints.transfer import PretrainedWeights
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
@@ -41,7 +41,7 @@ def public(tiny_config, prepared, tmp_path_factory):
     state = new_state(sizes, tiny_config.gan, torch.device("cpu"))
     names = tuple("abcde")
     spec = dataclasses.replace(spec, architecture=sizes, classes=names)
-    save_imported(store, Weights.from_state(state), spec)
+    save_imported(store, PretrainedWeights.from_state(state), spec)
     return store
 
 

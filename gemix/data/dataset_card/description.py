@@ -33,13 +33,13 @@ _PARTS = {
 }
 _CAVEAT = (
     "The patients are not known. Images were grouped by the order of their files and by how alike "
-    "they look, so slices of one patient may still be on two sides of a split, and results on the "
+    "they look, so slices of one patient may still be in two splits, and results on the "
     "test split may be better than on new patients. If the file names tell the patients, name them "
     "with data.patient_pattern."
 )
 _STAND_IN = (
-    "The patients are not known: somebody who was scanned more than once may be on two sides of a "
-    "split, and results on the test split may be better than on new patients."
+    "The patients are not known: somebody who was scanned more than once may be in two "
+    "splits, and results on the test split may be better than on new patients."
 )
 _DRAWN = "Drawn by a program: no scan of a person, and no proof of anything about patients."
 _UNKNOWN = (
@@ -134,18 +134,18 @@ class Description:
             text = f"The groups are {found}; none is in two splits."
         joined = (self.manifest.origin.get("duplicates") or {}).get("joined", 0)
         if joined:
-            runs = counted(joined, "run")
+            runs = plural(joined, "run")
             text += f" Near duplicates joined {runs} of neighbouring files to others."
         return text
 
     @property
-    def caveat(self) -> str | None:
+    def warning(self) -> str | None:
         """A warning where groups stand in for patients who are not known."""
         found = self.manifest.origin.get("grouping", PATIENTS)
         return None if found == PATIENTS else _CAVEAT if found == NEIGHBOURS else _STAND_IN
 
     @property
-    def account(self) -> list[tuple[str, int]]:
+    def selection_counts(self) -> list[tuple[str, int]]:
         """Numbers from the scans that were listed to the images of the set, step by step."""
         origin = self.manifest.origin
         left_out, copies = origin.get("left_out") or {}, origin.get("duplicates") or {}
@@ -242,7 +242,7 @@ def reasons(quarantine: Iterable[Mapping[str, Any]]) -> list[Reason]:
     return sorted(found, key=lambda reason: -reason.count)
 
 
-def counted(count: int, what: str) -> str:
+def plural(count: int, what: str) -> str:
     """Return the number and the word, in the plural where it is not one."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET
-from gemix.data.dataset_card.description import Description, counted, reasons
+from gemix.data.dataset_card.description import Description, plural, reasons
 from gemix.data.shards.manifest import SPLITS, Manifest
 
 CARD = "CARD.md"
@@ -69,7 +69,7 @@ def _summary(about: Description) -> str:
     manifest = about.manifest
     size, depth = manifest.resolution, "grey" if manifest.channels == 1 else "three channels"
     return (
-        f"{counted(manifest.images(), 'image')} of {size} × {size} pixels "
+        f"{plural(manifest.images(), 'image')} of {size} × {size} pixels "
         f"({depth}, 8 bits a channel) in {len(manifest.classes)} classes, made from "
         f"{escape(about.source)}.\n\n"
         f"Content digest: `{manifest.digest}`"
@@ -91,13 +91,13 @@ def _counts(about: Description) -> str:
 
 
 def _grouping(about: Description) -> str:
-    found, caveat = about.grouping, about.caveat
-    warning = f"\n\n> [!WARNING]\n> {escape(caveat)}" if caveat else ""
+    found, warning = about.grouping, about.warning
+    warning = f"\n\n> [!WARNING]\n> {escape(warning)}" if warning else ""
     return _section("Patients and groups", escape(found) + warning if found else "")
 
 
 def _left_out(about: Description) -> str:
-    steps = [(what, f"{count:,}") for what, count in about.account]
+    steps = [(what, f"{count:,}") for what, count in about.selection_counts]
     text = _table(("Step", "Number"), steps, align="lr")
     listed = about.manifest.origin.get("reasons") or ()
     found = reasons(listed)

@@ -1,7 +1,7 @@
 """Overlap of training and held-out data: shared groups, equal images, and copies of images.
 
 Groups and checksums are compared first, read from small columns, a shard at a time. Every group
-key that both sides have counts: in sets of different archives equal keys may be chance, but a false
+key that both sets have counts: in sets of different archives equal keys may be chance, but a false
 alarm costs a setting and a miss a wrong result. Then thumbnails tell copies that were saved again,
 brightened or mirrored (:mod:`gemix.data.leakage.near_duplicates`). ``gemix check`` also finds
 images that are nearly the same (:mod:`gemix.data.leakage.compare_sets`).
@@ -238,7 +238,7 @@ def check_no_overlap(
 
 
 def find_shared(learned: TrainingSource, held_out: Split) -> SharedData:
-    """Find groups and equal images that both sides have; no image is read.
+    """Find groups and equal images that both sets have; no image is read.
 
     Memory holds the checksums of `held_out`. Images are compared by half of their checksums: 64
     bits, eight bytes an image.

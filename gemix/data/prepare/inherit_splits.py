@@ -45,7 +45,7 @@ def inherit_splits(listing: Listing, url: str) -> Listing:
         )
     column = table.column_names.index("split")
     items = ScanRefs(table.set_column(column, table.schema.field("split"), inherited))
-    note = f"{known} of {len(inherited)} scans are on the side that they have in data.splits_from"
+    note = f"{known} of {len(inherited)} scans keep the split that they have in data.splits_from"
     return dataclasses.replace(listing, items=items, notes=(*listing.notes, note))
 
 

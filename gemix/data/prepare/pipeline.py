@@ -57,7 +57,7 @@ def check_locations(config: DataConfig, store: Store) -> None:
     if config.splits_from and _canonical(config.splits_from) == _canonical(store.url):
         raise DataError(
             f"data.splits_from {config.splits_from}: the result goes there too, and would replace "
-            "the sides that it is to keep; choose another --workdir"
+            "the splits that it is to keep; choose another --workdir"
         )
     if not config.path:
         return

@@ -23,7 +23,7 @@ from gemix.data.shards.manifest import SPLITS
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 _NEEDED = (TRAIN, TEST, VAL)  # in this order where a class has too few groups
-_FAR_OFF = 2.0  # times the share that is wanted, or as much below
+_IMBALANCE = 2.0  # times the share that is wanted, or as much below
 
 
 def settings(config: DataConfig) -> dict[str, Any]:
@@ -89,13 +89,15 @@ def assign(
         wanted = [s for s in wanted if not (kept == s).any()]
         movable = kept == TRAIN
         split = np.where(movable & np.isin(drawn, wanted), drawn, kept)
-        notes += [_taken(s, split[label >= 0]) for s in wanted]
+        notes += [_official_split_note(s, split[label >= 0]) for s in wanted]
     for index, name in enumerate(classes):
         mine = np.flatnonzero(label == index)
-        split[mine], found = _fill(split[mine], position[mine], movable[mine], wanted, edges, name)
+        split[mine], found = _fill_empty_splits(
+            split[mine], position[mine], movable[mine], wanted, edges, name
+        )
         notes += found
     if kept is None and not config.folds:
-        notes += _far_off(split[group], class_index, classes, config)
+        notes += _imbalance_notes(split[group], class_index, classes, config)
     return Assignment(split=split.astype(np.int8)[group], notes=tuple(notes))
 
 
@@ -154,12 +156,12 @@ def _inherited(group: np.ndarray, earlier: np.ndarray, groups: int) -> tuple[np.
     if not moved.any():
         return split, []
     return split, [
-        f"{moved.sum()} images of {len(np.unique(group[moved]))} groups are on another side than "
+        f"{moved.sum()} images of {len(np.unique(group[moved]))} groups are in another split than "
         "in data.splits_from: new scans join them to images that are tested on, or validated with"
     ]
 
 
-def _taken(split: int, splits: np.ndarray) -> str:
+def _official_split_note(split: int, splits: np.ndarray) -> str:
     return (
         f"no image of the official {SPLITS[split]} list was found: {(splits == split).sum()} "
         "training patients taken"
@@ -173,7 +175,7 @@ def _majority(group: np.ndarray, class_index: np.ndarray, groups: int, classes: 
     return np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
 
 
-def _far_off(
+def _imbalance_notes(
     split: np.ndarray, class_index: np.ndarray, classes: Sequence[str], config: DataConfig
 ) -> list[str]:
     """Return notes on classes whose shares in the held-out splits are far from those wanted."""
@@ -182,7 +184,7 @@ def _far_off(
         mine = split[class_index == index]
         for split_index, wanted in ((VAL, config.val_fraction), (TEST, config.test_fraction)):
             share = (mine == split_index).sum() / max(1, len(mine))
-            if not wanted / _FAR_OFF <= share <= wanted * _FAR_OFF:
+            if not wanted / _IMBALANCE <= share <= wanted * _IMBALANCE:
                 notes.append(
                     f"class {name!r}: {share:.0%} of its images fell to {SPLITS[split_index]}, "
                     f"{wanted:.0%} wanted, since its groups are few or of unequal size; another "
@@ -191,7 +193,7 @@ def _far_off(
     return notes
 
 
-def _fill(
+def _fill_empty_splits(
     split: np.ndarray,
     position: np.ndarray,
     movable: np.ndarray,

@@ -43,13 +43,13 @@ def body_mask(pixels: np.ndarray, threshold: float | None = None) -> np.ndarray:
     if threshold is None:
         outline = _find_outline(reduced, _choose_threshold(reduced))
         if _is_field_of_view(outline, reduced.shape):  # black beyond a circle of grey air
-            inside = _fill(outline, reduced.shape)
+            inside = _polygon_mask(outline, reduced.shape)
             outline = _find_outline(reduced, _choose_threshold(reduced, inside))
     else:
         outline = _find_outline(reduced, threshold)
     if _area(outline) < _MIN_BODY * reduced.size:
         return np.ones(pixels.shape, dtype=bool)
-    return _fill(_enlarge(outline, step), pixels.shape).view(bool)
+    return _polygon_mask(_enlarge(outline, step), pixels.shape).view(bool)
 
 
 def bounding_box(mask: np.ndarray) -> Box:
@@ -184,6 +184,6 @@ def _enlarge(outline: np.ndarray, step: int) -> np.ndarray:
     return cv2.convexHull((outline * step + corners).reshape(-1, 2))
 
 
-def _fill(outline: np.ndarray, frame: tuple[int, ...]) -> np.ndarray:
+def _polygon_mask(outline: np.ndarray, frame: tuple[int, ...]) -> np.ndarray:
     """Draw the polygon with its edge as 1 in a frame of 0: uint8 [h, w]."""
     return cv2.fillConvexPoly(np.zeros(frame, dtype=np.uint8), outline, 1)

@@ -24,7 +24,7 @@ from gemix.gan.checkpoints.safetensors_io import (
     wrap_checkpoint_errors,
     write_weights,
 )
-from gemix.gan.checkpoints.transfer import Weights
+from gemix.gan.checkpoints.transfer import PretrainedWeights
 from gemix.gan.config import PRECISIONS, GanConfig
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.training.registry import new_state
@@ -131,7 +131,7 @@ def check_checkpoint(store: Store, name: str, spec: TrainingSpec) -> list[dict[s
         return check_same_training(where, values, spec.to_json())
 
 
-def checkpoint_weights(store: Store, name: str) -> Weights:
+def checkpoint_weights(store: Store, name: str) -> PretrainedWeights:
     """Return the networks of a checkpoint of any training, for another one to start from.
 
     Raises:
@@ -140,7 +140,7 @@ def checkpoint_weights(store: Store, name: str) -> Weights:
     sha256 = _read(store, name)["sha256"]
     tensors = read_weights(store, name, sha256, _remedy(store, name))
     networks = ("generator", "generator_ema", "discriminator")
-    return Weights(**{key: _with_prefix(tensors, key) for key in networks})
+    return PretrainedWeights(**{key: _with_prefix(tensors, key) for key in networks})
 
 
 def checkpoint_architecture(store: Store, name: str) -> Architecture:

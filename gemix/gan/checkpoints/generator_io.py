@@ -19,7 +19,7 @@ from gemix.gan.checkpoints.safetensors_io import (
     wrap_checkpoint_errors,
     write_weights,
 )
-from gemix.gan.checkpoints.transfer import Weights
+from gemix.gan.checkpoints.transfer import PretrainedWeights
 from gemix.gan.config import GanConfig
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.base import ImageGenerator
@@ -66,7 +66,7 @@ def save_generator(store: Store, state: TrainingState, spec: TrainingSpec) -> st
     return checksum
 
 
-def save_imported(store: Store, weights: Weights, spec: TrainingSpec) -> str:
+def save_imported(store: Store, weights: PretrainedWeights, spec: TrainingSpec) -> str:
     """Write imported networks as a training writes its generator; return its checksum.
 
     Beside it are the generator before averaging and, where there is one, the discriminator; the
@@ -84,7 +84,7 @@ def save_imported(store: Store, weights: Weights, spec: TrainingSpec) -> str:
     return checksum
 
 
-def load_weights(store: Store) -> Weights:
+def load_weights(store: Store) -> PretrainedWeights:
     """Read the networks of a training, or imported ones, for another training to start from.
 
     Raises:
@@ -103,7 +103,7 @@ def load_weights(store: Store) -> Weights:
             name: read_weights(store, name, sha256, REMEDY)
             for name, sha256 in values["parts"].items()
         }
-        return Weights(
+        return PretrainedWeights(
             generator=parts[RAW],
             generator_ema=read_weights(store, "generator", values["sha256"], REMEDY),
             discriminator=parts.get(DISCRIMINATOR),

@@ -25,7 +25,7 @@ FIRST_LAYER = "mapping.fc0.weight"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Weights:
+class PretrainedWeights:
     """State dictionaries of a trained pair; the discriminator's may be missing."""
 
     generator: Mapping[str, Tensor]
@@ -33,13 +33,13 @@ class Weights:
     discriminator: Mapping[str, Tensor] | None = None
 
     @classmethod
-    def from_state(cls, state: TrainingState) -> Weights:
+    def from_state(cls, state: TrainingState) -> PretrainedWeights:
         """Return the weights of a training's networks."""
         return cls(**{name: network.state_dict() for name, network in state.networks.items()})
 
 
 @torch.no_grad()
-def load_pretrained(state: TrainingState, weights: Weights) -> list[str]:
+def load_pretrained(state: TrainingState, weights: PretrainedWeights) -> list[str]:
     """Copy the weights of another training to a new state.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gemix.core.errors import CheckpointError
 from gemix.gan.checkpoints.safetensors_io import validate_state_dict
-from gemix.gan.checkpoints.transfer import Weights
+from gemix.gan.checkpoints.transfer import PretrainedWeights
 from gemix.gan.importers.network_pickle import PickledModule, Scalar
 from gemix.gan.models import ops
 from gemix.gan.models.architecture import Architecture
@@ -104,7 +104,7 @@ def load_networks(
     return generator, discriminator
 
 
-def import_networks(modules: Mapping[str, PickledModule]) -> tuple[Architecture, Weights]:
+def import_networks(modules: Mapping[str, PickledModule]) -> tuple[Architecture, PretrainedWeights]:
     """Return the architecture and weights of the networks that `read_network_pickle` found.
 
     Raises:
@@ -123,7 +123,7 @@ def import_networks(modules: Mapping[str, PickledModule]) -> tuple[Architecture,
         conv_clamp=_conv_clamp(modules),
     )
     raw = states.get("G", ema)
-    return architecture, Weights(
+    return architecture, PretrainedWeights(
         generator=validate_state_dict(Generator, architecture, raw, "G"),
         generator_ema=validate_state_dict(Generator, architecture, ema, "G_ema"),
         discriminator=discriminator

@@ -1,4 +1,4 @@
-"""The adversarial losses by the name that ``gan.cgan_loss`` and ``GanConfig.objective`` take.
+"""The adversarial losses by the name that `GanConfig.adversarial_loss` returns.
 
 A new loss is its two functions, one entry here and its name in
 :class:`gemix.gan.config.GanConfig`. Each must pass :func:`gemix.gan.testing.check_loss`.

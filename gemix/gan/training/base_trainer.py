@@ -50,7 +50,7 @@ class BaseTrainer(abc.ABC):
         local_batch_indices: this worker's indices into the global batch.
         batch_index: the same on the device, int64 [n].
         dtype: what convolutions compute in.
-        adversarial_loss: the losses that ``config.objective`` names.
+        adversarial_loss: the losses that ``config.adversarial_loss`` names.
     """
 
     generator: ClassVar[Callable[[Architecture], ImageGenerator]]
@@ -66,7 +66,7 @@ class BaseTrainer(abc.ABC):
         if state.precision == "auto":
             state.precision = resolve_precision(self.device, workers)
         self.dtype = apply_fallback(state)
-        self.adversarial_loss = ADVERSARIAL_LOSSES[config.objective]
+        self.adversarial_loss = ADVERSARIAL_LOSSES[config.adversarial_loss]
         self.local_batch_indices = local_indices(workers, config.batch, config.sample_group)
         self.batch_index = torch.tensor(self.local_batch_indices, device=self.device)
         self.monitor = DivergenceMonitor(state, config.max_skipped_steps, self.hint)

@@ -10,14 +10,15 @@ import torch
 
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, load_checkpoint
 from gemix.gan.checkpoints.generator_io import saved_architecture
-from gemix.gan.checkpoints.transfer import Weights, load_pretrained
+from gemix.gan.checkpoints.transfer import PretrainedWeights, load_pretrained
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.state import TrainingState
 
 if TYPE_CHECKING:  # any object with the methods of a store will do
     from gemix.io.storage import Store
 
-FirstWeights = Callable[[], Weights] | None  # reads the weights to start from; None: random ones
+# reads the weights to start from; None: random ones
+FirstWeights = Callable[[], PretrainedWeights] | None
 
 
 def pretraining_spec(spec: TrainingSpec) -> TrainingSpec:

@@ -64,7 +64,7 @@ class TrainingLog:
                 change["step"],
                 change["new"],
             )
-        self.run.set_tags({"objective": self.spec.config.objective})
+        self.run.set_tags({"objective": self.spec.config.adversarial_loss})
         self.first_step, self.began = state.step, time.monotonic()
         self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
 
@@ -103,7 +103,7 @@ class TrainingLog:
         }
         values = {name: float(value) for name, value in self.latest.items()}
         record |= {name: value for name, value in values.items() if math.isfinite(value)}
-        self.records.append(json.dumps(record | {"objective": self.spec.config.objective}))
+        self.records.append(json.dumps(record | {"objective": self.spec.config.adversarial_loss}))
         self._log_metrics({k: v for k, v in record.items() if k != "step"}, state)
         if time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES or state.step == self.total:
             self.last_line = time.monotonic()

@@ -34,8 +34,8 @@ class Counting:
     def __init__(self, config: DataConfig, most: int = 10**9):
         self.source, self.left, self.loaded = open_source(config), most, 0
 
-    def list(self, spread):
-        return self.source.list(spread)
+    def list(self, map_fn):
+        return self.source.list(map_fn)
 
     def load(self, item):
         if self.left == self.loaded:
@@ -47,7 +47,7 @@ class Counting:
 def stop_while_writing(store: Store, done: int) -> None:
     """Prepares until so many shards are written."""
 
-    def spread(function, inputs, what):
+    def map_fn(function, inputs, what):
         for number, one in enumerate(inputs):
             if what == "shards written" and number == done:
                 raise KeyboardInterrupt
@@ -55,7 +55,7 @@ def stop_while_writing(store: Store, done: int) -> None:
 
     source = open_source(CONFIG)
     with pytest.raises(KeyboardInterrupt):
-        prepare(source, list_scans(source, CONFIG), CONFIG, store, spread)
+        prepare(source, list_scans(source, CONFIG), CONFIG, store, map_fn)
 
 
 def content(store: Store) -> dict[str, bytes]:
@@ -174,14 +174,14 @@ def test_runs_of_two_settings_take_no_part_of_each_other(tmp_path):
     alone = prepare_serial(open_source(CONFIG), CONFIG, Store(tmp_path / "alone"))
     store = Store(tmp_path / "both")
 
-    def spread(function, inputs, what):
+    def map_fn(function, inputs, what):
         if what == "shards written":  # the other one reads its parts meanwhile
             with pytest.raises(KeyboardInterrupt):
                 prepare_serial(Counting(other, most=70), other, store)
         yield from map(function, inputs)
 
     source = open_source(CONFIG)
-    assert prepare(source, list_scans(source, CONFIG), CONFIG, store, spread).digest == alone.digest
+    assert prepare(source, list_scans(source, CONFIG), CONFIG, store, map_fn).digest == alone.digest
 
 
 @pytest.mark.slow
@@ -189,7 +189,8 @@ def test_kills_at_random_moments_change_nothing(whole, tmp_path):
     folder, rng = str(tmp_path / "killed"), np.random.default_rng(0)
     here = os.path.dirname(__file__)
     code = (
-        f"import sys; sys.path.insert(0, {here!r}); import test_unfinished as t; t.run({folder!r})"
+        f"import sys; sys.path.insert(0, {here!r}); import test_resume_cache; "
+        f"test_resume_cache.run({folder!r})"
     )
     for _ in range(4):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
