@@ -9,7 +9,7 @@ import pytest
 
 from gemix.data.leakage import near_duplicates as near
 from gemix.data.leakage.near_duplicates import (
-    MAX_BITS,
+    MAX_DISTANCE,
     MIN_COPY_CORRELATION,
     MIN_CORRELATION,
     near_blocks,
@@ -38,7 +38,7 @@ def by_definition(first, second):
         first.copies @ other.T for other in (second.copies, mirror(second.copies))
     )
     similar = straight >= MIN_CORRELATION
-    alike = distance(first.hashes[:, None], second.hashes[None]) <= MAX_BITS
+    alike = distance(first.hashes[:, None], second.hashes[None]) <= MAX_DISTANCE
     is_copy = (straight >= MIN_COPY_CORRELATION) | (mirrored >= MIN_COPY_CORRELATION)
     return np.argwhere((similar & alike) | is_copy)
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gemix.classifier.augment.base import Augmentation
 
-_HERE = "gemix.classifier.augment"
+_PACKAGE = "gemix.classifier.augment"
 
 AUGMENTATIONS: dict[str, str] = {
-    "ct": f"{_HERE}.ct:ct",
-    "none": f"{_HERE}.none:none",
+    "ct": f"{_PACKAGE}.ct:ct",
+    "none": f"{_PACKAGE}.none:none",
 }
 
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from gemix.data.leakage.perceptual_hash import SIDE, Fingerprints, distance, mirror, unit_vectors
 
-MAX_BITS = 10
+MAX_DISTANCE = 10
 MIN_CORRELATION = 0.95
 MIN_COPY_CORRELATION = 0.997
 
@@ -66,7 +66,7 @@ def near_blocks(
             beside = second.take(slice(left, left + _BLOCK))
             straight, mirrored = _correlate(above.copies, beside.copies)
             rows, columns = np.nonzero(straight >= MIN_CORRELATION)
-            is_near = distance(above.hashes[rows], beside.hashes[columns]) <= MAX_BITS
+            is_near = distance(above.hashes[rows], beside.hashes[columns]) <= MAX_DISTANCE
             is_near |= straight[rows, columns] >= MIN_COPY_CORRELATION
             rows, columns = rows[is_near], columns[is_near]
             similarity = straight[rows, columns]

@@ -133,7 +133,7 @@ def prepare(
         classes=listing.classes,
         resolution=config.resolution,
         channels=len(config.windows),
-        preprocessing=preprocess.settings(config) | splits.settings(config),
+        preprocessing=preprocess.preprocess_settings(config) | splits.split_settings(config),
         origin=_origin(listing, staged, assignment, written, bad, config),
     )
     _check_training(manifest)

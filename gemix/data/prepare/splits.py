@@ -26,7 +26,7 @@ _NEEDED = (TRAIN, TEST, VAL)  # in this order where a class has too few groups
 _IMBALANCE = 2.0  # times the share that is wanted, or as much below
 
 
-def settings(config: DataConfig) -> dict[str, Any]:
+def split_settings(config: DataConfig) -> dict[str, Any]:
     """Return the settings that decide the splits, for the manifest."""
     common = {"split_seed": config.split_seed, "val_fraction": config.val_fraction}
     if config.folds:

@@ -53,7 +53,7 @@ def preprocess(scan: Scan, config: DataConfig) -> np.ndarray:
     return image
 
 
-def settings(config: DataConfig) -> dict[str, Any]:
+def preprocess_settings(config: DataConfig) -> dict[str, Any]:
     """Return the settings that decide which scans become images and their pixels."""
     return {
         "slice_step": config.slice_step,

@@ -33,25 +33,28 @@ class SourceEntry:
     is_hounsfield: bool = False
 
 
-_ROOT = "gemix.data.sources"
+_PACKAGE = "gemix.data.sources"
 SOURCES = {
     "folder": SourceEntry(
-        f"{_ROOT}.folder:FolderSource", "class folders", ("path", "patient_pattern")
+        f"{_PACKAGE}.folder:FolderSource", "class folders", ("path", "patient_pattern")
     ),
-    "covidx": SourceEntry(f"{_ROOT}.covidx:CovidxSource", "COVIDx CT"),
+    "covidx": SourceEntry(f"{_PACKAGE}.covidx:CovidxSource", "COVIDx CT"),
     "dicom": SourceEntry(
-        f"{_ROOT}.dicom.source:DicomSource", "DICOM series", ("path", "labels"), is_hounsfield=True
+        f"{_PACKAGE}.dicom.source:DicomSource",
+        "DICOM series",
+        ("path", "labels"),
+        is_hounsfield=True,
     ),
     "nifti": SourceEntry(
-        f"{_ROOT}.nifti.source:NiftiSource",
+        f"{_PACKAGE}.nifti.source:NiftiSource",
         "NIfTI volumes",
         ("path", "patient_pattern"),
         is_hounsfield=True,
     ),
-    "medmnist": SourceEntry(f"{_ROOT}.medmnist.source:MedMnistSource", "a MedMNIST-style file"),
-    "parquet": SourceEntry(f"{_ROOT}.parquet.source:ParquetSource", "Parquet files"),
+    "medmnist": SourceEntry(f"{_PACKAGE}.medmnist.source:MedMnistSource", "a MedMNIST-style file"),
+    "parquet": SourceEntry(f"{_PACKAGE}.parquet.source:ParquetSource", "Parquet files"),
     "phantom": SourceEntry(
-        f"{_ROOT}.phantom:PhantomSource",
+        f"{_PACKAGE}.phantom:PhantomSource",
         "the digital chest phantom",
         ("phantom", "resolution"),
         is_hounsfield=True,

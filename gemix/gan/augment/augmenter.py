@@ -20,7 +20,7 @@ from gemix.gan.augment.color import apply_color, color_transform
 from gemix.gan.augment.geometry import rotate, scale, translate, warp
 
 
-class Augmentation(NamedTuple):
+class ImageTransforms(NamedTuple):
     """Transformations of each image of a batch; None if the set has none of the kind.
 
     Attributes:
@@ -77,7 +77,7 @@ class Augmenter:
             return images
         return apply_augmentation(images, self.draw(stream, step, p, images.shape[-1]))
 
-    def draw(self, stream: Stream, step: Tensor, p: Tensor, side: int) -> Augmentation:
+    def draw(self, stream: Stream, step: Tensor, p: Tensor, side: int) -> ImageTransforms:
         """Draw transformations of images of `side` x `side` pixels."""
         uniform, normal = draw(
             self.seed, stream, self.batch_index, step, uniforms=_UNIFORMS, normals=_NORMALS
@@ -85,13 +85,13 @@ class Augmenter:
         gates, values = uniform.chunk(2, dim=1)
         draws = Draws(p=p, applied=gates < p, uniform=values, normal=normal.double())
         strength = self.strength
-        return Augmentation(
+        return ImageTransforms(
             geometric_transform(strength, draws, side) if strength.has_geometric else None,
             color_transform(strength, draws) if strength.has_color else None,
         )
 
 
-def apply_augmentation(images: Tensor, augmentation: Augmentation) -> Tensor:
+def apply_augmentation(images: Tensor, augmentation: ImageTransforms) -> Tensor:
     """Augment a batch; twice differentiable in the images.
 
     Args:

@@ -24,7 +24,7 @@ NETWORKS = ("G", "D", "G_ema")
 MAX_BYTES = 2**32  # networks of 1024 x 1024 pixels take less than 1 GiB
 MAX_DEPTH = 20  # of modules in modules; public networks have 4
 MAX_DIMENSIONS = 8  # of a tensor; public networks have 4
-MAX_BITS = 64  # of an integer setting
+MAX_INTEGER_BITS = 64  # of an integer setting
 _NAME = re.compile(r"[A-Za-z0-9_]{1,80}")  # names become paths of weights and go into messages
 
 Scalar = int | float | str | bool | None
@@ -251,10 +251,10 @@ class _TreeBuilder:
 
 
 def _check_bits(name: str, value: Scalar) -> Scalar:
-    if type(value) is int and value.bit_length() > MAX_BITS:
+    if type(value) is int and value.bit_length() > MAX_INTEGER_BITS:
         raise CheckpointError(
             f"the file has {name} of {value.bit_length()} bits, integers of networks have "
-            f"{MAX_BITS} at most; it is refused"
+            f"{MAX_INTEGER_BITS} at most; it is refused"
         )
     return value
 

@@ -19,7 +19,7 @@ from gemix.core.errors import CheckpointError
 from gemix.gan.importers.restricted_unpickler import RestrictedUnpickler
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
-MAX_OPCODES = 200  # the pickles of a storage take about 40
+STORAGE_OPCODES = 200  # the pickles of a storage take about 40
 
 DTYPES = {
     "FloatStorage": torch.float32,
@@ -80,7 +80,7 @@ class _StorageUnpickler(RestrictedUnpickler):
 
 
 def _load(stream: io.BytesIO) -> object:
-    return _StorageUnpickler(stream, _ALLOWED, MAX_OPCODES).load()
+    return _StorageUnpickler(stream, _ALLOWED, STORAGE_OPCODES).load()
 
 
 def _read_legacy(stream: io.BytesIO) -> tuple[tuple, bytes]:

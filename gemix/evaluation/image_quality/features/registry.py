@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from gemix.evaluation.image_quality.features.base import Extractor
 
-_HERE = "gemix.evaluation.image_quality.features"
+_PACKAGE = "gemix.evaluation.image_quality.features"
 
 # each is a function of (what follows the prefix, resolution of the images, device)
 EXTRACTORS: dict[str, str] = {
-    "timm": f"{_HERE}.timm:pretrained_extractor",
-    "timm-random": f"{_HERE}.timm:random_extractor",
-    "torchscript": f"{_HERE}.torchscript:torchscript_extractor",
-    "onnx": f"{_HERE}.onnx:onnx_extractor",
+    "timm": f"{_PACKAGE}.timm:pretrained_extractor",
+    "timm-random": f"{_PACKAGE}.timm:random_extractor",
+    "torchscript": f"{_PACKAGE}.torchscript:torchscript_extractor",
+    "onnx": f"{_PACKAGE}.onnx:onnx_extractor",
     "bundle": "gemix.steps.gan_training.bundle_extractor:bundle_extractor",
 }
 
