@@ -57,6 +57,8 @@ def connect() -> None:
     try:
         ray.init(
             address=address or "local",
+            # a dozen processes that take seconds to start, for a page whose address nobody is given
+            include_dashboard=None if address else False,
             logging_level=logging.WARNING,
             runtime_env=_runtime_env(),
         )

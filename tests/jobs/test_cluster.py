@@ -107,7 +107,7 @@ def test_every_step_is_submitted_from_bucket_to_bucket(head, bucket, tiny_overri
         "train_gan": common,
         "sample": f"-w {workdir} --label 1,0,0 --out {tmp_path}/samples",
         "synthesize": common,
-        "train_classifier": common,
+        "train_classifier": f"{common} compute.workers=0",  # the GAN has workers of its own
         "evaluate": common,
         "report": common,
         "pipeline": common,
