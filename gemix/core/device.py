@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from gemix.core.distributed import Workers
 
@@ -64,3 +65,23 @@ def cudnn_benchmark() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+class HostCopy:
+    """A copy of a tensor on the host, made while host and GPU go on."""
+
+    def __init__(self, tensor: Tensor):
+        self._event = None
+        if not tensor.is_cuda:
+            self._copy = tensor.clone()
+            return
+        self._copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._copy.copy_(tensor, non_blocking=True)
+        self._event = torch.cuda.Event()
+        self._event.record()
+
+    def wait(self) -> Tensor:
+        """Return the copy when it is complete."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._copy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 import torch
@@ -29,21 +29,9 @@ class Workers:
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
 
-    def all_reduce_grads(self, gradients: Sequence[Tensor]) -> None:
-        """Average gradients over the workers, in place and in one all-reduce.
-
-        Args:
-            gradients: tensors of any shapes, of one dtype and device; the same on every worker.
-        """
-        if self.size == 1:
-            return
-        flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
-        flat /= self.size
-        for gradient, mean in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
-        ):
-            gradient.copy_(mean.view_as(gradient))
+    def all_reduce_async(self, value: Tensor) -> dist.Work:
+        """Begin to sum a tensor over the workers, in place; the sum is there after ``wait()``."""
+        return dist.all_reduce(value, async_op=True)
 
     def all_reduce_mean(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over the workers, detached."""
@@ -80,3 +68,27 @@ class Workers:
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
+
+    def differing(self, tensors: Mapping[str, Tensor]) -> list[str]:
+        """Return the names of the tensors that are not, bit for bit, those of rank 0 everywhere.
+
+        Workers exchange one checksum a tensor.
+
+        Args:
+            tensors: with the same names, shapes and dtypes on every worker, on one device.
+        """
+        if self.size == 1 or not tensors:
+            return []
+        own = torch.stack([_checksum(tensor) for tensor in tensors.values()])
+        first = own.clone()
+        dist.broadcast(first, src=0)
+        differs = self.all_reduce_sum((own != first).to(torch.int32)).tolist()
+        return [name for name, count in zip(tensors, differs, strict=True) if count]
+
+
+def _checksum(tensor: Tensor) -> Tensor:
+    """Return a weighted sum of the words of a tensor, which wraps: int64 scalar on its device."""
+    words = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    size = 4 if words.numel() % 4 == 0 else 1
+    words = words.view({4: torch.int32, 1: torch.uint8}[size]).to(torch.int64)
+    return (words * (torch.arange(len(words), device=words.device) % 8191 + 1)).sum()

@@ -58,6 +58,12 @@ class GanConfig(Config):
         "Directory of gemix train-gan or import-stylegan whose networks the training starts from.",
     ] = None
     batch: Annotated[int, Range(1, 65536), "Images in one step, over all workers."] = 32
+    accumulate: Annotated[
+        int,
+        Range(1, 65536),
+        Operational(),
+        "Backward passes in which a worker takes its share of a batch: more need less memory.",
+    ] = 1
     seed: Annotated[Seed, "Seed of weights, image order, latents and augmentation."] = 0
 
     z_dim: Annotated[Width, "Dimensions of the latent z."] = 512
@@ -148,6 +154,10 @@ class GanConfig(Config):
         Precision,
         "Precision of convolutions, weights are float32; auto: bfloat16 where hardware is fast.",
     ] = "auto"
+    allreduce_precision: Annotated[
+        Literal["float32", "bfloat16"],
+        "Precision of the gradients that workers exchange; bfloat16 halves the messages.",
+    ] = "float32"
     compile: Annotated[
         bool, Operational(), "Whether to run each phase as one graph of torch.compile."
     ] = False

@@ -166,6 +166,18 @@ def check_workers(method: str) -> None:
     _assert_equal(our_weights, their_weights, "weights of two workers")
 
 
+def check_accumulation(method: str) -> None:
+    """A batch in two parts has the gradients of one whole, in every phase."""
+    whole, _ = _gradients(method, Workers())
+    parts, _ = _gradients(method, Workers(), accumulate=2)
+    for number, (accumulated, one) in enumerate(zip(parts, whole, strict=True)):
+        error = float((accumulated - one).norm() / one.norm().clamp_min(1e-12))
+        assert error < 1e-4, (
+            f"gradients of optimizer step {number} differ by {error:.1e} with gan.accumulate=2: a "
+            "phase must pass every part of self.parts to update.backward"
+        )
+
+
 def check_sampling(method: str) -> None:
     """An image is a function of its seed and label, also after a save."""
     config, store = _config(method, steps=2), MemoryStore()
@@ -210,6 +222,7 @@ METHOD_CHECKS = (
     check_resume,
     check_unconditional,
     check_workers,
+    check_accumulation,
     check_sampling,
     check_labels,
 )
@@ -237,29 +250,23 @@ def check_loss(name: str) -> None:
         assert torch.allclose(whole, mean), "the loss of a batch is not the mean of its halves'"
 
 
-class _RecordingWorkers(Workers):
-    """Keep the averaged gradients of every optimizer step."""
-
-    def all_reduce_grads(self, gradients: Sequence[Tensor]) -> None:
-        """Average gradients over the workers and keep a copy."""
-        super().all_reduce_grads(gradients)
-        self.recorded.append(torch.cat([gradient.flatten() for gradient in gradients]).clone())
-
-    @property
-    def recorded(self) -> list[Tensor]:
-        """The gradients so far."""
-        return self.__dict__.setdefault("_recorded", [])
-
-
-def _gradients(method: str, workers: Workers) -> tuple[list[Tensor], dict[str, Tensor]]:
+def _gradients(
+    method: str, workers: Workers, **settings: int
+) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Return the gradients of all phases at constant weights, and the weights of a training."""
-    config, recording = _config(method), _RecordingWorkers(workers.rank, workers.size)
+    config, recorded = dataclasses.replace(_config(method), **settings), []
     state = new_state(ARCHITECTURE, config, CPU)
+
+    def record(optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        recorded.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+
     for optimizer in state.optimizers.values():
+        optimizer.register_step_pre_hook(record)
         for group in optimizer.param_groups:
             group["initial_lr"] = 0.0  # Adam would magnify rounding from step to step
-    train(state, _dataset(), config, workers=recording)
-    return recording.recorded, _weights(_trained(config, workers))
+    train(state, _dataset(), config, workers=workers)
+    return recorded, _weights(_trained(config, workers))
 
 
 def _run_worker(rank: int, size: int, method: str, trainer: type[BaseTrainer], folder: str) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -84,3 +88,27 @@ def test_a_compiled_graph_draws_the_same():
     graph = torch.compile(shifted, fullgraph=True, backend="aot_eager")
     arguments = torch.arange(8), torch.tensor([3])
     assert torch.equal(graph(*arguments), shifted(*arguments))
+
+
+INTERPRETED = """
+import sys, torch
+from gemix.core import philox_triton, torch_rng
+arguments = torch.tensor([0, 5, 2**32 - 1]), torch.tensor([123456])
+for uniforms, normals in ((3, 0), (0, 7), (24, 8), (3, 1025), (1, 1)):
+    for stream, low, high in ((7, 0xDEADBEEF, 0x1234567), (1, 1, 0), (0, 0xFFFFFFFF, 0xFFFFFFFF)):
+        key = stream, low, high, uniforms, normals
+        uniform, normal = torch_rng.reference_draw(*arguments, *key)
+        got_uniform, got_normal = philox_triton.draw(*arguments, *key)
+        assert torch.equal(got_uniform, uniform) and got_uniform.dtype == uniform.dtype
+        assert got_normal.shape == normal.shape and got_normal.dtype == normal.dtype
+        torch.testing.assert_close(got_normal, normal, rtol=5e-7, atol=1e-30)
+"""
+
+
+def test_the_kernel_for_gpus_draws_the_same_numbers():
+    """In Triton's interpreter; tests/gpu runs it compiled."""
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-c", INTERPRETED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

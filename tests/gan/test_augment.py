@@ -22,10 +22,9 @@ def smooth_images(count: int = 2, size: int = 32, channels: int = 1) -> torch.Te
 
 def run(images, name, p, indices=None, step=0):
     batch_index = torch.tensor(indices if indices is not None else range(len(images)))
-    augment = Augmenter(AUGMENT_SETS[name], seed=1, batch_index=batch_index)
-    return augment(
-        images, Stream.AUGMENT_REAL, torch.tensor([step]), torch.tensor([p], dtype=torch.float64)
-    )
+    p = torch.tensor([p], dtype=torch.float64)
+    augment = Augmenter(AUGMENT_SETS[name], seed=1)
+    return augment(images, Stream.AUGMENT_REAL, torch.tensor([step]), batch_index, p)
 
 
 def test_the_identity_warp_keeps_the_image():
@@ -94,9 +93,9 @@ def test_beyond_the_border_the_image_is_mirrored_about_the_border_pixels():
 
 
 def test_blitting_moves_by_whole_pixels():
-    augment = Augmenter(AugmentSet(xint=0.125), seed=1, batch_index=torch.arange(256))
-    always = torch.ones(1, dtype=torch.float64)
-    drawn = augment.draw(Stream.AUGMENT_REAL, torch.tensor([0]), always, side=32)
+    augment = Augmenter(AugmentSet(xint=0.125), seed=1)
+    always, step = torch.ones(1, dtype=torch.float64), torch.tensor([0])
+    drawn = augment.draw(Stream.AUGMENT_REAL, step, torch.arange(256), always, side=32)
     pixels = drawn.transform[:, :2, 2] * 16
     torch.testing.assert_close(pixels, pixels.round())
     assert set(pixels.round().flatten().tolist()) == set(range(-4, 5))

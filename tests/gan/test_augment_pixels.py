@@ -124,10 +124,11 @@ def test_strengths_are_those_of_the_paper(name, drawn, spread):
     """Standard deviations over 4,000 samples; hue is even over the whole circle."""
     assert getattr(AUGMENT_SETS["bgc"], name) == STRENGTH[name]
     alone = AugmentSet(**{name: STRENGTH[name]})
-    augment = Augmenter(alone, seed=2, batch_index=torch.arange(4000))
+    augment, batch_index = Augmenter(alone, seed=2), torch.arange(4000)
     p = torch.ones(1, dtype=torch.float64)
     probe = torch.eye(4, dtype=torch.float64)[:3].reshape(1, 3, 2, 2)  # red, green, blue and black
-    changed = augment(probe.expand(4000, -1, -1, -1), Stream.AUGMENT_REAL, torch.tensor([0]), p)
+    images, step = probe.expand(4000, -1, -1, -1), torch.tensor([0])
+    changed = augment(images, Stream.AUGMENT_REAL, step, batch_index, p)
     red, green, blue, black = changed.flatten(2).unbind(2)
     values = drawn(torch.stack([red - black, green - black, blue - black, black], dim=2))
     if spread is None:

@@ -70,7 +70,7 @@ HARMS = [
 ]
 
 
-@pytest.mark.parametrize("harm", [*HARMS, {"classes": None}, {"step": "2"}, {"augment_p": -1}])
+@pytest.mark.parametrize("harm", [*HARMS, {"classes": None}, {"step": "2"}, {"fallback_level": -1}])
 def test_a_checkpoint_whose_json_is_damaged_is_named(store, harm):
     harm_json(store, "checkpoint-00000002.json", harm)
     with pytest.raises(CheckpointError, match=rf"checkpoint-00000002.*{TO_THE_ONE_BEFORE}"):

@@ -66,7 +66,7 @@ def test_the_generator_is_trained_on_the_loss_that_is_set(name):
     config = tiny_config(method="cgan", cgan_loss=name)
     state = new_state(ARCHITECTURE, config, CPU)
     trainer = CganTrainer(state, disks(), config, Workers())
-    z, label = trainer.draw_latents(Stream.G_LATENT, trainer.step)
+    z, label = trainer.draw_latents(Stream.G_LATENT, trainer.step, trainer.parts[0].batch_index)
     with torch.no_grad():
         p = torch.sigmoid(state.discriminator(state.generator(z, label), label))
     expected = torch.log(1 - p).mean() if name == "minimax" else -torch.log(p).mean()

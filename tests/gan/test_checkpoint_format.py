@@ -38,6 +38,8 @@ from gemix.io.storage import Store
 # A checkpoint after step 5 and the generator after step 8 of one training, as written by the
 # version before files had a format_version.
 FORMAT_1 = Path(__file__).parent / "fixtures" / "format1"
+# The same, as written by the version that counted on the host, after an R1 phase that failed.
+FORMAT_2 = FORMAT_1.with_name("format2")
 SIZES = {"z_dim": 4, "w_dim": 4, "mapping_layers": 1, "channel_base": 32, "channel_max": 2}
 
 
@@ -85,6 +87,19 @@ def test_a_checkpoint_of_format_1_resumes_and_ends_where_its_version_did(format_
     assert resume_or_start(format_1, spec, CPU).fallback_level == 1
 
 
+def test_a_checkpoint_of_format_2_resumes_and_ends_where_its_version_did(tmp_path):
+    shutil.copytree(FORMAT_2, tmp_path / "gan")
+    store, spec = Store(tmp_path / "gan"), spec_of_format_1()
+    check_resumable(store, spec)
+    state = resume_or_start(store, spec, CPU)
+    assert (state.step, state.augment_p, state.sign_count) == (5, 0.25, 8)
+    assert (state.skipped_updates, state.phase_failures.tolist()) == (3, [0, 0, 0, 1])
+    state = train(state, disks(), spec.config)
+    expected = load_file(FORMAT_2 / "generator.safetensors")
+    for name, value in state.generator_ema.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
 def test_a_generator_of_format_1_is_sampled(format_1):
     bundle = load_generator(format_1)
     assert (bundle.classes, bundle.kimg) == (("a", "b", "c"), 0.064)
@@ -99,9 +114,10 @@ def test_a_checkpoint_of_format_1_resumes_whatever_its_method_did_not_read(tmp_p
     spec = dataclasses.replace(spec_of(config), architecture=plain)
     name = save_checkpoint(store, new_state(plain, config, CPU), spec)
     values = store.read_json(f"{name}.json")
-    for key in ("format_version", "fallback_level", "consecutive_failures", "setting_changes"):
+    for key in ("format_version", "fallback_level", "setting_changes"):
         del values[key]
-    values |= {"easings": 0, "failing_steps": 0}
+    values |= {"easings": 0, "failing_steps": 0, "sign_count": 0, "augment_p": 0.0}
+    values["skipped_updates"] = 0
     values["config"] |= {"w_dim": 64, "mapping_layers": 1, "r1_gamma": 0.5, "data": "stream"}
     del values["config"]["data_loading"]
     sizes = {"w_dim": 64, "mapping_layers": 1, "d_mapping_layers": 1, "mbstd_group_size": 2}
@@ -140,22 +156,29 @@ def test_every_field_of_the_state_is_restored(tmp_path):
     state = train(new_state(ARCHITECTURE, config, CPU), disks(), tiny_config(kimg=0.008))
     changed = {
         "precision": "bfloat16",
-        "sign_count": 3,
-        "augment_p": 0.5,
         "step": 7,
-        "skipped_updates": 4,
-        "consecutive_failures": {"R1": 2},
         "fallback_level": 1,
         "setting_changes": [{"step": 1, "setting": "g_lr", "old": None, "new": 0.1}],
     }
     assert changed.keys() == state.values.keys()
     for name, value in changed.items():
         setattr(state, name, value)
-    state.pl_mean, state.sign_sum = torch.tensor(0.25), torch.tensor(-3.0)
+    numbers = {
+        "pl_mean": 0.25,
+        "sign_sum": -3.0,
+        "sign_count": 3,
+        "augment_p": 0.5,
+        "skipped_updates": 4,
+        "phase_failures": [0, 0, 0, 2],
+    }
+    assert numbers.keys() == state.tensors.keys()
+    for name, value in numbers.items():
+        getattr(state, name).copy_(torch.tensor(value))
     save_checkpoint(store, state, spec_of(config))
     loaded = resume_or_start(store, spec_of(config), CPU)
     assert loaded.values == changed
-    assert (loaded.pl_mean.item(), loaded.sign_sum.item()) == (0.25, -3)
+    assert {name: value.tolist() for name, value in loaded.tensors.items()} == numbers
+    assert all(value.dtype == getattr(state, name).dtype for name, value in loaded.tensors.items())
     assert all(torch.equal(value, weights(state)[name]) for name, value in weights(loaded).items())
     for key, optimizer in state.optimizers.items():
         saved, found = optimizer.state_dict()["state"], loaded.optimizers[key].state_dict()["state"]

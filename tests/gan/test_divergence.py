@@ -47,6 +47,12 @@ def finite(state) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
+def failures(state) -> dict[str, int]:
+    """The phases that failed the last time that they ran, and how often in a row."""
+    counts = zip(METHODS["stylegan2-ada"].phases, state.phase_failures.tolist(), strict=True)
+    return {phase: count for phase, count in counts if count}
+
+
 def test_a_failing_update_is_skipped_and_counted():
     settings = config()
     state = train(new_state(ARCHITECTURE, settings, CPU), Images(broken=[4]), settings)
@@ -62,7 +68,8 @@ def test_a_skipped_update_leaves_weights_and_moments_as_they_were():
     train(state, Images(broken=[0]), settings)
     after = state.discriminator.state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
-    assert state.d_optimizer.state_dict()["state"] == {}
+    moments = state.d_optimizer.state_dict()["state"].values()
+    assert [slots for slots in moments if any(value.any() for value in slots.values())] == []
     assert state.sign_count == 0
 
 
@@ -122,7 +129,7 @@ def test_a_lazy_phase_that_always_fails_is_noticed(monkeypatch, phase, method):
         for _ in range(20):
             trainer.run_step()
     assert state.step == 9  # it failed at steps 0, 4 and 8
-    assert state.consecutive_failures == {phase: 3}
+    assert failures(state) == {phase: 3}
     said = str(raised.value)
     assert f"the gradients of the {phase} phase are not finite in 3 steps in a row that ran" in said
 
@@ -137,7 +144,7 @@ def test_a_lazy_phase_that_fails_now_and_then_is_not_a_divergence(monkeypatch):
     )
     for _ in range(12):
         trainer.run_step()
-    assert (state.skipped_updates, state.consecutive_failures, state.failing_steps) == (4, {}, 0)
+    assert (state.skipped_updates, failures(state), state.failing_steps) == (4, {}, 0)
 
 
 def test_bfloat16_is_the_first_to_go():

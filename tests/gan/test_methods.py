@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -70,8 +71,8 @@ class Forgetful(CganTrainer):
         self.state.update_ema(self.config.batch, ema_kimg=0, ema_rampup=None)
         return losses
 
-    def draw_latents(self, stream, step):
-        _, label = super().draw_latents(stream, step)
+    def draw_latents(self, stream, step, batch_index):
+        _, label = super().draw_latents(stream, step, batch_index)
         return torch.randn(len(label), 16), label
 
 
@@ -102,7 +103,11 @@ def test_the_setting_knows_every_method():
 class Apart(Workers):
     """One of several workers, who keeps its gradients to itself."""
 
-    def all_reduce_grads(self, gradients):
+    def all_reduce_async(self, value):
+        value *= self.size  # as if the others had the same
+        return SimpleNamespace(wait=lambda: None)
+
+    def broadcast_tensors(self, tensors):
         pass
 
     def all_reduce_mean(self, value):

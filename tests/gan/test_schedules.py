@@ -276,7 +276,9 @@ def test_the_mean_style_moves_by_its_beta():
     state = new_state(ARCHITECTURE, tiny_config(), CPU)
     trainer, expected = trainer_of(tiny_config(), state), torch.zeros(16)
     for state.step in range(2):
-        latents = trainer.loss.latents.draw(Stream.G_LATENT, trainer.step)
+        latents = trainer.loss.latents.draw(
+            Stream.G_LATENT, trainer.step, trainer.parts[0].batch_index
+        )
         with torch.no_grad():
             w = state.generator.mapping(latents.z[:, 0], latents.label)
         trainer.train_generator()
@@ -289,7 +291,7 @@ def crossovers(prob: float) -> torch.Tensor:
     settings = tiny_config(batch=512, style_mixing_prob=prob)
     trainer = trainer_of(settings)
     generator, latents = trainer.state.generator, trainer.loss.latents
-    drawn = latents.draw(Stream.G_LATENT, torch.tensor([0]))
+    drawn = latents.draw(Stream.G_LATENT, torch.tensor([0]), torch.arange(512))
     with torch.no_grad():
         mixed = mixed_styles(generator, drawn)
         first, second = (generator.map(drawn.z[:, i], drawn.label) for i in range(2))
@@ -321,7 +323,7 @@ def test_resuming_in_bfloat16_equals_never_stopping(tmp_path, method):
     def trained(settings: GanConfig, state: TrainingState | None = None, told=None):
         if state is None:
             state = new_state(ARCHITECTURE, settings, CPU)
-            state.augment_p = 0.5
+            state.augment_p.fill_(0.5)
 
         def on_step(state, values):
             if told is not None:

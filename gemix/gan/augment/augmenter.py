@@ -56,31 +56,36 @@ _UNIFORMS, _NORMALS = 24, 8
 
 @dataclasses.dataclass(frozen=True)
 class Augmenter:
-    """Augment the images of a worker.
+    """Augment the images of a training.
 
     Attributes:
         strength: of each transformation.
         seed: of the training.
-        batch_index: of the N images in the global batch, int64 [N].
     """
 
     strength: AugmentSet
     seed: int
-    batch_index: Tensor
 
-    def __call__(self, images: Tensor, stream: Stream, step: Tensor, p: Tensor | None) -> Tensor:
+    def __call__(
+        self, images: Tensor, stream: Stream, step: Tensor, batch_index: Tensor, p: Tensor | None
+    ) -> Tensor:
         """Augment images [N, C, H, W] as drawn for this step of the stream.
 
-        `p` is the probability of each transformation, 0 to 1, float64 [1]; None disables all.
+        Args:
+            batch_index: of the images in the global batch, int64 [N].
+            p: probability of each transformation, 0 to 1, float64 [1]; None disables all.
         """
         if p is None:
             return images
-        return apply_augmentation(images, self.draw(stream, step, p, images.shape[-1]))
+        transforms = self.draw(stream, step, batch_index, p, images.shape[-1])
+        return apply_augmentation(images, transforms)
 
-    def draw(self, stream: Stream, step: Tensor, p: Tensor, side: int) -> ImageTransforms:
+    def draw(
+        self, stream: Stream, step: Tensor, batch_index: Tensor, p: Tensor, side: int
+    ) -> ImageTransforms:
         """Draw transformations of images of `side` x `side` pixels."""
         uniform, normal = draw(
-            self.seed, stream, self.batch_index, step, uniforms=_UNIFORMS, normals=_NORMALS
+            self.seed, stream, batch_index, step, uniforms=_UNIFORMS, normals=_NORMALS
         )
         gates, values = uniform.chunk(2, dim=1)
         draws = Draws(p=p, applied=gates < p, uniform=values, normal=normal.double())
@@ -112,13 +117,21 @@ def _warp_changed(images: Tensor, transform: Tensor) -> Tensor:
     """Warp the images whose transform is not the identity; leave the others bit-identical."""
     eye = torch.eye(3, dtype=transform.dtype, device=transform.device)
     changed = (transform != eye).flatten(1).any(dim=1)
-    if torch.compiler.is_compiling():  # shapes in a graph must not depend on the draws
+    if not selects_changed(images):
         return torch.where(changed[:, None, None, None], warp(images, transform), images)
-    # at a small p most samples do not change, and warping is the costly part
     index = changed.nonzero()[:, 0]
     if not len(index):
         return images
     return images.index_copy(0, index, warp(images[index], transform[index]))
+
+
+def selects_changed(images: Tensor) -> bool:
+    """Return whether only the images that change are warped.
+
+    At a small p most do not, and on a CPU warping is the costly part. A GPU would wait for the host
+    to learn how many they are, and shapes in a compiled graph must not depend on the draws.
+    """
+    return images.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def geometric_transform(strength: AugmentSet, draws: Draws, side: int) -> Tensor:

@@ -68,7 +68,7 @@ def save_checkpoint(store: Store, state: TrainingState, spec: TrainingSpec) -> s
         OSError: if it cannot be written (a full disk, say); older checkpoints are as they were.
     """
     name = f"checkpoint-{state.step:08d}"
-    sha256 = write_weights(store, name, _tensors(state))
+    sha256 = write_weights(store, name, state.all_tensors())
     store.write_json(f"{name}.json", state.values | {"sha256": sha256} | spec.to_json())
     for old in checkpoints(store)[: -spec.config.keep_checkpoints]:
         store.delete(f"{old}.json")
@@ -102,8 +102,10 @@ def load_checkpoint(
             network.load_state_dict(_with_prefix(tensors, key))
         for key, optimizer in state.optimizers.items():
             _load_optimizer(optimizer, _with_prefix(tensors, key))
-        for key in state.tensors:
-            setattr(state, key, tensors[key].to(device))
+        for key, initial in state.tensors.items():
+            # earlier versions wrote some of them as numbers
+            saved = tensors[key] if key in tensors else torch.tensor(values["tensors"][key])
+            setattr(state, key, _fitting(key, saved.to(initial), initial))
         for key, initial in state.values.items():
             setattr(state, key, _validated(key, values[key], initial))
     _apply_changes(state, spec.config, changes)
@@ -178,24 +180,21 @@ def _validated(name: str, value: Any, initial: Any) -> Any:
     return value
 
 
+def _fitting(name: str, value: Tensor, initial: Tensor) -> Tensor:
+    """Return a saved tensor if it has the shape of the initial one."""
+    if value.shape != initial.shape:
+        raise ValueError(f"{name} has the shape {list(value.shape)} and not {list(initial.shape)}")
+    return value
+
+
 def _apply_changes(state: TrainingState, config: GanConfig, changes: list[dict[str, Any]]) -> None:
     """Record changed settings; they replace the fallbacks, which were made for the old ones."""
     if not changes:
         return
     state.setting_changes += [{"step": state.step} | change for change in changes]
-    state.fallback_level, state.consecutive_failures = 0, {}
+    state.fallback_level, state.phase_failures = 0, torch.zeros_like(state.phase_failures)
     if any(change["setting"] == "precision" for change in changes):
         state.precision = config.precision
-
-
-def _tensors(state: TrainingState) -> dict[str, Tensor]:
-    tensors = state.tensors
-    for key, network in state.networks.items():
-        tensors |= {f"{key}.{name}": value for name, value in network.state_dict().items()}
-    for key, optimizer in state.optimizers.items():
-        for index, slots in optimizer.state_dict()["state"].items():
-            tensors |= {f"{key}.{index}.{slot}": value for slot, value in slots.items()}
-    return tensors
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

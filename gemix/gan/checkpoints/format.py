@@ -15,7 +15,7 @@ from gemix.core.config_schema import settings_of_other_methods
 from gemix.core.errors import CheckpointError
 from gemix.gan.config import GanConfig
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def migrate(values: dict[str, Any], where: str) -> dict[str, Any]:
@@ -66,4 +66,22 @@ def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_version_1}
+def _from_version_2(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 keeps what a step computes in tensors; here they stand as numbers, by name."""
+    if "step" not in values:
+        return values
+    phases = {
+        "stylegan2-ada": ("generator", "path length", "discriminator", "R1"),
+        "cgan": ("discriminator", "generator"),
+    }[values["config"].get("method", GanConfig.method)]
+    values = dict(values)
+    failures = values.pop("consecutive_failures")
+    tensors = {name: values.pop(name) for name in ("sign_count", "augment_p", "skipped_updates")}
+    tensors["phase_failures"] = [failures.get(phase, 0) for phase in phases]
+    return values | {"tensors": tensors}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _from_version_1,
+    2: _from_version_2,
+}

@@ -23,10 +23,10 @@ class StyleGAN2Loss:
     penalty is a torch.func.grad in a compiled graph, where autograd.grad with create_graph does not
     compile; in eager mode it is the latter, which uses the custom derivatives that make it fast.
 
-    Arguments of all methods: `step`, int64 [1]; `p`, probability of the augmentations, float64 [1],
-    None for no augmentation. They have a dimension because the compiler takes a CPU tensor without
-    one for a number, and then compiles twice. A stream that a step augments with twice counts two
-    steps of its own for it.
+    Arguments of all methods: `step`, int64 [1]; `batch_index`, of the samples in the global batch,
+    int64 [n]; `p`, probability of the augmentations, float64 [1], None for no augmentation. They
+    have a dimension because the compiler takes a CPU tensor without one for a number, and then
+    compiles twice. A stream that a step augments with twice counts two steps of its own for it.
 
     Args:
         adversarial: the losses of logits.
@@ -52,19 +52,21 @@ class StyleGAN2Loss:
             self.discriminator_loss = compile_phase(self.discriminator_loss, compile_on)
             self.r1_penalties = compile_phase(self.r1_penalties, compile_on)
 
-    def generator_loss(self, step: Tensor, p: Tensor | None) -> tuple[Tensor, Tensor]:
+    def generator_loss(
+        self, step: Tensor, batch_index: Tensor, p: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return the generator's loss, and the mean of w [w_dim] over its samples."""
-        latents = self.latents.draw(Stream.G_LATENT, step)
+        latents = self.latents.draw(Stream.G_LATENT, step, batch_index)
         ws = mixed_styles(self.generator, latents)
         images = self.generator.synthesis(ws, latents.noise, self.dtype)
-        images = self.augment(images, Stream.AUGMENT_FAKE, 2 * step, p)
+        images = self.augment(images, Stream.AUGMENT_FAKE, 2 * step, batch_index, p)
         loss = self.adversarial.generator(self.discriminator(images, latents.label, self.dtype))
         return loss, ws[:, 0].detach().mean(dim=0)
 
-    def path_lengths(self, step: Tensor) -> Tensor:
-        """Return the lengths of J_w^T y for the part of the batch they are measured on: [m]."""
-        latents = self.latents.draw(Stream.PATH_LENGTH, step)
-        path_noise = self.latents.path_noise(step)
+    def path_lengths(self, step: Tensor, batch_index: Tensor) -> Tensor:
+        """Return the length of J_w^T y for each sample: [n]."""
+        latents = self.latents.draw(Stream.PATH_LENGTH, step, batch_index)
+        path_noise = self.latents.path_noise(step, batch_index)
 
         def synthesis(ws: Tensor) -> Tensor:
             return self.generator.synthesis(ws, latents.noise, self.dtype)
@@ -78,27 +80,30 @@ class StyleGAN2Loss:
     def discriminator_loss(
         self,
         step: Tensor,
+        batch_index: Tensor,
         p: Tensor | None,
         reals: Tensor,
         real_label: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return the discriminator's loss, and its logits of the real images [n, 1]."""
         with torch.no_grad():
-            latents = self.latents.draw(Stream.D_LATENT, step)
+            latents = self.latents.draw(Stream.D_LATENT, step, batch_index)
             ws = mixed_styles(self.generator, latents)
             fakes = self.generator.synthesis(ws, latents.noise, self.dtype)
-            fakes = self.augment(fakes, Stream.AUGMENT_FAKE, 2 * step + 1, p)
-            reals = self.augment(reals, Stream.AUGMENT_REAL, 2 * step, p)
+            fakes = self.augment(fakes, Stream.AUGMENT_FAKE, 2 * step + 1, batch_index, p)
+            reals = self.augment(reals, Stream.AUGMENT_REAL, 2 * step, batch_index, p)
         images, labels = torch.cat([reals, fakes]), torch.cat([real_label, latents.label])
         logits = self.discriminator(images, labels, self.dtype, batches=2)
         real_logits, fake_logits = logits.chunk(2)
         return self.adversarial.discriminator(real_logits, fake_logits), real_logits.detach()
 
-    def r1_penalties(self, step: Tensor, p: Tensor | None, reals: Tensor, label: Tensor) -> Tensor:
+    def r1_penalties(
+        self, step: Tensor, batch_index: Tensor, p: Tensor | None, reals: Tensor, label: Tensor
+    ) -> Tensor:
         """Return the R1 penalty of each real image: [n]."""
 
         def logits(images: Tensor) -> Tensor:
-            images = self.augment(images, Stream.AUGMENT_REAL, 2 * step + 1, p)
+            images = self.augment(images, Stream.AUGMENT_REAL, 2 * step + 1, batch_index, p)
             return self.discriminator(images, label, self.dtype)
 
         if not torch.compiler.is_compiling():

@@ -49,9 +49,14 @@ class MappingNetwork(nn.Module):
         return x
 
     @torch.no_grad()
-    def update_w_avg(self, w_mean: Tensor) -> None:
-        """Move the running mean of w, which truncation interpolates towards."""
-        self.w_avg.copy_(w_mean.lerp(self.w_avg, W_AVG_DECAY))
+    def update_w_avg(self, w_mean: Tensor, applies: Tensor) -> None:
+        """Move the running mean of w, which truncation interpolates towards.
+
+        Args:
+            w_mean: mean of w over a batch, [w_dim].
+            applies: whether it moves at all, bool scalar on the device.
+        """
+        self.w_avg.copy_(torch.where(applies, w_mean.lerp(self.w_avg, W_AVG_DECAY), self.w_avg))
 
     def truncate(self, w: Tensor, psi: float) -> Tensor:
         """Return w_avg + psi (w - w_avg) (Karras et al. 2019, section 2 of the appendix)."""

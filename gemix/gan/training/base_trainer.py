@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gemix.core.device import resolve_precision
 from gemix.core.distributed import Workers
 from gemix.gan.config import GanConfig
-from gemix.gan.data.batch_split import local_indices
+from gemix.gan.data.batch_split import BatchPart, batch_parts
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.losses.registry import ADVERSARIAL_LOSSES
 from gemix.gan.models.architecture import Architecture
@@ -42,19 +42,20 @@ class BaseTrainer(abc.ABC):
     Class attributes of a method:
         generator, discriminator: build the networks of an architecture, with new weights from
             PyTorch's random generator.
+        phases: names of the phases, each of which may be skipped by itself.
         learning_rates: the settings of both networks' learning rates, in words.
         hint: the settings that stabilize the method where it diverges, in words; each of them may
             be changed at a resume (:data:`gemix.gan.checkpoints.resume_rules.STABILIZING`).
 
     Attributes:
-        local_batch_indices: this worker's indices into the global batch.
-        batch_index: the same on the device, int64 [n].
+        parts: of this worker's share of the global batch, one for each backward pass of a phase.
         dtype: what convolutions compute in.
         adversarial_loss: the losses that ``config.adversarial_loss`` names.
     """
 
     generator: ClassVar[Callable[[Architecture], ImageGenerator]]
     discriminator: ClassVar[Callable[[Architecture], nn.Module]]
+    phases: ClassVar[tuple[str, ...]]
     learning_rates: ClassVar[str]
     hint: ClassVar[str]
 
@@ -67,9 +68,17 @@ class BaseTrainer(abc.ABC):
             state.precision = resolve_precision(self.device, workers)
         self.dtype = apply_fallback(state)
         self.adversarial_loss = ADVERSARIAL_LOSSES[config.adversarial_loss]
-        self.local_batch_indices = local_indices(workers, config.batch, config.sample_group)
-        self.batch_index = torch.tensor(self.local_batch_indices, device=self.device)
-        self.monitor = DivergenceMonitor(state, config.max_skipped_steps, self.hint)
+        self.parts = batch_parts(
+            workers,
+            config.batch,
+            config.sample_group,
+            shrink=config.resolved_pl_batch_shrink,
+            accumulate=config.accumulate,
+            device=self.device,
+        )
+        self._local_indices = [i for part in self.parts for i in part.batch_index.tolist()]
+        workers.broadcast_tensors(state.all_tensors().values())
+        self.monitor = DivergenceMonitor(state, self.phases, config.max_skipped_steps, self.hint)
         self._steps: dict[str, OptimizerStep] = {}
 
     @staticmethod
@@ -95,7 +104,7 @@ class BaseTrainer(abc.ABC):
         with wrap_compile_errors():
             losses = self.run_phases()
         self.state.step += 1
-        self.monitor.check()
+        self.monitor.check(is_last=self.state.step >= self.config.steps)
         return losses
 
     def generator_step(self, phase: str) -> OptimizerStep:
@@ -123,9 +132,11 @@ class BaseTrainer(abc.ABC):
         """The step on the device, int64 [1]: random numbers are drawn there as a function of it."""
         return torch.full((1,), self.state.step, device=self.device)
 
-    def real_batch(self) -> tuple[Tensor, Tensor]:
-        """Return this worker's share of the step's real images and labels."""
-        return self.data.real_batch(self.state.step, self.config.batch, self.local_batch_indices)
+    def real_parts(self) -> Iterator[tuple[BatchPart, Tensor, Tensor]]:
+        """Yield the parts with the step's real images and their labels."""
+        sizes = [len(part.batch_index) for part in self.parts]
+        batch = self.data.real_batch(self.state.step, self.config.batch, self._local_indices)
+        yield from zip(self.parts, *(values.split(sizes) for values in batch), strict=True)
 
     def _step(
         self, phase: str, network: nn.Module, optimizer: torch.optim.Optimizer, **fixed
@@ -135,6 +146,8 @@ class BaseTrainer(abc.ABC):
                 network,
                 optimizer,
                 self.workers,
+                rounds=len(self.parts),
+                allreduce_dtype=getattr(torch, self.config.allreduce_precision),
                 on_result=lambda applied: self.monitor.record(phase, applied),
                 **fixed,
             )

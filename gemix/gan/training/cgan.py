@@ -27,6 +27,7 @@ class CganTrainer(BaseTrainer):
 
     generator = CganGenerator
     discriminator = CganDiscriminator
+    phases = ("discriminator", "generator")
     learning_rates = "gan.cgan_lr"
     hint = "a lower gan.cgan_lr, gan.cgan_loss=nonsaturating or gan.precision=float32"
 
@@ -55,36 +56,46 @@ class CganTrainer(BaseTrainer):
 
     def train_discriminator(self) -> Tensor:
         """Train the discriminator to tell real from generated images, each by its label."""
-        with self.discriminator_step("discriminator"):
-            loss = self.discriminator_loss(self.step, *self.real_batch())
-            loss.backward()
-        return loss.detach().clone()
+        losses = []
+        with self.discriminator_step("discriminator") as update:
+            for part, reals, labels in self.real_parts():
+                loss = self.discriminator_loss(self.step, part.batch_index, reals, labels)
+                update.backward(loss)
+                losses.append(loss.detach().clone())
+        return torch.stack(losses).mean()
 
     def train_generator(self) -> Tensor:
         """Train the generator to make images that the discriminator takes for real."""
-        with self.generator_step("generator"):
-            loss = self.generator_loss(self.step)
-            loss.backward()
-        return loss.detach().clone()
+        losses = []
+        with self.generator_step("generator") as update:
+            for part in self.parts:
+                loss = self.generator_loss(self.step, part.batch_index)
+                update.backward(loss)
+                losses.append(loss.detach().clone())
+        return torch.stack(losses).mean()
 
-    def discriminator_loss(self, step: Tensor, reals: Tensor, real_label: Tensor) -> Tensor:
+    def discriminator_loss(
+        self, step: Tensor, batch_index: Tensor, reals: Tensor, real_label: Tensor
+    ) -> Tensor:
         """Return the discriminator's loss on real and generated images; pure, so it compiles."""
         with torch.no_grad():
-            z, label = self.draw_latents(Stream.D_LATENT, step)
+            z, label = self.draw_latents(Stream.D_LATENT, step, batch_index)
             fakes = self.state.generator(z, label, dtype=self.dtype)
         images, labels = torch.cat([reals, fakes]), torch.cat([real_label, label])
         logits = self.state.discriminator(images, labels, self.dtype)
         return self.adversarial_loss.discriminator(*logits.chunk(2))
 
-    def generator_loss(self, step: Tensor) -> Tensor:
+    def generator_loss(self, step: Tensor, batch_index: Tensor) -> Tensor:
         """Return the generator's loss; pure, so it compiles."""
-        z, label = self.draw_latents(Stream.G_LATENT, step)
+        z, label = self.draw_latents(Stream.G_LATENT, step, batch_index)
         images = self.state.generator(z, label, dtype=self.dtype)
         logits = self.state.discriminator(images, label, self.dtype)
         return self.adversarial_loss.generator(logits)
 
-    def draw_latents(self, stream: Stream, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw latents [n, z_dim] and training labels [n, K] for this worker's share of a batch."""
-        z_dim, index = self.state.generator.architecture.z_dim, self.batch_index
-        uniform, z = draw(self.config.seed, stream, index, step, uniforms=1, normals=z_dim)
+    def draw_latents(
+        self, stream: Stream, step: Tensor, batch_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Draw latents [n, z_dim] and training labels [n, K] for samples of a batch."""
+        z_dim = self.state.generator.architecture.z_dim
+        uniform, z = draw(self.config.seed, stream, batch_index, step, uniforms=1, normals=z_dim)
         return z, self.data.random_labels(uniform[:, 0])

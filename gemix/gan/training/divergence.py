@@ -6,6 +6,11 @@ when a phase keeps failing is in :mod:`gemix.gan.training.fallback`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from gemix.core.device import HostCopy
 from gemix.core.errors import GemixError
 from gemix.gan.training.state import TrainingState
 
@@ -21,30 +26,37 @@ class DivergenceMonitor:
     each time that it runs, whatever other phases do in between.
 
     Args:
-        state: where the counts are kept.
+        state: where the counts are kept, on its device.
+        phases: names of the method's phases, in the order of ``state.phase_failures``.
         patience: number of consecutive failures of one phase that are too many.
         hint: settings that stabilize the method, in words.
     """
 
-    def __init__(self, state: TrainingState, patience: int, hint: str):
-        self.state, self.patience, self.hint = state, patience, hint
+    def __init__(self, state: TrainingState, phases: Sequence[str], patience: int, hint: str):
+        self.state, self.phases, self.patience, self.hint = state, phases, patience, hint
+        self._copied: HostCopy | None = None
 
-    def record(self, phase: str, applied: bool) -> None:
-        """Count the result of a phase's optimizer step."""
-        failures = self.state.consecutive_failures
-        if applied:
-            failures.pop(phase, None)
-        else:
-            failures[phase] = failures.get(phase, 0) + 1
-            self.state.skipped_updates += 1
+    def record(self, phase: str, applied: Tensor) -> None:
+        """Count the result of a phase's optimizer step, a bool scalar on the device."""
+        failures = self.state.phase_failures[self.phases.index(phase)]
+        failures.add_(1).mul_(~applied)
+        self.state.skipped_updates += ~applied
 
-    def check(self) -> None:
+    def check(self, *, is_last: bool) -> None:
         """Raise if a phase fails too often; called after each step.
+
+        On a GPU the counts are those of the step before, whose copy the host need not wait for;
+        only after the last step it does.
 
         Raises:
             DivergedError: after `patience` consecutive failures of one phase.
         """
-        for phase, count in self.state.consecutive_failures.items():
+        copied, self._copied = self._copied, HostCopy(self.state.phase_failures)
+        if is_last or not self.state.phase_failures.is_cuda:
+            copied = self._copied
+        if copied is None:
+            return
+        for phase, count in zip(self.phases, copied.wait().tolist(), strict=True):
             if count >= self.patience:
                 raise DivergedError(
                     f"the gradients of the {phase} phase are not finite in {count} steps in a row "

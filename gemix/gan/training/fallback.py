@@ -31,7 +31,8 @@ def fall_back(
             f"{describe_fallback(failed, learning_rates)}: {error}"
         ) from error
     good.fallback_level = failed.fallback_level + 1
-    good.skipped_updates, good.consecutive_failures = failed.skipped_updates, {}
+    good.skipped_updates = failed.skipped_updates
+    good.phase_failures = torch.zeros_like(failed.phase_failures)
     return good
 
 

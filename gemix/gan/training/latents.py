@@ -58,29 +58,19 @@ class LatentSampler:
 
     Drawing is plain tensor operations of the step, so it compiles together with the networks.
 
-    Args:
-        batch_index: this worker's indices into the global batch, int64 [n].
-        path_batch_index: those of them whose path lengths are measured, int64 [m].
     """
 
-    def __init__(
-        self,
-        generator: Generator,
-        data: TrainingDataset,
-        config: GanConfig,
-        batch_index: Tensor,
-        path_batch_index: Tensor,
-    ):
+    def __init__(self, generator: Generator, data: TrainingDataset, config: GanConfig):
         self.generator, self.data = generator, data
-        self.batch_index, self.path_batch_index = batch_index, path_batch_index
         self.seed, self.style_mixing_prob = config.seed, config.style_mixing_prob
 
-    def draw(self, stream: Stream, step: Tensor) -> Latents:
-        """Draw the inputs of this worker's images of a step, int64 [1]."""
-        index = self.path_batch_index if stream is Stream.PATH_LENGTH else self.batch_index
+    def draw(self, stream: Stream, step: Tensor, batch_index: Tensor) -> Latents:
+        """Draw the inputs of images of a step, int64 [1], by their indices in its batch [n]."""
         z_dim, shapes = self.generator.architecture.z_dim, self.generator.noise_shapes
         size = noise_numel(shapes)
-        uniform, normal = draw(self.seed, stream, index, step, uniforms=3, normals=2 * z_dim + size)
+        uniform, normal = draw(
+            self.seed, stream, batch_index, step, uniforms=3, normals=2 * z_dim + size
+        )
         z, noise = normal.split([2 * z_dim, size], dim=1)
         return Latents(
             self.data.random_labels(uniform[:, 0]),
@@ -89,11 +79,10 @@ class LatentSampler:
             split_noise(noise, shapes),
         )
 
-    def path_noise(self, step: Tensor) -> Tensor:
+    def path_noise(self, step: Tensor, batch_index: Tensor) -> Tensor:
         """Draw the noise images of the path length penalty [m, C, H, W]."""
-        index, shape = self.path_batch_index, self.data.shape
-        stream, size = Stream.PATH_LENGTH_NOISE, math.prod(shape)
-        _, noise = draw(self.seed, stream, index, step, normals=size)
+        stream, shape = Stream.PATH_LENGTH_NOISE, self.data.shape
+        _, noise = draw(self.seed, stream, batch_index, step, normals=math.prod(shape))
         return path_length_noise(noise.unflatten(1, shape))
 
     def _mixing_mask(self, uniform: Tensor) -> Tensor:

@@ -45,7 +45,10 @@ def new_state(architecture: Architecture, config: GanConfig, device: torch.devic
         d_optimizer=_adam(discriminator, d_settings),
         pl_mean=torch.zeros([], device=device),
         sign_sum=torch.zeros([], device=device),
-        augment_p=config.augment_p or 0.0,
+        sign_count=torch.zeros([], dtype=torch.int64, device=device),
+        augment_p=torch.tensor(config.augment_p or 0.0, dtype=torch.float64, device=device),
+        skipped_updates=torch.zeros([], dtype=torch.int64, device=device),
+        phase_failures=torch.zeros(len(method.phases), dtype=torch.int64, device=device),
         precision=config.precision,
     )
 

@@ -24,18 +24,20 @@ class TrainingState:
     are written as JSON.
 
     Random generators are no part of it: random numbers are a function of the seed and of `step`,
-    and so is the position in the data.
+    and so is the position in the data. What a step computes is a tensor on the training's device,
+    so that the host does not wait for it; reading one as a number does.
 
     Attributes:
-        pl_mean: running mean of the path lengths, scalar.
+        pl_mean: running mean of the path lengths, float32 scalar.
         sign_sum, sign_count: sum and number of sign D(real) since p was last adapted, averaged
-            over the workers.
-        augment_p: probability p of the augmentations.
+            over the workers, float32 and int64 scalars.
+        augment_p: probability p of the augmentations, float64 scalar.
+        skipped_updates: optimizer steps skipped so far because gradients were not finite, int64
+            scalar.
+        phase_failures: how often in a row, up to now, each phase of the method was skipped, int64
+            [phases].
         precision: dtype of the convolutions; `auto` until the first step resolves it, so that a
             training resumed on other hardware keeps the one it began with.
-        skipped_updates: optimizer steps skipped so far because gradients were not finite.
-        consecutive_failures: how often in a row, up to now, each failing phase was skipped, by the
-            phase's name.
         fallback_level: number of fallbacks applied after divergences
             (:mod:`gemix.gan.training.fallback`).
         setting_changes: settings that were changed at a resume, oldest first: `step`, `setting`,
@@ -49,12 +51,12 @@ class TrainingState:
     d_optimizer: torch.optim.Adam
     pl_mean: Tensor
     sign_sum: Tensor
+    sign_count: Tensor
+    augment_p: Tensor
+    skipped_updates: Tensor
+    phase_failures: Tensor
     precision: str
-    sign_count: int = 0
-    augment_p: float = 0.0
     step: int = 0
-    skipped_updates: int = 0
-    consecutive_failures: dict[str, int] = dataclasses.field(default_factory=dict)
     fallback_level: int = 0
     setting_changes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
@@ -79,10 +81,20 @@ class TrainingState:
         others = self.networks | self.optimizers | self.tensors
         return {name: value for name, value in vars(self).items() if name not in others}
 
+    def all_tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of the state by a unique name: running values, weights, moments."""
+        found = dict(self.tensors)
+        for key, network in self.networks.items():
+            found |= {f"{key}.{name}": value for name, value in network.state_dict().items()}
+        for key, optimizer in self.optimizers.items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                found |= {f"{key}.{index}.{slot}": value for slot, value in slots.items()}
+        return found
+
     @property
     def failing_steps(self) -> int:
         """The largest number of consecutive failures of a phase; 0 where all succeed."""
-        return max(self.consecutive_failures.values(), default=0)
+        return int(self.phase_failures.max())
 
     @torch.no_grad()
     def update_ema(self, batch: int, ema_kimg: float, ema_rampup: float | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from gemix.core.distributed import Workers
 from gemix.gan.augment.augment_set import AugmentSet
 from gemix.gan.augment.augmenter import AUGMENT_SETS, Augmenter
 from gemix.gan.config import GanConfig
-from gemix.gan.data.batch_split import local_indices
+from gemix.gan.data.batch_split import BatchPart
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.losses.regularizers import path_length_penalty
 from gemix.gan.losses.stylegan2_loss import StyleGAN2Loss
@@ -32,6 +32,7 @@ class StyleGAN2ADATrainer(BaseTrainer):
 
     generator = Generator
     discriminator = Discriminator
+    phases = ("generator", "path length", "discriminator", "R1")
     learning_rates = "gan.g_lr and gan.d_lr"
     hint = "a lower gan.g_lr and gan.d_lr, a higher gan.r1_gamma or gan.precision=float32"
 
@@ -40,15 +41,11 @@ class StyleGAN2ADATrainer(BaseTrainer):
     ):
         super().__init__(state, data, config, workers)
         self.r1_gamma = config.resolved_r1_gamma(data.resolution)
-        self.augment = Augmenter(AUGMENT_SETS[config.augment], config.seed, self.batch_index)
-        path_indices = local_indices(
-            workers, config.batch, config.sample_group, config.resolved_pl_batch_shrink
-        )
-        path_batch_index = torch.tensor(path_indices, device=self.device)
+        self.augment = Augmenter(AUGMENT_SETS[config.augment], config.seed)
         self.loss = StyleGAN2Loss(
             state.generator,
             state.discriminator,
-            LatentSampler(state.generator, data, config, self.batch_index, path_batch_index),
+            LatentSampler(state.generator, data, config),
             self.augment,
             self.adversarial_loss,
             self.dtype,
@@ -101,54 +98,84 @@ class StyleGAN2ADATrainer(BaseTrainer):
 
     def train_generator(self) -> Tensor:
         """Train the generator to make images that the discriminator takes for real."""
+        losses, w_means = [], []
         with self.generator_step("generator") as update:
-            loss, w_mean = self.loss.generator_loss(self.step, self.augment_p)
-            loss.backward()
-        if update.applied:
-            self.state.generator.mapping.update_w_avg(self.workers.all_reduce_mean(w_mean))
-        return loss.detach().clone()
+            for part in self.parts:
+                loss, w_mean = self.loss.generator_loss(self.step, part.batch_index, self.augment_p)
+                update.backward(loss)
+                losses.append(loss.detach().clone())
+                w_means.append(w_mean.clone())
+        w_mean = self.workers.all_reduce_mean(torch.stack(w_means).mean(dim=0))
+        self.state.generator.mapping.update_w_avg(w_mean, update.applied)
+        return torch.stack(losses).mean()
 
     def regularize_generator(self) -> Tensor:
         """Penalize path lengths that differ from their running mean; return their mean."""
         config, state = self.config, self.state
         with self.generator_step("path length") as update:
-            lengths = self.loss.path_lengths(self.step)
-            batch_mean = self.workers.all_reduce_mean(lengths.mean())
-            penalty, pl_mean = path_length_penalty(
-                lengths, batch_mean, state.pl_mean, config.pl_decay
-            )
-            # runs once in g_reg_interval steps, with the weight of all of them
-            (penalty * config.pl_weight * config.g_reg_interval).backward()
-        if update.applied:
-            state.pl_mean = pl_mean
+            for lengths, batch_mean in self.path_lengths():
+                penalty, pl_mean = path_length_penalty(
+                    lengths, batch_mean, state.pl_mean, config.pl_decay
+                )
+                # runs once in g_reg_interval steps, with the weight of all of them
+                update.backward(penalty * config.pl_weight * config.g_reg_interval)
+        state.pl_mean = torch.where(update.applied, pl_mean, state.pl_mean)
         return batch_mean.detach()
+
+    def path_lengths(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the path lengths of each part, and their mean over all parts and workers.
+
+        The penalty of the first part needs that mean. With several parts, whose graphs do not fit
+        into memory together, lengths are therefore computed twice.
+        """
+
+        def lengths(part: BatchPart) -> Tensor:
+            return self.loss.path_lengths(self.step, part.path_batch_index)
+
+        if len(self.parts) == 1:
+            first = lengths(self.parts[0])
+            yield first, self.workers.all_reduce_mean(first.mean())
+            return
+        means = torch.stack([lengths(part).detach().mean() for part in self.parts])
+        batch_mean = self.workers.all_reduce_mean(means.mean())
+        for part in self.parts:
+            yield lengths(part), batch_mean
 
     def train_discriminator(self) -> Tensor:
         """Train the discriminator to tell real from generated images, each by its label."""
+        losses, signs = [], []
         with self.discriminator_step("discriminator") as update:
-            loss, real_logits = self.loss.discriminator_loss(
-                self.step, self.augment_p, *self.real_batch()
-            )
-            loss.backward()
-        if update.applied:
-            # averaged over the workers: the state that one of them saves is that of all
-            self.state.sign_sum += self.workers.all_reduce_mean(real_logits.sign().sum())
-            self.state.sign_count += len(real_logits)
-        return loss.detach().clone()
+            for part, reals, labels in self.real_parts():
+                loss, real_logits = self.loss.discriminator_loss(
+                    self.step, part.batch_index, self.augment_p, reals, labels
+                )
+                update.backward(loss)
+                losses.append(loss.detach().clone())
+                signs.append(real_logits.sign())
+        signs = torch.cat(signs)
+        # averaged over the workers: the state that one of them saves is that of all
+        sign_sum = self.workers.all_reduce_mean(signs.sum())
+        self.state.sign_sum += torch.where(update.applied, sign_sum, 0.0)
+        self.state.sign_count += update.applied * len(signs)
+        return torch.stack(losses).mean()
 
     def regularize_discriminator(self) -> Tensor:
         """Penalize the discriminator's gradient at real images (R1); return the mean penalty."""
-        with self.discriminator_step("R1"):
-            penalties = self.loss.r1_penalties(self.step, self.augment_p, *self.real_batch())
-            penalty = penalties.mean()
-            (penalty * (self.r1_gamma / 2) * self.config.d_reg_interval).backward()
-        return penalty.detach()
+        means = []
+        with self.discriminator_step("R1") as update:
+            for part, reals, labels in self.real_parts():
+                penalties = self.loss.r1_penalties(
+                    self.step, part.batch_index, self.augment_p, reals, labels
+                )
+                penalty = penalties.mean()
+                update.backward(penalty * (self.r1_gamma / 2) * self.config.d_reg_interval)
+                means.append(penalty.detach().clone())
+        return torch.stack(means).mean()
 
     def should_adapt_augmentation(self) -> bool:
         """Return whether p is adapted after this step: the last of every `ada_interval`."""
-        config, state = self.config, self.state
-        is_due = (state.step + 1) % config.ada_interval == 0
-        return config.augment_p is None and is_due and state.sign_count > 0
+        is_due = (self.state.step + 1) % self.config.ada_interval == 0
+        return self.config.augment_p is None and is_due
 
     def adapt_augmentation(self) -> Tensor:
         """Move p so that r_t = E[sign D(real)] approaches its target; return r_t.
@@ -157,12 +184,14 @@ class StyleGAN2ADATrainer(BaseTrainer):
         section 3.1.
         """
         state, config = self.state, self.config
-        r_t = state.sign_sum / state.sign_count
+        r_t = state.sign_sum / state.sign_count  # NaN, and p stays, where all steps were skipped
         if self.augments:
             change = config.batch * config.ada_interval / (config.ada_kimg * 1000)
-            direction = float(torch.sign(r_t - config.ada_target))
-            state.augment_p = min(max(state.augment_p + direction * change, 0.0), config.ada_p_max)
-        state.sign_sum, state.sign_count = torch.zeros_like(state.sign_sum), 0
+            direction = torch.sign(r_t - config.ada_target).nan_to_num(0)
+            moved = state.augment_p + direction.double() * change
+            state.augment_p = moved.clamp(0.0, config.ada_p_max)
+        state.sign_sum = torch.zeros_like(state.sign_sum)
+        state.sign_count = torch.zeros_like(state.sign_count)
         return r_t
 
     @property
@@ -172,7 +201,7 @@ class StyleGAN2ADATrainer(BaseTrainer):
 
     @property
     def augment_p(self) -> Tensor | None:
-        """p as the losses take it: None where nothing is augmented."""
-        if self.state.augment_p == 0 or not self.augments:
+        """p as the losses take it, float64 [1]: None where nothing is ever augmented."""
+        if self.config.augment_p == 0 or not self.augments:
             return None
-        return torch.full((1,), self.state.augment_p, dtype=torch.float64, device=self.device)
+        return self.state.augment_p[None]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
-from torch import Tensor
 
 from gemix.core.png import encode_png, tile
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
@@ -41,8 +40,6 @@ class TrainingLog:
     def __init__(self, store: Store, spec: TrainingSpec, run: Run):
         self.store, self.spec, self.run = store, spec, run
         self.total = spec.config.steps
-        self.every = max(1, self.total // LOG_POINTS)
-        self.latest: dict[str, Tensor] = {}
         self.records: list[str] = []
         self.last_line = self.began = time.monotonic()
         self.first_step = self.skipped = self.fallback_level = 0
@@ -66,42 +63,38 @@ class TrainingLog:
             )
         self.run.set_tags({"objective": self.spec.config.adversarial_loss})
         self.first_step, self.began = state.step, time.monotonic()
-        self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
+        self.skipped, self.fallback_level = int(state.skipped_updates), state.fallback_level
 
     def truncate_after(self, state: TrainingState, reason: str) -> None:
         """Drop the records after the step that training returns to."""
         self.logger.warning("%s; back to %.2f kimg", reason, self._kimg(state))
         self.records = [line for line in self.records if json.loads(line)["step"] <= state.step]
         self.first_step, self.began = state.step, time.monotonic()
-        self.latest.clear()
 
     def _warn_of_failures(self, state: TrainingState) -> None:
-        if state.skipped_updates > self.skipped:
+        skipped = int(state.skipped_updates)
+        if skipped > self.skipped:
             self.logger.warning(
                 "by step %d: gradients were not finite, so %d updates were skipped, %d in all",
                 state.step,
-                state.skipped_updates - self.skipped,
-                state.skipped_updates,
+                skipped - self.skipped,
+                skipped,
             )
         if state.fallback_level > self.fallback_level:
             rates = METHODS[self.spec.config.method].learning_rates
             self.logger.warning("fallback: %s", describe_fallback(state, rates))
-        self.skipped, self.fallback_level = state.skipped_updates, state.fallback_level
+        self.skipped, self.fallback_level = skipped, state.fallback_level
 
-    def step(self, state: TrainingState, values: dict[str, Tensor]) -> None:
-        """Record the losses of a step; log them at every n-th."""
-        self.latest |= values
+    def step(self, state: TrainingState, values: Mapping[str, float]) -> None:
+        """Record and log the losses of a step, means over the workers."""
         self._warn_of_failures(state)
-        if state.step % self.every and state.step != self.total:
-            return
         record = {
             "step": state.step,
             "kimg": self._kimg(state),
-            "augment_p": state.augment_p,
+            "augment_p": float(state.augment_p),
             "images_per_s": self._images_per_s(state),
-            "skipped_updates": state.skipped_updates,
+            "skipped_updates": self.skipped,
         }
-        values = {name: float(value) for name, value in self.latest.items()}
         record |= {name: value for name, value in values.items() if math.isfinite(value)}
         self.records.append(json.dumps(record | {"objective": self.spec.config.adversarial_loss}))
         self._log_metrics({k: v for k, v in record.items() if k != "step"}, state)
@@ -113,7 +106,7 @@ class TrainingLog:
                 record["kimg"],
                 self.spec.config.kimg,
                 record["images_per_s"],
-                state.augment_p,
+                record["augment_p"],
                 left,
             )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+import torch
+from torch import Tensor
+
 from gemix.core.distributed import Workers
 from gemix.core.errors import DiskFullError, StoreAccessError, StoreError
 from gemix.core.stop import Stopped
@@ -12,11 +15,12 @@ from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_che
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.base import ImageGenerator
 from gemix.gan.training.loop import train
+from gemix.gan.training.replicas import check_replicas
 from gemix.gan.training.stages import FirstWeights, resume_or_start
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.steps.executor import Polling, poll_signals
-from gemix.steps.gan_training.log import TrainingLog
+from gemix.steps.gan_training.log import LOG_POINTS, TrainingLog
 from gemix.tracking.mlflow_run import Run
 
 _STEPS_BETWEEN_POLLS = 8  # of several workers, which communicate to stop after the same step
@@ -49,6 +53,8 @@ class Stage:
         self.first_weights, self.polling = first_weights, polling
         self.log = TrainingLog(store, spec, run) if workers.rank == 0 else None
         config = spec.config
+        self.log_steps = max(1, config.steps // LOG_POINTS)
+        self.latest: dict[str, Tensor] = {}  # values of the newest step that had each of them
         self.due = False  # whether a snapshot is waiting to be taken
         self.snapshot_steps = max(1, round(config.snapshot_kimg * 1000 / config.batch))
 
@@ -65,9 +71,14 @@ class Stage:
             Stopped: on every worker after the same step, if a stop is requested.
         """
 
+        config = self.spec.config
+
         def on_step(state, values):
-            if self.log:
-                self.log.step(state, values)
+            self.latest |= values
+            if state.step % self.log_steps == 0 or state.step == config.steps:
+                means = self._worker_means()
+                if self.log:
+                    self.log.step(state, means)
             self.due |= state.step % self.snapshot_steps == 0
             # a snapshot waits while steps fail: training would return to it
             if self.due and not state.failing_steps:
@@ -88,11 +99,17 @@ class Stage:
             return train(
                 state,
                 self.data,
-                self.spec.config,
+                config,
                 workers=self.workers,
                 on_step=on_step,
                 last_good=self.rollback,
             )
+
+    def _worker_means(self) -> dict[str, float]:
+        """Return the latest values, averaged over the workers."""
+        names = sorted(self.latest)
+        values = torch.stack([self.latest[name].float() for name in names])
+        return dict(zip(names, self.workers.all_reduce_mean(values).tolist(), strict=True))
 
     def _agree_to_stop(self, state: TrainingState, should_stop: Callable[[], bool]) -> bool:
         """Return on all workers whether rank 0 is to stop."""
@@ -118,12 +135,14 @@ class Stage:
     def rollback(self) -> TrainingState:
         """Return the state to resume from after steps kept failing."""
         state, self.due = self.load_or_init_state(), False
+        self.latest.clear()
         if self.log:
             self.log.truncate_after(state, "the gradients of too many steps were not finite")
         return state
 
     def save(self, state: TrainingState) -> None:
         """Write log, samples and a checkpoint; where that fails, warn and let training continue."""
+        check_replicas(state, self.workers)
         if not self.log:
             return
         try:
