@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from jobs._runtime.command import Command, Request
 from jobs._runtime.ray_executor import RayExecutor
 
 
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="print what the training costs (operations, messages, hours by type of GPU) and end; "
+        "needs neither data nor a GPU",
+    )
+
+
 def _run(request: Request) -> None:
+    if request.options.estimate:
+        from gemix.steps.gan_training.cost import describe_cost
+
+        print(describe_cost(request.config, request.workspace))
+        return
     from gemix.steps.train_gan import train_gan
 
     result = train_gan(
@@ -34,6 +49,7 @@ COMMAND = Command(
     "a stopped or killed run resumes from its newest checkpoint",
     sections=("gan", "metrics", "data", "tracking", "compute"),
     run=_run,
+    add_options=_add_options,
     leases=("train-gan",),
 )
 

@@ -14,6 +14,7 @@ from gemix.core.config_schema import (
     Range,
     Seed,
 )
+from gemix.gan.models.architecture import Architecture
 
 NoiseMode = Literal["random", "const", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -220,6 +221,21 @@ class GanConfig(Config):
         """Return `pl_batch_shrink`, or 1 where no path length is measured."""
         is_measured = self.method != "cgan" and self.pl_weight
         return self.pl_batch_shrink if is_measured else 1
+
+    def architecture(self, *, resolution: int, img_channels: int, label_dim: int) -> Architecture:
+        """Return the networks for images of these sizes and so many classes."""
+        return Architecture(
+            resolution=resolution,
+            img_channels=img_channels,
+            label_dim=label_dim,
+            z_dim=self.z_dim,
+            w_dim=self.w_dim,
+            mapping_layers=self.mapping_layers,
+            d_mapping_layers=self.mapping_layers,
+            channel_base=self.resolved_channel_base(resolution),
+            channel_max=self.channel_max,
+            mbstd_group_size=self.mbstd_group_size,
+        )
 
     def resolved_channel_base(self, resolution: int) -> int:
         """Return `channel_base`; by default half as many below 512 x 512 (appendix C)."""

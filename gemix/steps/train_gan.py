@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from typing import Any
 
 import torch
@@ -18,21 +19,24 @@ from gemix.gan.checkpoints.best_snapshot import save_best_generator
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, check_resumable, checkpoints
 from gemix.gan.checkpoints.generator_io import MARKER, load_generator, load_weights, save_generator
 from gemix.gan.checkpoints.transfer import PretrainedWeights
-from gemix.gan.data.batch_split import local_indices
+from gemix.gan.data.batch_split import batch_parts
 from gemix.gan.data.dataset import TrainingDataset
-from gemix.gan.models.architecture import Architecture, is_side
+from gemix.gan.models.architecture import is_side
 from gemix.gan.training.stages import inherit_conv_clamp, pretraining_spec
 from gemix.io.records import to_json
 from gemix.io.results import read_training
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
 from gemix.steps.executor import Executor, LocalExecutor, Polling, WorkerContext
+from gemix.steps.gan_training.cost import summarize_cost
 from gemix.steps.gan_training.data import open_training_data
 from gemix.steps.gan_training.metrics import SnapshotEvaluator
 from gemix.steps.gan_training.stage import Stage, wrap_disk_full
 from gemix.steps.outputs import open_step
 from gemix.steps.overlap import enforce_no_overlap, real_splits
 from gemix.tracking import mlflow_run as tracking
+
+log = logging.getLogger("gemix.train-gan")
 
 PRETRAINING = "pretraining"  # directory of the unconditional stage, inside that of the GAN
 
@@ -61,7 +65,13 @@ def train_gan(
     data = Manifest.load(Store(workspace.data))
     # what can be told without starting workers is told here, once and without a traceback
     gan, workers = config.gan, Workers(0, config.compute.ranks)
-    local_indices(workers, gan.batch, gan.sample_group, gan.resolved_pl_batch_shrink)
+    batch_parts(
+        workers,
+        gan.batch,
+        gan.sample_group,
+        shrink=gan.resolved_pl_batch_shrink,
+        accumulate=gan.accumulate,
+    )
     check_side(workspace.data, data)
     given = [Store(gan.init_from)] if gan.init_from else []
     spec = inherit_conv_clamp(training_spec(config, data), given)
@@ -75,6 +85,8 @@ def train_gan(
     pairs = itertools.product([train, *before], held_out)
     overlap = enforce_no_overlap("train-gan", config, pairs)
     executor.require(config.compute)
+    if config.compute.gpus_per_worker:
+        log.info("%s", summarize_cost(spec, config.compute.ranks))
     store = open_step(workspace.gan, MARKER, config, overwrite)
     if not checkpoints(store) or not store.exists(PROVENANCE):
         write_provenance(store, [train], before)
@@ -167,21 +179,11 @@ def check_side(url: str, data: Manifest) -> None:
 
 def training_spec(config: PipelineConfig, data: Manifest) -> TrainingSpec:
     """Return what a new training on the train split of these data is made of."""
-    gan = config.gan
     return TrainingSpec(
-        architecture=Architecture(
-            resolution=data.resolution,
-            img_channels=data.channels,
-            label_dim=len(data.classes),
-            z_dim=gan.z_dim,
-            w_dim=gan.w_dim,
-            mapping_layers=gan.mapping_layers,
-            d_mapping_layers=gan.mapping_layers,
-            channel_base=gan.resolved_channel_base(data.resolution),
-            channel_max=gan.channel_max,
-            mbstd_group_size=gan.mbstd_group_size,
+        architecture=config.gan.architecture(
+            resolution=data.resolution, img_channels=data.channels, label_dim=len(data.classes)
         ),
-        config=gan,
+        config=config.gan,
         classes=data.classes,
         data_digest=data.content_digest("train"),
     )

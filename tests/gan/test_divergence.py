@@ -49,7 +49,8 @@ def finite(state) -> bool:
 
 def failures(state) -> dict[str, int]:
     """The phases that failed the last time that they ran, and how often in a row."""
-    counts = zip(METHODS["stylegan2-ada"].phases, state.phase_failures.tolist(), strict=True)
+    phases = METHODS["stylegan2-ada"].phases(config())
+    counts = zip(phases, state.phase_failures.tolist(), strict=True)
     return {phase: count for phase, count in counts if count}
 
 

@@ -18,10 +18,12 @@ class BatchPart:
     """A part of a worker's share of the global batch: the samples of one backward pass.
 
     Attributes:
-        batch_index: indices into the global batch, int64 [n] on the device.
+        indices: into the global batch.
+        batch_index: the same on the device, int64 [n].
         path_batch_index: those of them whose path lengths are measured, int64 [m].
     """
 
+    indices: list[int]
     batch_index: Tensor
     path_batch_index: Tensor
 
@@ -43,17 +45,14 @@ def batch_parts(
     Raises:
         ConfigError: as :func:`local_indices`.
     """
-    return [
-        BatchPart(
-            *(
-                torch.tensor(
-                    local_indices(workers, batch, group, each, accumulate, part), device=device
-                )
-                for each in (1, shrink)
-            )
+    parts = []
+    for part in range(accumulate):
+        indices, of_paths = (
+            local_indices(workers, batch, group, each, accumulate, part) for each in (1, shrink)
         )
-        for part in range(accumulate)
-    ]
+        on_device = (torch.tensor(chosen, device=device) for chosen in (indices, of_paths))
+        parts.append(BatchPart(indices, *on_device))
+    return parts
 
 
 def local_indices(

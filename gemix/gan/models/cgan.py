@@ -16,6 +16,7 @@ sample alone.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 
@@ -114,5 +115,9 @@ def _initialize(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
+def _autocast(
+    dtype: torch.dtype, device: torch.device
+) -> contextlib.AbstractContextManager[object]:
+    if dtype is torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)

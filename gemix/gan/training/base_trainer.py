@@ -42,7 +42,6 @@ class BaseTrainer(abc.ABC):
     Class attributes of a method:
         generator, discriminator: build the networks of an architecture, with new weights from
             PyTorch's random generator.
-        phases: names of the phases, each of which may be skipped by itself.
         learning_rates: the settings of both networks' learning rates, in words.
         hint: the settings that stabilize the method where it diverges, in words; each of them may
             be changed at a resume (:data:`gemix.gan.checkpoints.resume_rules.STABILIZING`).
@@ -51,13 +50,14 @@ class BaseTrainer(abc.ABC):
         parts: of this worker's share of the global batch, one for each backward pass of a phase.
         dtype: what convolutions compute in.
         adversarial_loss: the losses that ``config.adversarial_loss`` names.
+        optimizer_step: the class of the contexts in which phases train a network.
     """
 
     generator: ClassVar[Callable[[Architecture], ImageGenerator]]
     discriminator: ClassVar[Callable[[Architecture], nn.Module]]
-    phases: ClassVar[tuple[str, ...]]
     learning_rates: ClassVar[str]
     hint: ClassVar[str]
+    optimizer_step: type[OptimizerStep] = OptimizerStep
 
     def __init__(
         self, state: TrainingState, data: TrainingDataset, config: GanConfig, workers: Workers
@@ -76,15 +76,22 @@ class BaseTrainer(abc.ABC):
             accumulate=config.accumulate,
             device=self.device,
         )
-        self._local_indices = [i for part in self.parts for i in part.batch_index.tolist()]
+        self._local_indices = [i for part in self.parts for i in part.indices]
         workers.broadcast_tensors(state.all_tensors().values())
-        self.monitor = DivergenceMonitor(state, self.phases, config.max_skipped_steps, self.hint)
-        self._steps: dict[str, OptimizerStep] = {}
+        self.monitor = DivergenceMonitor(
+            state, list(self.phases(config)), config.max_skipped_steps, self.hint
+        )
+        self.optimizer_steps: dict[str, OptimizerStep] = {}
 
     @staticmethod
     @abc.abstractmethod
     def adam(config: GanConfig, resolution: int) -> tuple[AdamSettings, AdamSettings]:
         """Return Adam's settings for the generator and for the discriminator."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def phases(config: GanConfig) -> dict[str, int]:
+        """Return the names of all phases, and how many steps apart each runs; step 0 runs all."""
 
     @abc.abstractmethod
     def run_phases(self) -> dict[str, Tensor]:
@@ -134,15 +141,15 @@ class BaseTrainer(abc.ABC):
 
     def real_parts(self) -> Iterator[tuple[BatchPart, Tensor, Tensor]]:
         """Yield the parts with the step's real images and their labels."""
-        sizes = [len(part.batch_index) for part in self.parts]
+        sizes = [len(part.indices) for part in self.parts]
         batch = self.data.real_batch(self.state.step, self.config.batch, self._local_indices)
         yield from zip(self.parts, *(values.split(sizes) for values in batch), strict=True)
 
     def _step(
         self, phase: str, network: nn.Module, optimizer: torch.optim.Optimizer, **fixed
     ) -> OptimizerStep:
-        if phase not in self._steps:
-            self._steps[phase] = OptimizerStep(
+        if phase not in self.optimizer_steps:
+            self.optimizer_steps[phase] = self.optimizer_step(
                 network,
                 optimizer,
                 self.workers,
@@ -151,4 +158,4 @@ class BaseTrainer(abc.ABC):
                 on_result=lambda applied: self.monitor.record(phase, applied),
                 **fixed,
             )
-        return self._steps[phase]
+        return self.optimizer_steps[phase]

@@ -27,7 +27,6 @@ class CganTrainer(BaseTrainer):
 
     generator = CganGenerator
     discriminator = CganDiscriminator
-    phases = ("discriminator", "generator")
     learning_rates = "gan.cgan_lr"
     hint = "a lower gan.cgan_lr, gan.cgan_loss=nonsaturating or gan.precision=float32"
 
@@ -47,6 +46,11 @@ class CganTrainer(BaseTrainer):
         """
         settings = AdamSettings(config.cgan_lr, (0.5, 0.999))
         return settings, settings
+
+    @staticmethod
+    def phases(config: GanConfig) -> dict[str, int]:
+        """Return both phases, which run in every step."""
+        return {"discriminator": 1, "generator": 1}
 
     def run_phases(self) -> dict[str, Tensor]:
         """Train both networks on one batch; return the losses by name."""

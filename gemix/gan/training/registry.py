@@ -48,7 +48,7 @@ def new_state(architecture: Architecture, config: GanConfig, device: torch.devic
         sign_count=torch.zeros([], dtype=torch.int64, device=device),
         augment_p=torch.tensor(config.augment_p or 0.0, dtype=torch.float64, device=device),
         skipped_updates=torch.zeros([], dtype=torch.int64, device=device),
-        phase_failures=torch.zeros(len(method.phases), dtype=torch.int64, device=device),
+        phase_failures=torch.zeros(len(method.phases(config)), dtype=torch.int64, device=device),
         precision=config.precision,
     )
 

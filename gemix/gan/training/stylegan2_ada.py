@@ -32,7 +32,6 @@ class StyleGAN2ADATrainer(BaseTrainer):
 
     generator = Generator
     discriminator = Discriminator
-    phases = ("generator", "path length", "discriminator", "R1")
     learning_rates = "gan.g_lr and gan.d_lr"
     hint = "a lower gan.g_lr and gan.d_lr, a higher gan.r1_gamma or gan.precision=float32"
 
@@ -77,6 +76,16 @@ class StyleGAN2ADATrainer(BaseTrainer):
     def frozen_parameters(self) -> Sequence[nn.Parameter]:
         """Return the parameters of the `freeze_d` layers nearest to the image."""
         return self.state.discriminator.nearest_to_image(self.config.freeze_d)
+
+    @staticmethod
+    def phases(config: GanConfig) -> dict[str, int]:
+        """Return the phases; the regularizers are lazy (Karras et al. 2020, section 3.1)."""
+        return {
+            "generator": 1,
+            "path length": config.g_reg_interval,
+            "discriminator": 1,
+            "R1": config.d_reg_interval,
+        }
 
     def run_phases(self) -> dict[str, Tensor]:
         """Train both networks on one batch; return the losses by name."""
