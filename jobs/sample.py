@@ -8,7 +8,7 @@ import sys
 from typing import get_args
 
 from gemix.core.errors import ConfigError
-from gemix.gan.config import NoiseMode, SamplingConfig
+from gemix.gan.config import PRECISIONS, NoiseMode, SamplingConfig
 from jobs._runtime.command import Command, Request
 
 
@@ -51,6 +51,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="random is drawn from the image's own seed, in the public tool anew in each run "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--precision",
+        default=SamplingConfig().precision,
+        choices=PRECISIONS,
+        help="of convolutions; the public tool's is float32 (default: %(default)s)",
+    )
     parser.add_argument("--gan", help="directory of the generator (default: <workdir>/gan)")
     parser.add_argument("--out", help="where to write (default: <workdir>/samples)")
 
@@ -65,7 +71,11 @@ def _run(request: Request) -> None:
         out,
         seeds=parse_seeds(options.seeds),
         label=None if options.label is None else _parse_label(options.label),
-        config=SamplingConfig(truncation_psi=options.truncation, noise_mode=options.noise),
+        config=SamplingConfig(
+            truncation_psi=options.truncation,
+            noise_mode=options.noise,
+            precision=options.precision,
+        ),
         overwrite=request.overwrite,
     )
     print(f"{len(images)} images in {out}")

@@ -272,3 +272,7 @@ class SamplingConfig(Config):
     batch: Annotated[
         int, Range(1, 65536), Operational(), "Images generated at once; the images do not change."
     ] = 32
+    precision: Annotated[
+        Precision,
+        "Precision of convolutions; auto: bfloat16 where hardware is fast, some grey levels apart.",
+    ] = "float32"

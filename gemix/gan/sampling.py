@@ -7,12 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gemix.core.device import default_device, disable_tf32
+from gemix.core.device import compute_dtype, default_device, disable_tf32
 from gemix.core.errors import ConfigError
 from gemix.core.rng import Stream, normal
 from gemix.gan.config import SamplingConfig
 from gemix.gan.models.base import ImageGenerator
 from gemix.gan.training.latents import noise_numel, split_noise
+
+# Rounding in bfloat16 differs between kernels, which libraries choose by the shape of a batch; with
+# one shape an image depends on its seed and label alone.
+REDUCED_PRECISION_BATCH = 32
 
 
 def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
@@ -42,7 +46,7 @@ def sample_images(
         device: where to run; the default device where None.
 
     Returns:
-        uint8 [N, C, H, W], computed in float32.
+        uint8 [N, C, H, W].
 
     Raises:
         ConfigError: if the labels have not one row a seed and one column a class of the generator,
@@ -55,20 +59,28 @@ def sample_images(
             f"{expected[1]} classes; give labels of shape {list(expected)}"
         )
     device = device or default_device()
+    dtype = compute_dtype(config.precision, device)
     generator = generator.to(device)
+    size = config.batch if dtype is torch.float32 else REDUCED_PRECISION_BATCH
     parts = []
-    for start in range(0, len(seeds), config.batch):
-        batch = [int(seed) for seed in seeds[start : start + config.batch]]
+    for start in range(0, len(seeds), size):
+        batch = [int(seed) for seed in seeds[start : start + size]]
+        label = torch.from_numpy(labels[start : start + size]).float()
+        if dtype is not torch.float32:  # a last batch is filled up
+            missing = size - len(batch)
+            batch += batch[-1:] * missing
+            label = torch.cat([label, label[-1:].expand(missing, -1)])
         z = latents_of_seeds(batch, generator.architecture.z_dim).to(device)
-        label = torch.from_numpy(labels[start : start + config.batch]).float().to(device)
         noise = {
             "random": lambda batch=batch: draw_noise_of_seeds(generator, batch, device),
             "const": generator.noise_const,
             "none": lambda: None,
         }[config.noise_mode]()
-        images = generator(z, label, noise, truncation_psi=config.truncation_psi)
+        images = generator(
+            z, label.to(device), noise, truncation_psi=config.truncation_psi, dtype=dtype
+        )
         parts.append(to_uint8(images).cpu().numpy())
-    return np.concatenate(parts)
+    return np.concatenate(parts)[: len(seeds)]
 
 
 def draw_noise_of_seeds(

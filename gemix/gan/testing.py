@@ -197,6 +197,12 @@ def check_sampling(method: str) -> None:
     alone = sample(network, slice(7, 8))
     difference = np.abs(images[7:8].astype(int) - alone).max()
     assert difference <= 1, "an image depends on the batch that it is sampled in"
+    reduced = sample(network, precision="bfloat16", batch=5)
+    for which in (slice(7, 8), slice(3, 12)):
+        same = np.array_equal(reduced[which], sample(network, which, precision="bfloat16"))
+        assert same, "in bfloat16 an image depends on the batch that it is sampled in"
+    far = np.abs(reduced.astype(int) - images).mean()
+    assert far < 8, f"in bfloat16 images are {far:.1f} grey levels away in the mean"
     for mode in ("random", "const", "none"):
         settings = {"noise_mode": mode, "truncation_psi": 0.7}
         same = np.array_equal(sample(network, **settings), sample(state.generator_ema, **settings))

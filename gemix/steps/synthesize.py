@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gemix.config import PipelineConfig
+from gemix.core.device import compute_dtype, default_device
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry
 from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
@@ -91,7 +92,7 @@ def _make_set(
         for index, (start, size) in enumerate(ranges)
     ]
     build = functools.partial(ShardWriter, config.to_mapping(), workspace.gan, method, store.url)
-    entries = executor.map_with_state(
+    results = executor.map_with_state(
         build,
         plans,
         title=f"synthesize {method}",
@@ -99,13 +100,17 @@ def _make_set(
         compute=config.compute,
         weights=[size for _, size in ranges],
     )
-    shards = [ShardEntry.from_json(entry) for entry in entries]
+    shards, precisions = [], set()
+    for entry, precision in results:
+        shards.append(ShardEntry.from_json(entry))
+        precisions.add(precision)
     manifest = synthetic_manifest(
         shards,
         generator,
         method,
         labels=config.labels,
         config=config.synthesis,
+        precision=" and ".join(sorted(precisions)),
         provenance_sha256=provenance_sha256,
     )
     manifest.save(store)
@@ -121,8 +126,8 @@ class ShardWriter:
         self.generator = load_generator(Store(gan_url))
         self.method, self.store = method, Store(url)
 
-    def __call__(self, plan: dict[str, Any]) -> dict[str, Any]:
-        """Write one shard; return its manifest entry."""
+    def __call__(self, plan: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """Write one shard; return its manifest entry, and the precision that it was made in."""
         entry = write_synthetic_shard(
             self.store,
             plan["name"],
@@ -133,4 +138,5 @@ class ShardWriter:
             labels=self.config.labels,
             config=self.config.synthesis,
         )
-        return entry.to_json()
+        dtype = compute_dtype(self.config.synthesis.precision, default_device())
+        return entry.to_json(), str(dtype).removeprefix("torch.")

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 from gemix.core.config_schema import ConfigIssue, Range, Seed
-from gemix.gan.config import SamplingConfig
+from gemix.gan.config import Precision, SamplingConfig
 from gemix.labels.registry import SAMPLERS
 
 Method = Literal[tuple(SAMPLERS)]  # a label sampler's name
@@ -28,6 +28,10 @@ class SynthesisConfig(SamplingConfig):
     ] = 1.0
     shard_rows: Annotated[int, Range(1, 1_000_000), "Images in a shard."] = 8192
     seed: Annotated[Seed, "Seed of labels, latents and noise."] = 0
+    precision: Annotated[
+        Precision,
+        "Precision of convolutions; auto: bfloat16 where hardware is fast, some grey levels apart.",
+    ] = "auto"
 
     def validate(self) -> list[ConfigIssue]:
         """Require one or more methods, each once."""

@@ -53,7 +53,7 @@ def write_synthetic_shard(
     """Write images `start` to `start + count - 1` of a method's set.
 
     Image i has the seed `config.seed` + i in every method's set: sets differ in their labels alone,
-    and ``gemix sample`` reproduces any image.
+    and ``gemix sample`` reproduces any image, with ``--precision`` as in the manifest's origin.
     """
     theta, dominant = sample_labels(
         method,
@@ -83,9 +83,14 @@ def synthetic_manifest(
     *,
     labels: LabelConfig,
     config: SynthesisConfig,
+    precision: str,
     provenance_sha256: str,
 ) -> Manifest:
-    """Return the manifest of a method's set, with generator and settings as its origin."""
+    """Return the manifest of a method's set, with generator and settings as its origin.
+
+    Args:
+        precision: that the images were computed in.
+    """
     architecture = generator.network.architecture
     return Manifest.of(
         shards,
@@ -97,6 +102,7 @@ def synthetic_manifest(
             "method": method,
             "labels": labels.to_mapping(),
             "synthesis": config.to_mapping(),
+            "precision": precision,
             "generator": generator.checksum,
             "generator_kimg": generator.kimg,
             PROVENANCE_SHA256: provenance_sha256,

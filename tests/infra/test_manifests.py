@@ -16,6 +16,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.runtime_env import RuntimeEnv
 
+from gemix.config import load
 from jobs._runtime.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +63,17 @@ def test_every_node_of_the_cluster_authenticates_and_reads_s3_by_its_role(cluste
     for kind in cluster["available_node_types"].values():
         assert kind["node_config"]["IamInstanceProfile"] == {"Name": "gemix-node"}
     assert "aws_access_key_id" not in json.dumps(cluster).lower()
+
+
+def test_one_node_has_the_gpus_of_one_training(cluster):
+    """The largest preset and the cluster fit together; no training crosses the network."""
+    compute = load("covidx128").compute
+    node = cluster["available_node_types"]["gpu"]
+    assert node["resources"]["GPU"] == compute.workers * compute.gpus_per_worker
+    assert node["resources"]["CPU"] >= compute.workers * compute.cpus_per_worker
+    kinds = cluster["available_node_types"].values()
+    assert sum(kind.get("max_workers", 0) for kind in kinds) <= cluster["max_workers"]
+    assert node["max_workers"] == 1
 
 
 def test_images_have_the_ray_of_the_constraints(cluster, rayjob):
