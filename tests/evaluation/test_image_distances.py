@@ -12,7 +12,7 @@ from gemix.evaluation.image_quality import kid as kernel
 from gemix.evaluation.image_quality import nearest_neighbors as distances
 from gemix.evaluation.image_quality.base import ImageMetricError
 from gemix.evaluation.image_quality.fid import Gaussian, frechet_distance
-from gemix.evaluation.image_quality.kid import kid
+from gemix.evaluation.image_quality.kid import kid, real_kernel_means
 from gemix.evaluation.image_quality.nearest_neighbors import nearest, radii
 from gemix.evaluation.image_quality.prdc import prdc, real_radii
 
@@ -141,10 +141,25 @@ def test_the_blocks_of_kid_differ_by_one_row_at_most():
     bounds_x = np.cumsum([0, *[6] * 5, *[5] * 5])
     bounds_y = np.cumsum([0, *[7] * 4, *[6] * 6])
     parts = [
-        kernel._mmd(x[bounds_x[i] : bounds_x[i + 1]], y[bounds_y[i] : bounds_y[i + 1]])
+        squared_mmd(x[bounds_x[i] : bounds_x[i + 1]], y[bounds_y[i] : bounds_y[i + 1]])
         for i in range(10)
     ]
     assert kid(x, y).error == pytest.approx(np.std(parts, ddof=1) / 10**0.5)
+    assert kid(x, y).value == pytest.approx(squared_mmd(x, y))
+
+
+def squared_mmd(x: torch.Tensor, y: torch.Tensor) -> float:
+    """The unbiased estimate with the cubic kernel, from whole matrices."""
+    xx, yy, xy = (
+        ((a.double() @ b.double().T) / a.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))
+    )
+    own = ((k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (xx, yy))
+    return (sum(own) - 2 * xy.mean()).item()
+
+
+def test_what_depends_on_the_real_images_alone_may_be_kept():
+    real, fake = normal(55, seed=1), normal(64, seed=2, shift=0.5)
+    assert kid(real, fake, real_kernel_means(real)) == kid(real, fake)
 
 
 def test_too_few_images_for_kid_are_told():
