@@ -21,11 +21,12 @@ def default_device() -> torch.device:
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Return the dtype of convolutions for a `precision` setting.
 
-    `auto` is bfloat16 if the hardware supports it natively (compute capability 8.0, AVX512-BF16),
-    else float32: emulated bfloat16 is slower and less exact.
+    `tf32` is float32 with products of rounded inputs (:func:`float32_products`). `auto` is bfloat16
+    if the hardware supports it natively (compute capability 8.0, AVX512-BF16), else float32:
+    emulated bfloat16 is slower and less exact.
     """
     if precision != "auto":
-        return getattr(torch, precision)
+        return torch.float32 if precision == "tf32" else getattr(torch, precision)
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
@@ -40,16 +41,19 @@ def resolve_precision(device: torch.device, workers: Workers) -> str:
 
 
 @contextlib.contextmanager
-def disable_tf32() -> Iterator[None]:
+def float32_products(*, tf32: bool = False) -> Iterator[None]:
     """Compute float32 on GPUs with all 24 bits of the mantissa; a context manager or decorator.
 
-    By default cuDNN rounds the inputs of convolutions to TF32, which has 11.
+    By default cuDNN rounds the inputs of convolutions to TF32, which has 11 bits.
+
+    Args:
+        tf32: whether inputs of convolutions and matrix products are rounded to TF32.
     """
     backends = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [backend.allow_tf32 for backend in backends]
     try:
         for backend in backends:
-            backend.allow_tf32 = False
+            backend.allow_tf32 = tf32
         yield
     finally:
         for backend, allowed in zip(backends, before, strict=True):

@@ -17,7 +17,7 @@ from gemix.core.config_schema import (
 from gemix.gan.models.architecture import Architecture
 
 NoiseMode = Literal["random", "const", "none"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 STYLEGAN2 = OnlyFor("stylegan2-ada")
@@ -153,7 +153,8 @@ class GanConfig(Config):
     ] = 8
     precision: Annotated[
         Precision,
-        "Precision of convolutions, weights are float32; auto: bfloat16 where hardware is fast.",
+        "Precision of convolutions, weights are float32; auto: bfloat16 where hardware is fast; "
+        "tf32: rounded products on GPUs.",
     ] = "auto"
     allreduce_precision: Annotated[
         Literal["float32", "bfloat16"],

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gemix.core.device import compute_dtype, default_device, disable_tf32
+from gemix.core.device import compute_dtype, default_device, float32_products
 from gemix.core.errors import ConfigError
 from gemix.core.rng import Stream, normal
 from gemix.gan.config import SamplingConfig
 from gemix.gan.models.base import ImageGenerator
 from gemix.gan.training.latents import noise_numel, split_noise
 
-# Rounding in bfloat16 differs between kernels, which libraries choose by the shape of a batch; with
-# one shape an image depends on its seed and label alone.
+# Rounding in bfloat16 and TF32 differs between kernels, which libraries choose by the shape of a
+# batch; with one shape an image depends on its seed and label alone.
 REDUCED_PRECISION_BATCH = 32
 
 
@@ -29,7 +29,6 @@ def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(rows)).float()
 
 
-@disable_tf32()
 @torch.inference_mode()
 def sample_images(
     generator: ImageGenerator,
@@ -61,12 +60,13 @@ def sample_images(
     device = device or default_device()
     dtype = compute_dtype(config.precision, device)
     generator = generator.to(device)
-    size = config.batch if dtype is torch.float32 else REDUCED_PRECISION_BATCH
+    exact = dtype is torch.float32 and config.precision != "tf32"
+    size = config.batch if exact else REDUCED_PRECISION_BATCH
     parts = []
     for start in range(0, len(seeds), size):
         batch = [int(seed) for seed in seeds[start : start + size]]
         label = torch.from_numpy(labels[start : start + size]).float()
-        if dtype is not torch.float32:  # a last batch is filled up
+        if not exact:  # a last batch is filled up
             missing = size - len(batch)
             batch += batch[-1:] * missing
             label = torch.cat([label, label[-1:].expand(missing, -1)])
@@ -76,9 +76,10 @@ def sample_images(
             "const": generator.noise_const,
             "none": lambda: None,
         }[config.noise_mode]()
-        images = generator(
-            z, label.to(device), noise, truncation_psi=config.truncation_psi, dtype=dtype
-        )
+        with float32_products(tf32=config.precision == "tf32"):
+            images = generator(
+                z, label.to(device), noise, truncation_psi=config.truncation_psi, dtype=dtype
+            )
         parts.append(to_uint8(images).cpu().numpy())
     return np.concatenate(parts)[: len(seeds)]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from gemix.core.device import compute_dtype, cudnn_benchmark, disable_tf32
+from gemix.core.device import compute_dtype, cudnn_benchmark, float32_products
 from gemix.core.distributed import Workers
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
@@ -24,7 +24,7 @@ from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 CLASSES = 3
 
 
-@disable_tf32()
+@float32_products()
 @cudnn_benchmark()
 def main() -> None:
     """Measures the task on the command line; prints a line of JSON last."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -85,7 +87,13 @@ def test_float32_is_not_rounded_to_tf32(monkeypatch, images):
         seen.append((cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
         tuned.append(cudnn.benchmark)
 
-    state = train(new_state(ARCHITECTURE, CONFIG, CPU), images, CONFIG, on_step=look)
+    state = new_state(ARCHITECTURE, CONFIG, CPU)
+    hook = state.generator.mapping.register_forward_pre_hook(look)
+    train(state, images, CONFIG, on_step=look)
+    hook.remove()
+    assert len(seen) > 4 and set(seen) == {(False, False)}
+    seen.clear(), tuned.clear()
+    train(new_state(ARCHITECTURE, CONFIG, CPU), images, CONFIG, on_step=look)
     state.generator_ema.register_forward_pre_hook(look)
     label = np.eye(3, dtype=np.float32)[:1]
     sample_images(state.generator_ema, [0], label, SamplingConfig(), CPU)
@@ -93,3 +101,21 @@ def test_float32_is_not_rounded_to_tf32(monkeypatch, images):
     assert set(seen) == {(False, False)}
     assert tuned == [True] * 4 + [False]  # a sample's shape comes once
     assert (cudnn.allow_tf32, cudnn.benchmark) == (True, False)
+
+
+@pytest.mark.parametrize(("fallback_level", "rounded"), [(0, True), (1, False)])
+def test_tf32_is_a_precision_of_the_steps_alone(images, fallback_level, rounded):
+    config = dataclasses.replace(CONFIG, precision="tf32")
+    state, in_steps, between = new_state(ARCHITECTURE, config, CPU), set(), set()
+    state.fallback_level = fallback_level
+    state.generator.mapping.register_forward_pre_hook(
+        lambda *args: in_steps.add(torch.backends.cudnn.allow_tf32)
+    )
+    train(
+        state,
+        images,
+        config,
+        on_step=lambda *args: between.add(torch.backends.cudnn.allow_tf32),
+    )
+    assert (in_steps, between) == ({rounded}, {False})
+    assert state.precision == "tf32"

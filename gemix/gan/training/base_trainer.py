@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gemix.core.device import resolve_precision
+from gemix.core.device import float32_products, resolve_precision
 from gemix.core.distributed import Workers
 from gemix.gan.config import GanConfig
 from gemix.gan.data.batch_split import BatchPart, batch_parts
@@ -108,10 +108,12 @@ class BaseTrainer(abc.ABC):
             DivergedError: if a phase keeps failing (:mod:`gemix.gan.training.divergence`).
             CompileError: if a phase does not compile (:mod:`gemix.gan.training.compile`).
         """
-        with wrap_compile_errors():
+        state = self.state
+        tf32 = state.precision == "tf32" and not state.fallback_level
+        with wrap_compile_errors(), float32_products(tf32=tf32):
             losses = self.run_phases()
-        self.state.step += 1
-        self.monitor.check(is_last=self.state.step >= self.config.steps)
+        state.step += 1
+        self.monitor.check(is_last=state.step >= self.config.steps)
         return losses
 
     def generator_step(self, phase: str) -> OptimizerStep:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from gemix.core.device import compute_dtype
 from gemix.gan.training.divergence import DivergedError
 from gemix.gan.training.state import TrainingState
 
@@ -41,7 +42,11 @@ def apply_fallback(state: TrainingState) -> torch.dtype:
     for optimizer in state.optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * 0.5 ** _halvings(state)
-    return torch.float32 if state.fallback_level else getattr(torch, state.precision)
+    return (
+        torch.float32
+        if state.fallback_level
+        else compute_dtype(state.precision, state.pl_mean.device)
+    )
 
 
 def describe_fallback(state: TrainingState, learning_rates: str) -> str:

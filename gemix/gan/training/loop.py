@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from gemix.core.device import cudnn_benchmark, disable_tf32
+from gemix.core.device import cudnn_benchmark, float32_products
 from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError
 from gemix.gan.config import GanConfig
@@ -17,7 +17,7 @@ from gemix.gan.training.registry import METHODS
 from gemix.gan.training.state import TrainingState
 
 
-@disable_tf32()
+@float32_products()
 @cudnn_benchmark()
 def train(
     state: TrainingState,
