@@ -1,7 +1,8 @@
 """What a training costs: operations, bytes between workers, and hours on GPUs of a known type.
 
 Operations are counted by running every phase of a step on PyTorch's meta device, which computes
-shapes and no values (torch.utils.flop_counter; a multiplication with its addition counts as two).
+shapes and no values, with the formulas of torch.utils.flop_counter: those of convolutions and
+matrix products; a multiplication with its addition counts as two.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from gemix.core.distributed import Workers
 from gemix.gan.config import GanConfig
@@ -83,11 +85,26 @@ class TrainingCost:
         return self.steps * sent * 8 / (gbit_per_s * 1e9) / 3600
 
 
+class _OperationCounter(TorchDispatchMode):
+    """Add up the operations; FlopCounterMode's tracking of modules fails in gradient penalties."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0.0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        formula = flop_registry.get(function.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
 class _MeteredStep(OptimizerStep):
     """Count the operations of a phase, and leave the weights as they are."""
 
     def __enter__(self) -> OptimizerStep:
-        self.counter = FlopCounterMode(display=False)
+        self.counter = _OperationCounter()
         super().__enter__()
         self.counter.__enter__()
         return self
@@ -117,7 +134,7 @@ def estimate_cost(architecture: Architecture, config: GanConfig) -> TrainingCost
     trainer.optimizer_step = _MeteredStep
     trainer.run_phases()
     intervals, metered = method.phases(config), trainer.optimizer_steps
-    flops = {phase: float(step.counter.get_total_flops()) for phase, step in metered.items()}
+    flops = {phase: step.counter.flops for phase, step in metered.items()}
     size = torch.finfo(getattr(torch, config.allreduce_precision)).bits // 8
     return TrainingCost(
         kimg=config.kimg,

@@ -44,6 +44,14 @@ def test_lazy_phases_count_by_their_share_and_absent_ones_not_at_all():
     )
 
 
+def test_augmentation_costs_next_to_nothing_and_may_be_none():
+    with_it, without = (
+        estimate_cost(ARCHITECTURE, tiny_config(augment=name)).flops_per_step
+        for name in ("bgc", "none")
+    )
+    assert without < with_it < 1.5 * without  # much less at the sizes of scans
+
+
 def test_hours_of_computation_and_of_a_ring_all_reduce():
     cost = TrainingCost(
         kimg=3.6,
