@@ -102,7 +102,7 @@ def test_what_the_reasons_leave_out_is_said():
 def test_unknown_patients_are_a_warning_and_known_ones_are_not():
     unknown = card(manifest(ORIGIN))
     assert "> [!WARNING]\n> The patients are not known." in unknown
-    assert "slices of one patient may still be on two sides" in unknown
+    assert "slices of one patient may still be in two splits" in unknown
     assert "Near duplicates joined 9 runs" in unknown
     known = card(manifest(ORIGIN | {"grouping": "patients"}))
     assert "WARNING" not in known

@@ -64,7 +64,7 @@ def test_files_put_before_others_move_none_of_them(folder, tmp_path):
     groups = {group: split for split, group in after.values()}
     assert all(groups[group] == split for split, group in after.values())
     notes = Manifest.load(store).origin["notes"]
-    assert "100 of 120 scans are on the side that they have in data.splits_from" in notes
+    assert "100 of 120 scans keep the split that they have in data.splits_from" in notes
 
 
 def test_new_groups_are_drawn_as_ever(folder, tmp_path):
@@ -102,7 +102,7 @@ def test_what_new_scans_join_is_tested_on(folder, tmp_path):
     store = Store(tmp_path / "grown")
     after = prepared(grown, store)
     assert after[scan] == after[other] and after[scan][0] == "test"
-    (note,) = (n for n in Manifest.load(store).origin["notes"] if "another side" in n)
+    (note,) = (n for n in Manifest.load(store).origin["notes"] if "another split" in n)
     assert note.startswith("2 images of 1 groups")
     others = before.keys() - {one for one in after if after[one] == after[scan]}
     assert all(before[one][0] == after[one][0] for one in others)
@@ -135,7 +135,7 @@ def test_what_cannot_settle_anything_is_refused(folder, tmp_path):
         DataError, match=r"data\.splits_from .*phantom: knows none of the 120 scans"
     ):
         prepared(wrong(splits_from=f"{tmp_path}/phantom"), Store(tmp_path / "out"))
-    with pytest.raises(DataError, match=r"data\.splits_from .*would replace the sides"):
+    with pytest.raises(DataError, match=r"data\.splits_from .*would replace the splits"):
         check_locations(wrong(splits_from=f"{tmp_path}/phantom/"), Store(tmp_path / "phantom"))
     with pytest.raises(InvalidConfig, match=r"splits_from.*data\.folds=5 draws"):
         wrong(splits_from=f"{tmp_path}/phantom", folds=5)

@@ -182,7 +182,8 @@ def _check_training(manifest: Manifest) -> None:
     """Raise DataError for a class without a training image."""
     for name, count in manifest.counts["train"].items():
         if count == 0:
-            steps = "; ".join(f"{what}: {n}" for what, n in Description(manifest=manifest).account)
+            counts = Description(manifest=manifest).selection_counts
+            steps = "; ".join(f"{what}: {n}" for what, n in counts)
             raise DataError(
                 f"class {name!r} has no training image left (all classes: {steps}); correct or add "
                 "files of this class, or ease the rule that leaves them out"
