@@ -18,7 +18,7 @@ LAYERS = (
     {"core"},
     {"io"},
     {"data", "labels", "gan", "classifier", "evaluation"},
-    {"synthesis"},
+    {"synthesis", "zoo"},
     {"config"},
     {"tracking"},
     {"report"},

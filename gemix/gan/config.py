@@ -56,7 +56,8 @@ class GanConfig(Config):
     ] = 0.0
     init_from: Annotated[
         str | None,
-        "Directory of gemix train-gan or import-stylegan whose networks the training starts from.",
+        "Networks that the training starts from: zoo:<name>, or a directory of gemix train-gan, "
+        "export-gan or import-stylegan.",
     ] = None
     batch: Annotated[int, Range(1, 65536), "Images in one step, over all workers."] = 32
     accumulate: Annotated[

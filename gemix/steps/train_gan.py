@@ -35,6 +35,7 @@ from gemix.steps.gan_training.stage import Stage, wrap_disk_full
 from gemix.steps.outputs import open_step
 from gemix.steps.overlap import enforce_no_overlap, real_splits
 from gemix.tracking import mlflow_run as tracking
+from gemix.zoo import open_pretrained
 
 log = logging.getLogger("gemix.train-gan")
 
@@ -73,7 +74,7 @@ def train_gan(
         accumulate=gan.accumulate,
     )
     check_side(workspace.data, data)
-    given = [Store(gan.init_from)] if gan.init_from else []
+    given = [open_pretrained(gan.init_from)] if gan.init_from else []
     spec = inherit_conv_clamp(training_spec(config, data), given)
     if not overwrite:
         unfinished = open_output(workspace.gan, MARKER, overwrite=False)
@@ -138,7 +139,7 @@ def _train_stages(
     spec, run = settings["spec"], settings["run"]
 
     def initial_weights() -> PretrainedWeights:
-        return load_weights(Store(config.gan.init_from))
+        return load_weights(open_pretrained(config.gan.init_from))
 
     def pretrained_weights() -> PretrainedWeights:
         folder = store / PRETRAINING

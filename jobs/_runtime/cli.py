@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "find patients and images that two shard sets, or the splits of one, share",
     "train-gan": "train the class-conditional StyleGAN2-ADA or CGAN",
     "import-stylegan": "import public StyleGAN2-ADA networks, to sample or to start from",
+    "export-gan": "export the networks of a training, for others to start from",
     "sample": "make a few images of given seeds and labels, to look at",
     "synthesize": "make N images of soft labels, as Parquet shards",
     "train-classifier": "train classifiers on real, and on real + synthetic images",

@@ -9,6 +9,7 @@ checksum of the tensors, so a checkpoint is complete or absent. What is saved is
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gemix.core.device import HostCopy
 from gemix.gan.checkpoints.format import FORMAT_VERSION
 from gemix.gan.checkpoints.resume_rules import check_same_training
 from gemix.gan.checkpoints.safetensors_io import (
@@ -58,7 +60,22 @@ class TrainingSpec:
         }
 
 
-def save_checkpoint(store: Store, state: TrainingState, spec: TrainingSpec) -> str:
+class StateCopy:
+    """A copy of a state on the host, which is written while the training goes on.
+
+    On a GPU the copy to pinned memory runs beside the steps that follow.
+    """
+
+    def __init__(self, state: TrainingState):
+        self.step, self.values = state.step, copy.deepcopy(state.values)
+        self._tensors = {name: HostCopy(value) for name, value in state.all_tensors().items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors of the state when they are complete."""
+        return {name: copied.wait() for name, copied in self._tensors.items()}
+
+
+def save_checkpoint(store: Store, state: TrainingState | StateCopy, spec: TrainingSpec) -> str:
     """Write the state, completely or not at all, and delete all but the newest checkpoints.
 
     Returns:
@@ -67,8 +84,10 @@ def save_checkpoint(store: Store, state: TrainingState, spec: TrainingSpec) -> s
     Raises:
         OSError: if it cannot be written (a full disk, say); older checkpoints are as they were.
     """
+    if isinstance(state, TrainingState):
+        state = StateCopy(state)
     name = f"checkpoint-{state.step:08d}"
-    sha256 = write_weights(store, name, state.all_tensors())
+    sha256 = write_weights(store, name, state.tensors())
     store.write_json(f"{name}.json", state.values | {"sha256": sha256} | spec.to_json())
     for old in checkpoints(store)[: -spec.config.keep_checkpoints]:
         store.delete(f"{old}.json")
@@ -143,6 +162,23 @@ def checkpoint_weights(store: Store, name: str) -> PretrainedWeights:
     tensors = read_weights(store, name, sha256, _remedy(store, name))
     networks = ("generator", "generator_ema", "discriminator")
     return PretrainedWeights(**{key: _with_prefix(tensors, key) for key in networks})
+
+
+def checkpoint_spec(store: Store, name: str) -> tuple[TrainingSpec, int]:
+    """Return what a checkpoint of any training is of, and its step.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    values, remedy = _read(store, name), _remedy(store, name)
+    with wrap_checkpoint_errors(f"{store.url}/{name}.json", remedy):
+        spec = TrainingSpec(
+            architecture=Architecture(**values["architecture"]),
+            config=GanConfig.from_mapping(values["config"]),
+            classes=tuple(values["classes"]),
+            data_digest=values["data_digest"],
+        )
+        return spec, int(values["step"])
 
 
 def checkpoint_architecture(store: Store, name: str) -> Architecture:

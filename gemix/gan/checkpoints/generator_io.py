@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from gemix.core.errors import CheckpointError
 from gemix.gan.checkpoints.checkpoint import (
@@ -84,6 +87,24 @@ def save_imported(store: Store, weights: PretrainedWeights, spec: TrainingSpec) 
     return checksum
 
 
+def save_pretrained(
+    store: Store, weights: PretrainedWeights, spec: TrainingSpec, *, kimg: float
+) -> str:
+    """Write networks to start from, in float16; return the averaged generator's checksum.
+
+    A training that starts from them takes the averaged generator for both of its own.
+    """
+
+    def half(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.half() for name, value in state.items()}
+
+    checksum = write_weights(store, "generator", half(weights.generator_ema))
+    checksums = {DISCRIMINATOR: write_weights(store, DISCRIMINATOR, half(weights.discriminator))}
+    values = {"sha256": checksum, "kimg": kimg, "parts": checksums} | spec.to_json()
+    store.write_json(MARKER, values)
+    return checksum
+
+
 def load_weights(store: Store) -> PretrainedWeights:
     """Read the networks of a training, or imported ones, for another training to start from.
 
@@ -96,16 +117,17 @@ def load_weights(store: Store) -> PretrainedWeights:
     if "parts" not in values:
         raise CheckpointError(
             f"{store.url}: holds neither a checkpoint of gemix train-gan nor the networks of gemix "
-            "import-stylegan; give the directory of one of them"
+            "export-gan or import-stylegan; give the directory of one of them"
         )
     with wrap_checkpoint_errors(f"{store.url}/{MARKER}", REMEDY):
         parts = {
             name: read_weights(store, name, sha256, REMEDY)
             for name, sha256 in values["parts"].items()
         }
+        averaged = read_weights(store, "generator", values["sha256"], REMEDY)
         return PretrainedWeights(
-            generator=parts[RAW],
-            generator_ema=read_weights(store, "generator", values["sha256"], REMEDY),
+            generator=parts.get(RAW, averaged),
+            generator_ema=averaged,
             discriminator=parts.get(DISCRIMINATOR),
         )
 

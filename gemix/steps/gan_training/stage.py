@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 
 import torch
@@ -20,6 +21,7 @@ from gemix.gan.training.stages import FirstWeights, resume_or_start
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.steps.executor import Polling, poll_signals
+from gemix.steps.gan_training.checkpoint_writer import CheckpointWriter
 from gemix.steps.gan_training.log import LOG_POINTS, TrainingLog
 from gemix.tracking.mlflow_run import Run
 
@@ -52,6 +54,8 @@ class Stage:
         self.store, self.spec, self.data, self.workers = store, spec, data, workers
         self.first_weights, self.polling = first_weights, polling
         self.log = TrainingLog(store, spec, run) if workers.rank == 0 else None
+        logger = self.log.logger if self.log else logging.getLogger("gemix.train-gan")
+        self.writer = CheckpointWriter(store, spec, logger)
         config = spec.config
         self.log_steps = max(1, config.steps // LOG_POINTS)
         self.latest: dict[str, Tensor] = {}  # values of the newest step that had each of them
@@ -88,6 +92,7 @@ class Stage:
             if self._agree_to_stop(state, should_stop):
                 if not state.failing_steps:
                     self.save(state)
+                self.writer.wait()
                 if self.log:
                     self.log.logger.info("stopped after step %d of %d", state.step, self.log.total)
                 raise Stopped()
@@ -95,15 +100,18 @@ class Stage:
         state = self.load_or_init_state()
         if self.log:
             self.log.start(state)
-        with self.polling() as should_stop:
-            return train(
-                state,
-                self.data,
-                config,
-                workers=self.workers,
-                on_step=on_step,
-                last_good=self.rollback,
-            )
+        try:
+            with self.polling() as should_stop:
+                return train(
+                    state,
+                    self.data,
+                    config,
+                    workers=self.workers,
+                    on_step=on_step,
+                    last_good=self.rollback,
+                )
+        finally:
+            self.writer.wait()
 
     def _worker_means(self) -> dict[str, float]:
         """Return the latest values, averaged over the workers."""
@@ -134,6 +142,8 @@ class Stage:
 
     def rollback(self) -> TrainingState:
         """Return the state to resume from after steps kept failing."""
+        self.writer.wait()
+        self.workers.broadcast_bool(True, self.data.device)  # others wait until rank 0 has written
         state, self.due = self.load_or_init_state(), False
         self.latest.clear()
         if self.log:
@@ -148,23 +158,10 @@ class Stage:
         try:
             # the log first: a resumed training drops what is newer than its checkpoint
             self.log.snapshot(state)
-            save_checkpoint(self.store, state, self.spec)
-        except (OSError, DiskFullError) as error:
-            kept = checkpoints(self.store)
-            self.log.logger.warning(
-                "no checkpoint at step %d: %s. Training goes on; the last good one is %s. Make "
-                "room in %s",
-                state.step,
-                error,
-                kept[-1] if kept else "none",
-                self.store.url,
-            )
-        except (StoreError, StoreAccessError) as error:
-            self.log.logger.warning(
-                "no checkpoint at step %d: %s. Training goes on and tries again with the next one",
-                state.step,
-                error,
-            )
+        except (OSError, DiskFullError, StoreError, StoreAccessError) as error:
+            self.writer.warn(state.step, error)
+        else:
+            self.writer.submit(state)
 
 
 @contextlib.contextmanager
