@@ -15,6 +15,7 @@ from gemix.core.config_schema import (
     Seed,
 )
 from gemix.gan.models.architecture import Architecture
+from gemix.gan.registry import LOSSES, METHODS
 
 NoiseMode = Literal["random", "const", "none"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
@@ -40,11 +41,11 @@ class GanConfig(Config):
     """
 
     method: Annotated[
-        Literal["stylegan2-ada", "cgan"],
+        Literal[tuple(METHODS)],  # type: ignore[valid-type]
         "StyleGAN2-ADA, or the baseline: a label-conditional DCGAN.",
     ] = "stylegan2-ada"
     cgan_loss: Annotated[
-        Literal["minimax", "nonsaturating"],
+        Literal[tuple(LOSSES)],  # type: ignore[valid-type]
         CGAN,
         "Loss of the CGAN's generator; minimax is that of its paper.",
     ] = "minimax"

@@ -12,7 +12,7 @@ from gemix.io.storage import Store, open_output
 def export_gan(gan_url: str, out_url: str, *, overwrite: bool = False) -> str:
     """Write the averaged generator and the discriminator of the newest checkpoint, in float16.
 
-    They take a twelfth of a checkpoint, which also has the generator before averaging and the
+    They take a seventh of a checkpoint, which also has the generator before averaging and the
     moments of both optimizers, in float32. The record of what they learned from goes along.
 
     Args:

@@ -31,7 +31,7 @@ class Stage:
     def __init__(self, name: str):
         self.task = json.loads(sys.argv[1])
         self.path = Path(self.task["out"]) / f"{name}.json"
-        self.end = time.monotonic() + self.task["seconds"] - 5
+        self.end = time.monotonic() + self.task["seconds"] - 5  # to start and to end
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.rows: list[dict[str, object]] = []
 

@@ -1,8 +1,12 @@
-"""The steps as a cluster user runs them: ``ray job submit``, everything in a bucket."""
+"""The steps as a cluster user runs them: ``ray job submit``, everything in a bucket.
+
+The bucket is behind a proxy that fails one request in five.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -20,11 +24,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
+from s3_proxy import FaultyProxy
 
+from gemix.data.config import PhantomConfig
+from gemix.data.phantom import render_slice
+from gemix.data.preprocessing.windows import apply_window
+from gemix.data.shards.manifest import Manifest
 from gemix.io.storage import Store
+from gemix.io.workspace import Workspace
+from jobs._runtime import cli
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
+CLASSES = ("cancer", "normal", "pneumonia")
 RAY, GEMIX = (str(Path(sys.executable).with_name(name)) for name in ("ray", "gemix"))
 
 
@@ -81,24 +94,74 @@ def wait_for(address: str, log: Path) -> None:
     pytest.fail(f"no Ray head at {address}:\n{log.read_text()[-2000:]}")
 
 
-def test_every_step_is_submitted_from_bucket_to_bucket(head, bucket, tiny_overrides, tmp_path):
+def put_scans(store: Store) -> None:
+    """Six patients a class, four slices each, the way that class folders hold them."""
+    config = PhantomConfig(slices_per_patient=4)
+    for index, label in enumerate(CLASSES):
+        for number in range(24):
+            patient = 6 * index + number // 4  # nobody is in two classes
+            pixels = render_slice(config, label, patient, number % 4, 48)
+            file = io.BytesIO()
+            Image.fromarray(apply_window(pixels, -500, 1400)).save(file, "PNG")
+            name = f"{label}/{label}-{number // 4}-{number % 4}.png"
+            store.write_bytes(name, file.getvalue())
+
+
+def weights(workspace: Workspace) -> bytes:
+    return Store(workspace.gan).read_bytes("generator.safetensors")
+
+
+def test_every_step_is_submitted_and_a_bucket_gives_what_a_disk_gives(
+    head, s3_server, bucket, tiny_overrides, tmp_path
+):
     """As the documents say it, with infra/runtime_env.yaml; then the pipeline finds all done.
 
     The directory is another one, of a user who has a jobs.py and a tune.py of his own.
     """
+    kept = [item for item in tiny_overrides if not item.startswith(("data.phantom", "synthesis.m"))]
+    overrides = [
+        "data.source=folder",
+        r"data.patient_pattern=(\w+-\d)-",
+        "synthesis.methods=[softmax]",
+    ]
+    overrides += kept
+    for scans in (tmp_path / "scans", f"{bucket}/scans"):
+        put_scans(Store(scans))
+    work, calm = Workspace(f"{bucket}/run"), Workspace.at(tmp_path / "calm")
+    here = ["-c", "demo", "-w", calm.workdir, f"data.path={tmp_path}/scans"]
+    assert cli.main(["pipeline", *here, *overrides]) == 0
+    with FaultyProxy(s3_server, seed=1).running() as proxy:
+        submit_every_step(head, proxy.url, bucket, work, overrides, tmp_path)
+    assert proxy.faults.total() > 50 and len(proxy.faults) == 4
+    assert proxy.faults.total() == pytest.approx(proxy.requests / 5, abs=1)
+
+    pairs = ((work.data, calm.data), (work.synthetic("softmax"), calm.synthetic("softmax")))
+    for manifest, wanted in ((Manifest.load(Store(url)) for url in pair) for pair in pairs):
+        assert manifest.digest == wanted.digest and manifest.counts == wanted.counts
+        assert [s.sha256 for s in manifest.shards] == [s.sha256 for s in wanted.shards]
+    assert weights(work) == weights(calm)
+    summary, wanted = (Store(at.workdir).read_json("summary.json") for at in (work, calm))
+    assert [row["method"] for row in summary["results"]] == ["real", "softmax"]
+    assert summary["results"] == wanted["results"]
+    assert summary["data"] == wanted["data"]
+    assert Store(work.report).exists("report.html")
+
+
+def submit_every_step(head, endpoint, bucket, work, overrides, tmp_path) -> None:
     address, environment = head
     runtime_env = yaml.safe_load((ROOT / "infra/runtime_env.yaml").read_text())
     names = ["AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"]
     runtime_env["env_vars"] |= {name: os.environ[name] for name in names}
+    runtime_env["env_vars"]["AWS_ENDPOINT_URL"] = endpoint
     runtime_env["env_vars"]["PYTHONPATH"] = str(ROOT)  # this checkout, where another is installed
     runtime_env["env_vars"]["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path}/mlflow.db"
-    workdir, errors = f"{bucket}/run", tmp_path / "errors.txt"
+    workdir, errors = work.workdir, tmp_path / "errors.txt"
     user = tmp_path / "user"
     user.mkdir()
     for name in ("jobs.py", "tune.py"):
         (user / name).write_text("raise RuntimeError('a file of the user')")
-    overrides = [*tiny_overrides, "compute.workers=1", "synthesis.methods=[softmax]"]
-    common = shlex.join(["-c", "demo", "-w", workdir, *overrides])
+    given = [f"data.path={bucket}/scans", *overrides, "compute.workers=1"]
+    common = shlex.join(["-c", "demo", "-w", workdir, *given])
     python = shlex.quote(sys.executable)
     steps = {
         "prepare": common,
@@ -127,9 +190,6 @@ def test_every_step_is_submitted_from_bucket_to_bucket(head, bucket, tiny_overri
         time.sleep(3)  # the head answers before it can take jobs
     said = errors.read_text()
     assert done.returncode == 0, said[-4000:] + done.stdout[-4000:] + done.stderr[-2000:]
-    summary = Store(workdir).read_json("summary.json")
-    assert [row["method"] for row in summary["results"]] == ["real", "softmax"]
-    assert Store(f"{workdir}/report").exists("report.html")
     # no tracebacks, no noise of Ray or MLflow, no prefixes of workers
     ours = re.compile(r"\+ |\d\d:\d\d:\d\d [a-z][\w. -]*: ")
     # Ray's C++ part writes past Python; the switch for its level tells of itself in the same place

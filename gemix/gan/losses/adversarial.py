@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from gemix.gan.losses.base import AdversarialLoss
+
 
 def nonsaturating_generator_loss(fake_logits: Tensor) -> Tensor:
     """Return the mean of -log sigmoid(D(G(z))) (section 3 there); logits [N, 1]."""
@@ -22,3 +24,11 @@ def minimax_generator_loss(fake_logits: Tensor) -> Tensor:
 def logistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Return the mean of -log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))); logits [N, 1] each."""
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+NONSATURATING = AdversarialLoss(
+    generator=nonsaturating_generator_loss, discriminator=logistic_discriminator_loss
+)
+MINIMAX = AdversarialLoss(
+    generator=minimax_generator_loss, discriminator=logistic_discriminator_loss
+)

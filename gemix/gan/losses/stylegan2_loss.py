@@ -8,7 +8,7 @@ from torch import Tensor
 from gemix.core.rng import Stream
 from gemix.gan.augment.augmenter import Augmenter
 from gemix.gan.losses import regularizers
-from gemix.gan.losses.registry import AdversarialLoss
+from gemix.gan.losses.base import AdversarialLoss
 from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import Generator
 from gemix.gan.training.compile import compile_phase

@@ -1,29 +1,28 @@
 """The methods by the name that ``gan.method`` takes, and the state each starts from.
 
 A new method is one file with a subclass of :class:`gemix.gan.training.base_trainer.BaseTrainer`,
-which names its networks and Adam's settings, one line here and its name in
-:class:`gemix.gan.config.GanConfig`. Data, loop, divergence monitor, checkpoints, resuming and
-sampling are the same for all. :mod:`gemix.gan.testing` checks what every method must do.
+which names its networks and Adam's settings, and one line in :mod:`gemix.gan.registry`. Data,
+loop, divergence monitor, checkpoints, resuming and sampling are the same for all.
+:mod:`gemix.gan.testing` checks what every method must do.
 """
 
 from __future__ import annotations
 
 import copy
+import pkgutil
 
 import torch
 from torch import nn
 
 from gemix.core.rng import Stream, sample_rng
+from gemix.gan import registry
 from gemix.gan.config import GanConfig
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.training.base_trainer import AdamSettings, BaseTrainer
-from gemix.gan.training.cgan import CganTrainer
 from gemix.gan.training.state import TrainingState
-from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 
 METHODS: dict[str, type[BaseTrainer]] = {
-    "stylegan2-ada": StyleGAN2ADATrainer,
-    "cgan": CganTrainer,
+    name: pkgutil.resolve_name(reference) for name, reference in registry.METHODS.items()
 }
 ADAM_EPS = 1e-8
 

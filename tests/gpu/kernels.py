@@ -16,7 +16,7 @@ KERNELS = 25
 
 def main() -> None:
     """Profile the paper's networks at 128 x 128: launches, idle share, the costliest kernels."""
-    stage = Stage("profile")
+    stage = Stage("kernels")
     on_gpu = stage.device.type == "cuda"
     config = GanConfig(
         batch=8 if stage.tiny else 32,
