@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from gemix.core.distributed import Workers
 
-BUCKET_BYTES = 25 * 2**20  # as DistributedDataParallel
+# as DistributedDataParallel: the first message is small, so that it leaves early
+FIRST_BUCKET_BYTES, BUCKET_BYTES = 2**20, 25 * 2**20
 
 
 @dataclasses.dataclass(eq=False)
@@ -41,7 +42,8 @@ class GradientBuckets:
     Args:
         parameters: in the order of the network.
         dtype: of the messages: bfloat16 halves them, at 8 bits of precision.
-        bucket_bytes: size of a message, before it is converted to `dtype`.
+        first_bucket_bytes, bucket_bytes: size of the first message and of the others, before they
+            are converted to `dtype`.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class GradientBuckets:
         workers: Workers,
         *,
         dtype: torch.dtype = torch.float32,
+        first_bucket_bytes: int = FIRST_BUCKET_BYTES,
         bucket_bytes: int = BUCKET_BYTES,
     ):
         self.parameters, self.workers = list(parameters), workers
-        self.dtype, self.bucket_bytes = dtype, bucket_bytes
+        self.dtype = dtype
+        self.first_bucket_bytes, self.bucket_bytes = first_bucket_bytes, bucket_bytes
         self.buckets: list[_Bucket] = []
         self._bucket_of: dict[nn.Parameter, _Bucket] = {}
         self._launched = 0
@@ -65,7 +69,7 @@ class GradientBuckets:
             return
         for bucket in self.buckets:
             bucket.missing = len(bucket.parameters)
-        self._launched, self._is_started = 0, True
+        self._is_started = True
 
     def finish(self) -> list[Tensor]:
         """Return the gradients, averaged over the workers in place.
@@ -90,18 +94,19 @@ class GradientBuckets:
             torch._foreach_copy_(grads, means)
             torch._foreach_div_(grads, self.workers.size)
             bucket.flat = bucket.work = None
+        self._launched = 0
         return gradients
 
     def _group(self) -> None:
         """Group the parameters that have a gradient, and watch for the gradients of later steps."""
         self.buckets, self._launched = [], 0
-        size = self.bucket_bytes
+        left = 0
         for parameter in reversed([p for p in self.parameters if p.grad is not None]):
-            if size >= self.bucket_bytes:
+            if left <= 0:
+                left = self.bucket_bytes if self.buckets else self.first_bucket_bytes
                 self.buckets.append(_Bucket([]))
-                size = 0
             self.buckets[-1].parameters.append(parameter)
-            size += parameter.numel() * parameter.element_size()
+            left -= parameter.numel() * parameter.element_size()
             if parameter not in self._bucket_of:
                 parameter.register_post_accumulate_grad_hook(self._on_gradient)
             self._bucket_of[parameter] = self.buckets[-1]

@@ -15,9 +15,8 @@ from gemix.core.device import compute_dtype, cudnn_benchmark, float32_products
 from gemix.core.distributed import Workers
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
+from gemix.gan.estimate import estimate_cost
 from gemix.gan.models.architecture import Architecture
-from gemix.gan.models.discriminator import Discriminator
-from gemix.gan.models.generator import Generator
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 
@@ -49,7 +48,7 @@ def main() -> None:
     seconds = {name: timed(run, task["repeats"], device) for name, (run, _) in phases.items()}
     weighted = {name: seconds[name] / every for name, (_, every) in phases.items()}
     step = sum(weighted.values())
-    flops = training_flops(architecture(task, config), config)
+    flops = estimate_cost(architecture(task, config), config).flops_per_image
     tflops = flops * config.batch / step / 1e12
     dtype = computed_in(task["engine"], config.precision, device)
     print(
@@ -116,27 +115,6 @@ def timed(run: Callable[[], object], repeats: int, device: torch.device, warm_up
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def training_flops(shape: Architecture, config: GanConfig) -> float:
-    """What one image shown costs, by the forward passes g and d of the two networks.
-
-    A backward pass costs twice the forward one, half of it for the inputs alone: 3g + 2d for the
-    generator, g + 6d for the discriminator, and twice a training pass for each penalty.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        generator, discriminator = Generator(shape), Discriminator(shape)
-        z, label = torch.empty(1, shape.z_dim), torch.empty(1, shape.label_dim)
-        with FlopCounterMode(display=False) as counter:
-            image = generator(z, label)
-        g = counter.get_total_flops()
-        with FlopCounterMode(display=False) as counter:
-            discriminator(image, label)
-        d = counter.get_total_flops()
-    path_length = 6 * g / (config.g_reg_interval * config.pl_batch_shrink)
-    return 4 * g + 8 * d + path_length + 6 * d / config.d_reg_interval
 
 
 def computed_in(engine: str, precision: str, device: torch.device) -> torch.dtype:

@@ -2,8 +2,9 @@
 
     python tests/bench/scaling.py --workers 1,2
 
-For each number of workers the same steps run twice: in bare processes joined by torch.distributed,
-and under Ray Train. Every worker has a batch of the same size and the same number of threads.
+For each number of workers the same steps run three times: in bare processes joined by
+torch.distributed, with messages sent after the backward pass and during it, and under Ray Train.
+Every worker has a batch of the same size and the same number of threads.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch.multiprocessing as mp
 from gemix.config import ComputeConfig
 from gemix.core.device import default_device
 from gemix.core.distributed import Workers
+from gemix.core.gradient_buckets import GradientBuckets
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.architecture import Architecture
@@ -32,16 +34,27 @@ from gemix.gan.training.registry import new_state
 WARM_UP = 17  # steps, so that every lazy phase has run
 
 
+class TimedWork:
+    """A message on its way; the time that the step waits for it is counted."""
+
+    def __init__(self, work: dist.Work):
+        self.work = work
+
+    def wait(self) -> None:
+        """Wait until the message is summed."""
+        started = time.perf_counter()
+        self.work.wait()
+        TimedWorkers.seconds += time.perf_counter() - started
+
+
 class TimedWorkers(Workers):
-    """Workers that take the time of what they tell each other."""
+    """Workers that take the time for which a step waits for messages."""
 
     seconds = 0.0
 
-    def all_reduce_grads(self, gradients):
+    def all_reduce_async(self, value):
         """See :class:`Workers`."""
-        started = time.perf_counter()
-        super().all_reduce_grads(gradients)
-        TimedWorkers.seconds += time.perf_counter() - started
+        return TimedWork(super().all_reduce_async(value))
 
     def all_reduce_mean(self, value):
         """See :class:`Workers`."""
@@ -51,14 +64,22 @@ class TimedWorkers(Workers):
         return result
 
 
-def loop(task: dict[str, Any]) -> None:
+def loop(task: dict[str, Any], context: object = None) -> None:
     """Trains, and on rank 0 writes images/s and the share of communication to ``task["out"]``."""
+    if not task["overlap"]:  # every message is sent after the backward pass
+        GradientBuckets.start = lambda self: None
     torch.set_num_threads(task["threads"])
     current, device = Workers.from_process_group(), default_device()
     workers = TimedWorkers(current.rank, current.size)
     batch = task["batch"] * workers.size
     steps = WARM_UP + task["steps"]
-    config = GanConfig(batch=batch, kimg=batch * steps / 1000, precision=task["precision"])
+    config = GanConfig(
+        batch=batch,
+        kimg=batch * steps / 1000,
+        precision=task["precision"],
+        channel_base=task["channel_base"],
+        channel_max=task["channel_max"],
+    )
     size = task["resolution"]
     shape = Architecture(
         resolution=size,
@@ -114,6 +135,13 @@ def under_ray(size: int, task: dict[str, Any]) -> None:
     fit("bench", loop, task, compute, worker_resources(compute), f"{task['out']}.ray")
 
 
+RUNS = {
+    "bare, blocking": (bare, False),
+    "bare, overlaps": (bare, True),
+    "Ray": (under_ray, True),
+}
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -126,23 +154,26 @@ def main() -> None:
     parser.add_argument("--channel-max", type=int, default=128)
     parser.add_argument("--precision", default="auto")
     task = vars(parser.parse_args())
-    print(f"{'workers':>7}{'in':>6}{'images/s':>10}{'efficiency':>12}{'communication':>15}")
+    print(f"{'workers':>7}{'in':>16}{'images/s':>10}{'efficiency':>12}{'communication':>15}")
     alone = None
     for size in map(int, task.pop("workers").split(",")):
         speeds = {}
-        for name, run in {"bare": bare, "Ray": under_ray}.items():
+        for name, (run, overlap) in RUNS.items():
+            if size == 1 and not overlap:
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 out = f"{folder}/figures.json"
-                run(size, task | {"out": out})
+                run(size, task | {"out": out, "overlap": overlap})
                 figures = json.loads(Path(out).read_text())
             speed = speeds[name] = figures["images_per_s"]
             alone = alone or speed / size
             print(
-                f"{size:>7}{name:>6}{speed:>10.2f}{speed / size / alone:>12.0%}"
+                f"{size:>7}{name:>16}{speed:>10.2f}{speed / size / alone:>12.0%}"
                 f"{figures['communication']:>15.1%}",
                 flush=True,
             )
-        print(f"{'':>7}  Ray takes {speeds['bare'] / speeds['Ray'] - 1:+.1%} of a step's time")
+        ray = speeds["bare, overlaps"] / speeds["Ray"] - 1
+        print(f"{'':>7}  Ray takes {ray:+.1%} of a step's time")
 
 
 if __name__ == "__main__":

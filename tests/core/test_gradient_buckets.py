@@ -41,7 +41,9 @@ def run_worker(rank: int, folder: str, dtype: torch.dtype, bucket_bytes: int) ->
     net, workers = network(), LoggingWorkers(rank, 2)
     unused = nn.Parameter(torch.zeros(3))
     parameters = [unused, *net.parameters()]
-    buckets = GradientBuckets(parameters, workers, dtype=dtype, bucket_bytes=bucket_bytes)
+    buckets = GradientBuckets(
+        parameters, workers, dtype=dtype, first_bucket_bytes=30, bucket_bytes=bucket_bytes
+    )
     found = []
     for step in range(STEPS):
         for parameter in parameters:
@@ -81,10 +83,10 @@ def test_gradients_are_averaged_while_the_backward_pass_runs(tmp_path, dtype, to
         for a, b in zip(of_first, of_second, strict=True)
     )
     assert events == others
-    # in reverse: biases of 8 and weights of 64 numbers, until a bucket has 600 bytes
-    over, messages = "backward is over", [8 + 64 + 8 + 64 + 8, 64 + 8 + 64]
-    assert events[:3] == [over, *messages]  # the first step shows what there are gradients of
-    assert events[3:] == [*messages, over] * (STEPS - 1)
+    # in reverse: biases of 8 and weights of 64 numbers, until a bucket has 30, or 600 bytes
+    over, messages = "backward is over", [8, 64 + 8 + 64 + 8 + 64, 8 + 64]
+    assert events[:4] == [over, *messages]  # the first step shows what there are gradients of
+    assert events[4:] == [*messages, over] * (STEPS - 1)
 
 
 def test_a_single_worker_keeps_its_gradients():
