@@ -40,6 +40,7 @@ COMMON = (
     "data.phantom.conspicuity=1.0",
     "metrics.images=0",
     "compute.gpus_per_worker=0",
+    "compute.workers=0",
 )
 # the widths of the demo preset at 32 x 32; wider at 64 x 64
 NETWORKS = {
@@ -48,13 +49,13 @@ NETWORKS = {
         "data.phantom.patients_per_class=800",
         "data.phantom.slices_per_patient=2",
         "gan.batch=16",
-        "gan.pretrain_kimg=60",
-        "gan.kimg=240",
+        "gan.pretrain_kimg=20",
+        "gan.kimg=100",
         "gan.g_lr=0.003",
         "gan.d_lr=0.003",
         "gan.ema_kimg=4",
         "gan.ada_kimg=200",
-        "gan.snapshot_kimg=10",
+        "gan.snapshot_kimg=4",
     ),
     "phantom64": (
         "data.resolution=64",

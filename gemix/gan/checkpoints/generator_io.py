@@ -124,6 +124,8 @@ def load_weights(store: Store) -> PretrainedWeights:
             name: read_weights(store, name, sha256, REMEDY)
             for name, sha256 in values["parts"].items()
         }
+        if not parts:
+            raise ValueError("parts is empty")
         averaged = read_weights(store, "generator", values["sha256"], REMEDY)
         return PretrainedWeights(
             generator=parts.get(RAW, averaged),

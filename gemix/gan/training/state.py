@@ -21,7 +21,7 @@ class TrainingState:
     (:mod:`gemix.gan.checkpoints.checkpoint`), so a new field is saved and restored by its
     declaration here. Give it a default, and the checkpoints from before it a value, by a migration
     in :mod:`gemix.gan.checkpoints.format`. Fields that are neither networks, optimizers nor tensors
-    are written as JSON.
+    are written as JSON; a number that is negative or not finite does not load.
 
     Random generators are no part of it: random numbers are a function of the seed and of `step`,
     and so is the position in the data. What a step computes is a tensor on the training's device,
