@@ -72,14 +72,18 @@ def cudnn_benchmark() -> Iterator[None]:
 
 
 class HostCopy:
-    """A copy of a tensor on the host, made while host and GPU go on."""
+    """A copy of a tensor on the host, which does not wait for the GPU to make it."""
 
     def __init__(self, tensor: Tensor):
         self._event = None
         if not tensor.is_cuda:
             self._copy = tensor.clone()
             return
-        self._copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        try:
+            self._copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        except RuntimeError:  # no memory that can be pinned
+            self._copy = tensor.cpu()
+            return
         self._copy.copy_(tensor, non_blocking=True)
         self._event = torch.cuda.Event()
         self._event.record()

@@ -69,7 +69,7 @@ class GradientBuckets:
             return
         for bucket in self.buckets:
             bucket.missing = len(bucket.parameters)
-        self._is_started = True
+        self._launched, self._is_started = 0, True
 
     def finish(self) -> list[Tensor]:
         """Return the gradients, averaged over the workers in place.
@@ -80,7 +80,8 @@ class GradientBuckets:
         if self.workers.size == 1:
             return gradients
         self._is_started = False
-        if sum(len(bucket.parameters) for bucket in self.buckets) != len(gradients):
+        grouped = {parameter for bucket in self.buckets for parameter in bucket.parameters}
+        if grouped != {p for p in self.parameters if p.grad is not None}:
             for bucket in self.buckets[: self._launched]:
                 bucket.work.wait()
             self._group()

@@ -8,12 +8,17 @@ CPU and a GPU draw the same bits.
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gemix.core.rng import Stream
+
+log = logging.getLogger("gemix.random")
 
 _ROUNDS = 10
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -52,11 +57,22 @@ def _draw(
 
 @_draw.register_kernel("cuda")
 def _(indices, step, stream, low, high, uniforms, normals):
+    return _gpu_draw(indices.device)(indices, step, stream, low, high, uniforms, normals)
+
+
+@functools.cache
+def _gpu_draw(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return the Triton kernel, or the reference where a first draw with it fails."""
     try:
         from gemix.core.philox_triton import draw as kernel_draw
-    except ImportError:  # PyTorch without Triton
-        kernel_draw = reference_draw
-    return kernel_draw(indices, step, stream, low, high, uniforms, normals)
+
+        counters = torch.zeros(1, dtype=torch.int64, device=device)
+        kernel_draw(counters, counters, 0, 0, 0, 1, 2)
+    except Exception as error:  # no Triton, no C compiler for its launcher, a GPU too old for it
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        log.warning("random numbers are drawn without Triton, which is slower: %s", reason)
+        return reference_draw
+    return kernel_draw
 
 
 def reference_draw(

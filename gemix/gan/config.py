@@ -273,7 +273,10 @@ class SamplingConfig(Config):
         NoiseMode, "Noise inputs: of the image's own seed, as stored with the weights, or none."
     ] = "random"
     batch: Annotated[
-        int, Range(1, 65536), Operational(), "Images generated at once; the images do not change."
+        int,
+        Range(1, 65536),
+        Operational(),
+        "Images generated at once in float32; the images do not change. Other precisions: 32.",
     ] = 32
     precision: Annotated[
         Precision,

@@ -138,5 +138,7 @@ class ShardWriter:
             labels=self.config.labels,
             config=self.config.synthesis,
         )
-        dtype = compute_dtype(self.config.synthesis.precision, default_device())
-        return entry.to_json(), str(dtype).removeprefix("torch.")
+        wanted, device = self.config.synthesis.precision, default_device()
+        if wanted == "tf32" and device.type == "cuda":
+            return entry.to_json(), wanted
+        return entry.to_json(), str(compute_dtype(wanted, device)).removeprefix("torch.")

@@ -16,6 +16,13 @@ def main() -> None:
             gradients(config, stage.device), gradients(small_config(), stage.device), 1e-3
         ),
     )
+    accumulated = small_config(compile=True, accumulate=2)
+    stage.attempt(
+        "compiled gradients, accumulate=2",
+        lambda: compare(
+            gradients(accumulated, stage.device), gradients(small_config(), stage.device), 1e-3
+        ),
+    )
     stage.attempt("no host sync in 20 compiled steps", lambda: check_syncs(stage.device, config))
 
 

@@ -47,7 +47,11 @@ def main() -> None:
 
     rows = [event for event in averages if own_us(event) > 0]
     if on_gpu:  # kernels, and not the operations that launch them
-        rows = [event for event in rows if event.device_type.name == "CUDA"]
+        rows = [
+            event
+            for event in rows
+            if event.device_type.name == "CUDA" and not event.is_user_annotation
+        ]
     busy = sum(own_us(event) for event in rows) / 1e6 / STEPS
     launches = sum(
         event.count for event in averages if event.key.startswith(("cudaLaunch", "cuLaunch"))

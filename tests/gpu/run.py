@@ -3,8 +3,8 @@
     python -m tests.gpu.run --minutes 9 --out DIR --parity DIR --scans DIR --peer CHECKOUT
     python -m tests.gpu.run --minutes 9 --out DIR --only training --scans DIR --start DIR
 
-It needs torch, numpy, safetensors, pyarrow and timm; no Ray, MLflow or pytest. Each stage is a
-process with a time limit of its own, and writes what it has after each measurement, so that a run
+It needs torch, numpy, safetensors, pyarrow, Pillow and timm; no Ray, MLflow or pytest. A stage is
+a process with a time limit of its own, and writes what it has after each measurement, so that a run
 that is cut off keeps what it had. ``--parity`` is a folder of reference numbers of the public
 StyleGAN2-ADA, ``--peer`` a checkout of it, ``--scans`` a set that ``gemix prepare`` wrote,
 ``--start`` the result of an earlier run whose generator the training goes on from. Without a GPU

@@ -16,6 +16,7 @@ from gemix.gan.config import GanConfig
 from gemix.gan.estimate import estimate_cost
 from tests.gpu.common import CLASSES, SMALL, Stage, synchronize, trainer_for
 
+MOST_SECONDS = 75  # of one setting: compilation, or the build of the public code's extensions
 LAZY = 16  # steps in which every lazy phase runs as often as it should
 
 # resolution, batch, precision, how; ordered by worth
@@ -70,7 +71,10 @@ def in_process(stage: Stage, setting: tuple[int, int, str, str]) -> dict:
     command = [sys.executable, "-m", "tests.gpu.speed", json.dumps(task)]
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, timeout=max(5, stage.seconds_left)
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=max(5, min(MOST_SECONDS, stage.seconds_left)),
         )
     except subprocess.TimeoutExpired:
         return {"error": "was cut off"}

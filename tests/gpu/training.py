@@ -20,6 +20,7 @@ from gemix.gan.config import GanConfig, SamplingConfig
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.models.base import ImageGenerator
 from gemix.gan.sampling import sample_images
+from gemix.gan.training.divergence import DivergedError
 from gemix.gan.training.loop import train
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.state import TrainingState
@@ -75,7 +76,7 @@ def main() -> None:
         if time.monotonic() > end:
             raise TimeIsOver
 
-    with contextlib.suppress(TimeIsOver):
+    with contextlib.suppress(TimeIsOver, DivergedError):
         train(state, data, config, on_step=on_step)
     kimg = before + config.kimg_at(state.step)
     save(stage, state, kimg, classes)

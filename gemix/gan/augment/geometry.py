@@ -102,7 +102,9 @@ def _blit(images: Tensor, transform: Tensor) -> tuple[Tensor, Tensor]:
     images = where(transposed, images.mT)
     images = where(flip_x, images.flip(3))
     images = where(flip_y, images.flip(2))
-    straight = torch.where(transposed[:, None, None], transform[..., [1, 0, 2]], transform)
+    x_column, y_column, shift = transform.unbind(2)
+    swapped = torch.stack([y_column, x_column, shift], dim=2)
+    straight = torch.where(transposed[:, None, None], swapped, transform)
     sign_x, sign_y = (1 - 2 * flip.to(transform) for flip in (flip_x, flip_y))
     return images, straight @ scale(sign_x, sign_y)
 

@@ -63,7 +63,7 @@ class TrainingSpec:
 class StateCopy:
     """A copy of a state on the host, which is written while the training goes on.
 
-    On a GPU the copy to pinned memory runs beside the steps that follow.
+    The host does not wait for the GPU to copy; steps that follow come after the copy.
     """
 
     def __init__(self, state: TrainingState):
@@ -123,7 +123,9 @@ def load_checkpoint(
             _load_optimizer(optimizer, _with_prefix(tensors, key))
         for key, initial in state.tensors.items():
             # earlier versions wrote some of them as numbers
-            saved = tensors[key] if key in tensors else torch.tensor(values["tensors"][key])
+            saved = tensors.get(key)
+            if saved is None:
+                saved = torch.tensor(values["tensors"][key], dtype=initial.dtype)
             setattr(state, key, _fitting(key, saved.to(initial), initial))
         for key, initial in state.values.items():
             setattr(state, key, _validated(key, values[key], initial))
@@ -217,9 +219,11 @@ def _validated(name: str, value: Any, initial: Any) -> Any:
 
 
 def _fitting(name: str, value: Tensor, initial: Tensor) -> Tensor:
-    """Return a saved tensor if it has the shape of the initial one."""
+    """Return a saved running value if it has the shape of the initial one and makes sense."""
     if value.shape != initial.shape:
         raise ValueError(f"{name} has the shape {list(value.shape)} and not {list(initial.shape)}")
+    if not torch.isfinite(value).all() or (name != "sign_sum" and (value < 0).any()):
+        raise ValueError(f"{name} is {value.tolist()}")
     return value
 
 

@@ -67,6 +67,11 @@ class OptimizerStep:
         if self._round == self.rounds:
             self.buckets.start()
         (loss if self.rounds == 1 else loss / self.rounds).backward()
+        if self._round == 1 < self.rounds:
+            # a compiled phase returns gradients in memory that its next call reuses
+            for parameter in self.trainable:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.clone()
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         gradients = self.buckets.finish() if kind is None else []
