@@ -97,7 +97,7 @@ def main() -> None:
             run(step, workspace, overrides)
     out = Path(options.out) / options.name
     export_gan(workspace.gan, str(out), overwrite=True)
-    (out / "CARD.md").write_text(card(options.name, config, workspace, overrides))
+    (out / "CARD.md").write_text(card(options.name, config, workspace, overrides, out))
     print((out / "CARD.md").read_text())
 
 
@@ -112,13 +112,13 @@ def run(step: str, workspace: Workspace, overrides: tuple[str, ...]) -> None:
 
 
 def card(
-    name: str, config: PipelineConfig, workspace: Workspace, overrides: tuple[str, ...]
+    name: str, config: PipelineConfig, workspace: Workspace, overrides: tuple[str, ...], out: Path
 ) -> str:
     """Return what the network is, how it was made and how good its images are."""
     store = Store(workspace.gan)
     spec, step = checkpoint_spec(store, checkpoints(store)[-1])
     train, val, test = (read_images([workspace.data], split) for split in ("train", "val", "test"))
-    fakes, asked = samples(workspace, len(train.classes))
+    fakes, asked = samples(out, len(train.classes))
     extractor = open_extractor(EXTRACTOR, spec.architecture.resolution, torch.device("cpu"))
     chosen = np.random.default_rng(0).permutation(len(train.images))[:IMAGES]
     distance = kid(extractor(train.images[chosen]), extractor(fakes))
@@ -138,7 +138,7 @@ def card(
     widths = ("z_dim", "w_dim", "mapping_layers", "channel_base", "channel_max")
     needed = " ".join(f"gan.{key}={getattr(gan, key)}" for key in widths)
     asked_for = accuracy(fakes, asked)
-    real = accuracy(test.images, test.class_index)
+    real = accuracy(test.images, test.labels)
     rows = {
         "made by": f"`python -m tests.bench.zoo {name}`",
         "settings": f"`{shlex.join(overrides)}` on the preset `demo`",
@@ -169,9 +169,9 @@ It is a start, not a source of images: its slices look like phantoms.
 """
 
 
-def samples(workspace: Workspace, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def samples(folder: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return images of pure labels, evenly over the classes, and the classes asked for."""
-    generator = load_generator(Store(workspace.gan)).network
+    generator = load_generator(Store(folder)).network
     asked = np.arange(IMAGES) % classes
     labels = np.eye(classes, dtype=np.float32)[asked]
     seeds = list(range(1_000_000, 1_000_000 + IMAGES))
