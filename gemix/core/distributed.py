@@ -89,6 +89,5 @@ class Workers:
 def _checksum(tensor: Tensor) -> Tensor:
     """Return a weighted sum of the words of a tensor, which wraps: int64 scalar on its device."""
     words = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    size = 4 if words.numel() % 4 == 0 else 1
-    words = words.view({4: torch.int32, 1: torch.uint8}[size]).to(torch.int64)
+    words = words.view(torch.uint8 if len(words) % 4 else torch.int32).to(torch.int64)
     return (words * (torch.arange(len(words), device=words.device) % 8191 + 1)).sum()

@@ -69,22 +69,21 @@ class GradientBuckets:
             return
         for bucket in self.buckets:
             bucket.missing = len(bucket.parameters)
-        self._launched, self._is_started = 0, True
+        self._launched, self._is_started = 0, True  # an error may have ended the step before
 
     def finish(self) -> list[Tensor]:
         """Return the gradients, averaged over the workers in place.
 
         Waits for all messages; on a GPU its stream does, and not the host.
         """
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        trained = [p for p in self.parameters if p.grad is not None]
         if self.workers.size == 1:
-            return gradients
+            return [p.grad for p in trained]
         self._is_started = False
-        grouped = {parameter for bucket in self.buckets for parameter in bucket.parameters}
-        if grouped != {p for p in self.parameters if p.grad is not None}:
+        if {p for bucket in self.buckets for p in bucket.parameters} != set(trained):
             for bucket in self.buckets[: self._launched]:
                 bucket.work.wait()
-            self._group()
+            self._group(trained)
         while self._launched < len(self.buckets):
             self._launch()
         for bucket in self.buckets:
@@ -96,13 +95,13 @@ class GradientBuckets:
             torch._foreach_div_(grads, self.workers.size)
             bucket.flat = bucket.work = None
         self._launched = 0
-        return gradients
+        return [p.grad for p in trained]
 
-    def _group(self) -> None:
+    def _group(self, trained: Sequence[nn.Parameter]) -> None:
         """Group the parameters that have a gradient, and watch for the gradients of later steps."""
         self.buckets, self._launched = [], 0
         left = 0
-        for parameter in reversed([p for p in self.parameters if p.grad is not None]):
+        for parameter in reversed(trained):
             if left <= 0:
                 left = self.bucket_bytes if self.buckets else self.first_bucket_bytes
                 self.buckets.append(_Bucket([]))

@@ -1,4 +1,4 @@
-"""What a training costs: operations, bytes between workers, and hours on GPUs of a known type.
+"""Estimate a training: operations, bytes between workers, and hours on GPUs of a known type.
 
 Operations are counted by running every phase of a step on PyTorch's meta device, which computes
 shapes and no values, with the formulas of torch.utils.flop_counter: those of convolutions and
@@ -111,8 +111,10 @@ class _MeteredStep(OptimizerStep):
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         self.counter.__exit__(kind, error, trace)
-        for parameter in self.trainable:
-            parameter.requires_grad = False
+        super().__exit__(kind, error, trace)
+
+    def update(self, gradients: list[torch.Tensor]) -> None:
+        """Take no step."""
         self.applied = torch.ones([], dtype=torch.bool, device="meta")
 
 
@@ -147,7 +149,9 @@ def estimate_cost(architecture: Architecture, config: GanConfig) -> TrainingCost
         ),
         parameters={
             name: sum(p.numel() for p in network.parameters())
-            for name, network in state.networks.items()
-            if name in ("generator", "discriminator")
+            for name, network in (
+                ("generator", state.generator),
+                ("discriminator", state.discriminator),
+            )
         },
     )

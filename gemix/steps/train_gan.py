@@ -66,13 +66,7 @@ def train_gan(
     data = Manifest.load(Store(workspace.data))
     # what can be told without starting workers is told here, once and without a traceback
     gan, workers = config.gan, Workers(0, config.compute.ranks)
-    batch_parts(
-        workers,
-        gan.batch,
-        gan.sample_group,
-        shrink=gan.resolved_pl_batch_shrink,
-        accumulate=gan.accumulate,
-    )
+    batch_parts(gan, workers)
     check_side(workspace.data, data)
     given = [open_pretrained(gan.init_from)] if gan.init_from else []
     spec = inherit_conv_clamp(training_spec(config, data), given)

@@ -1,4 +1,4 @@
-"""What the stages share: their task, the networks that they train, and how results are written."""
+"""Helpers of the stages: the task, small networks to train, and results as JSON."""
 
 from __future__ import annotations
 
@@ -83,9 +83,3 @@ def trainer_for(
     shape = config.architecture(resolution=resolution, img_channels=1, label_dim=CLASSES)
     state = new_state(shape, config, device)
     return METHODS[config.method](state, data, config, workers or Workers())
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the GPU, if there is one."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()

@@ -8,7 +8,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from gemix.gan.config import GanConfig
-from tests.gpu.common import SMALL, Stage, synchronize, trainer_for
+from tests.bench.gan_worker import synchronize
+from tests.gpu.common import SMALL, Stage, trainer_for
 
 STEPS = 16  # in which every lazy phase runs as often as it should
 KERNELS = 25

@@ -14,7 +14,8 @@ import torch
 from gemix.core.device import float32_products
 from gemix.gan.config import GanConfig
 from gemix.gan.estimate import estimate_cost
-from tests.gpu.common import CLASSES, SMALL, Stage, synchronize, trainer_for
+from tests.bench.gan_worker import synchronize, timed
+from tests.gpu.common import CLASSES, SMALL, Stage, trainer_for
 
 MOST_SECONDS = 75  # of one setting: compilation, or the build of the public code's extensions
 LAZY = 16  # steps in which every lazy phase runs as often as it should
@@ -159,21 +160,9 @@ def ceilings(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     w = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)
     w = w.contiguous(memory_format=torch.channels_last)
     with float32_products(tf32=True), torch.inference_mode():
-        product = 2 * size**3 / timed(lambda: a @ b, device)
-        convolution = timed(lambda: torch.nn.functional.conv2d(x, w, padding=1), device)
+        product = 2 * size**3 / timed(lambda: a @ b, 10, device)
+        convolution = timed(lambda: torch.nn.functional.conv2d(x, w, padding=1), 10, device)
     return product / 1e12, 2 * images * 64**2 * 256**2 * 9 / convolution / 1e12
-
-
-def timed(run: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
-    """Return the median seconds of a call, after two to warm up."""
-    times = []
-    for _ in range(repeats + 2):
-        synchronize(device)
-        started = time.perf_counter()
-        run()
-        synchronize(device)
-        times.append(time.perf_counter() - started)
-    return sorted(times[2:])[repeats // 2]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError
+from gemix.gan.config import GanConfig
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,15 +30,9 @@ class BatchPart:
 
 
 def batch_parts(
-    workers: Workers,
-    batch: int,
-    group: int,
-    *,
-    shrink: int = 1,
-    accumulate: int = 1,
-    device: torch.device | str = "cpu",
+    config: GanConfig, workers: Workers, device: torch.device | str = "cpu"
 ) -> list[BatchPart]:
-    """Return the `accumulate` parts of this worker's share of the global batch.
+    """Return the `config.accumulate` parts of this worker's share of the global batch.
 
     The parts of all workers are those that as many workers as there are parts would have, so that
     any number of either computes the same.
@@ -46,9 +41,12 @@ def batch_parts(
         ConfigError: as :func:`local_indices`.
     """
     parts = []
-    for part in range(accumulate):
+    for part in range(config.accumulate):
         indices, of_paths = (
-            local_indices(workers, batch, group, each, accumulate, part) for each in (1, shrink)
+            local_indices(
+                workers, config.batch, config.sample_group, shrink, config.accumulate, part
+            )
+            for shrink in (1, config.resolved_pl_batch_shrink)
         )
         on_device = (torch.tensor(chosen, device=device) for chosen in (indices, of_paths))
         parts.append(BatchPart(indices, *on_device))

@@ -68,14 +68,7 @@ class BaseTrainer(abc.ABC):
             state.precision = resolve_precision(self.device, workers)
         self.dtype = apply_fallback(state)
         self.adversarial_loss = ADVERSARIAL_LOSSES[config.adversarial_loss]
-        self.parts = batch_parts(
-            workers,
-            config.batch,
-            config.sample_group,
-            shrink=config.resolved_pl_batch_shrink,
-            accumulate=config.accumulate,
-            device=self.device,
-        )
+        self.parts = batch_parts(config, workers, self.device)
         self._local_indices = [i for part in self.parts for i in part.indices]
         workers.broadcast_tensors(state.all_tensors().values())
         self.monitor = DivergenceMonitor(

@@ -77,8 +77,11 @@ class OptimizerStep:
         gradients = self.buckets.finish() if kind is None else []
         for parameter in self.trainable:
             parameter.requires_grad = False
-        if kind is not None:
-            return
+        if kind is None:
+            self.update(gradients)
+
+    def update(self, gradients: list[Tensor]) -> None:
+        """Take the optimizer's step, if the averaged gradients are finite."""
         norm = torch.nn.utils.get_total_norm(gradients)
         self.applied = torch.isfinite(norm)
         self.optimizer.found_inf = (~self.applied).float()  # as torch.amp.GradScaler tells Adam

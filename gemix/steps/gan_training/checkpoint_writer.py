@@ -15,6 +15,9 @@ from gemix.gan.checkpoints.checkpoint import (
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 
+# files that cannot be written: training goes on without them
+WRITE_ERRORS = (OSError, DiskFullError, StoreError, StoreAccessError)
+
 
 class CheckpointWriter:
     """Write one checkpoint at a time; where one cannot be written, warn and go on.
@@ -43,7 +46,7 @@ class CheckpointWriter:
         (step, future), self._pending = self._pending, None
         try:
             future.result()
-        except (OSError, DiskFullError, StoreError, StoreAccessError) as error:
+        except WRITE_ERRORS as error:
             self.warn(step, error)
 
     def warn(self, step: int, error: Exception) -> None:

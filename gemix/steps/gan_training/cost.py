@@ -1,4 +1,4 @@
-"""What a GAN training will cost, in words: before it starts, and without data or a GPU."""
+"""Describe the estimated cost of a GAN training; needs neither data nor a GPU."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gemix.core.distributed import Workers
-from gemix.core.errors import DiskFullError, StoreAccessError, StoreError
+from gemix.core.errors import DiskFullError
 from gemix.core.stop import Stopped
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
 from gemix.gan.data.dataset import TrainingDataset
@@ -21,7 +21,7 @@ from gemix.gan.training.stages import FirstWeights, resume_or_start
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.steps.executor import Polling, poll_signals
-from gemix.steps.gan_training.checkpoint_writer import CheckpointWriter
+from gemix.steps.gan_training.checkpoint_writer import WRITE_ERRORS, CheckpointWriter
 from gemix.steps.gan_training.log import LOG_POINTS, TrainingLog
 from gemix.tracking.mlflow_run import Run
 
@@ -158,7 +158,7 @@ class Stage:
         try:
             # the log first: a resumed training drops what is newer than its checkpoint
             self.log.snapshot(state)
-        except (OSError, DiskFullError, StoreError, StoreAccessError) as error:
+        except WRITE_ERRORS as error:
             self.writer.warn(state.step, error)
         else:
             self.writer.submit(state)
