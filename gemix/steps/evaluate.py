@@ -33,9 +33,9 @@ from gemix.io.records import to_json
 from gemix.io.results import EVALUATION, ClassifierRow, read_classifiers
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.steps.executor import Executor, LocalExecutor
-from gemix.steps.outputs import open_step
-from gemix.steps.overlap import enforce_no_overlap, real_splits
+from gemix.steps.runtime.executor import Executor, LocalExecutor
+from gemix.steps.runtime.outputs import open_step
+from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
 from gemix.tracking.registrable import NotRegistrableError

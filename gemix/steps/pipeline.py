@@ -29,10 +29,10 @@ from gemix.io.results import (
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.evaluate import evaluate
-from gemix.steps.executor import Executor, LocalExecutor
-from gemix.steps.outputs import CONFIG, clear_step
 from gemix.steps.prepare import prepare
 from gemix.steps.report import PAGE, build_report
+from gemix.steps.runtime.executor import Executor, LocalExecutor
+from gemix.steps.runtime.outputs import CONFIG, clear_step
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_classifier import train_classifiers
 from gemix.steps.train_gan import train_gan

@@ -17,8 +17,8 @@ from gemix.data.sources import open_source
 from gemix.evaluation.classification.normal_class import normal_class
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
-from gemix.steps.executor import Executor, LocalExecutor
-from gemix.steps.outputs import open_step
+from gemix.steps.runtime.executor import Executor, LocalExecutor
+from gemix.steps.runtime.outputs import open_step
 from gemix.tracking import mlflow_run as tracking
 
 log = logging.getLogger("gemix.prepare")

@@ -9,8 +9,8 @@ from gemix.io.storage import open_output
 from gemix.io.workspace import Workspace
 from gemix.report.content import gather
 from gemix.report.page import render
-from gemix.steps.executor import Executor
-from gemix.steps.outputs import open_step
+from gemix.steps.runtime.executor import Executor
+from gemix.steps.runtime.outputs import open_step
 from gemix.tracking import mlflow_run as tracking
 
 log = logging.getLogger("gemix.report")

@@ -17,9 +17,9 @@ from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry
 from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.steps.executor import Executor, LocalExecutor
-from gemix.steps.outputs import open_step
-from gemix.steps.overlap import enforce_no_overlap, real_splits
+from gemix.steps.runtime.executor import Executor, LocalExecutor
+from gemix.steps.runtime.outputs import open_step
+from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.synthesis.shards import (
     check_generator,
     shard_ranges,

@@ -27,13 +27,13 @@ from gemix.io.records import to_json
 from gemix.io.results import read_training
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
-from gemix.steps.executor import Executor, LocalExecutor, Polling, WorkerContext
 from gemix.steps.gan_training.cost import summarize_cost
 from gemix.steps.gan_training.data import open_training_data
 from gemix.steps.gan_training.metrics import SnapshotEvaluator
 from gemix.steps.gan_training.stage import Stage, wrap_disk_full
-from gemix.steps.outputs import open_step
-from gemix.steps.overlap import enforce_no_overlap, real_splits
+from gemix.steps.runtime.executor import Executor, LocalExecutor, Polling, WorkerContext
+from gemix.steps.runtime.outputs import open_step
+from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.tracking import mlflow_run as tracking
 from gemix.zoo import open_pretrained
 

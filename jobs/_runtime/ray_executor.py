@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gemix.config import ComputeConfig
-from gemix.steps.executor import LocalExecutor, TrainWorker
+from gemix.steps.runtime.executor import LocalExecutor, TrainWorker
 
 
 class RayExecutor:
-    """Implements :class:`gemix.steps.executor.Executor`. Ray is started when it is first needed."""
+    """Run steps on Ray (interface: `Executor`), which is started when it is first needed."""
 
     def require(self, compute: ComputeConfig) -> None:
-        """See :class:`gemix.steps.executor.Executor`; with 0 workers a training needs no Ray."""
+        """See the interface; with 0 workers a training needs no Ray."""
         if compute.workers == 0:
             LocalExecutor().require(compute)
             return
@@ -34,7 +34,7 @@ class RayExecutor:
         unit: str,
         compute: ComputeConfig | None = None,
     ) -> Iterator[Any]:
-        """See :class:`gemix.steps.executor.Executor`."""
+        """See the interface."""
         from jobs._runtime.ray_cluster import connect, worker_resources
         from jobs._runtime.ray_data import map_in_tasks
         from jobs._runtime.ray_wait import notice_until_first
@@ -54,7 +54,7 @@ class RayExecutor:
         compute: ComputeConfig,
         weights: Sequence[int],
     ) -> Iterator[Any]:
-        """See :class:`gemix.steps.executor.Executor`."""
+        """See the interface."""
         from jobs._runtime.ray_cluster import connect, worker_resources
         from jobs._runtime.ray_data import map_in_actors
         from jobs._runtime.ray_wait import notice_until_first
@@ -80,7 +80,7 @@ class RayExecutor:
         compute: ComputeConfig,
         storage: str,
     ) -> None:
-        """See :class:`gemix.steps.executor.Executor`; with 0 workers it runs in this process."""
+        """See the interface; with 0 workers it runs in this process."""
         if compute.workers == 0:
             LocalExecutor().train(name, worker, settings, compute, storage)
             return

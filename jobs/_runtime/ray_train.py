@@ -25,7 +25,7 @@ from gemix.config import ComputeConfig
 from gemix.core.errors import TransientError
 from gemix.core.stop import STOP, Stopped
 from gemix.io.storage import Store
-from gemix.steps.executor import TrainWorker, WorkerContext
+from gemix.steps.runtime.executor import TrainWorker, WorkerContext
 from jobs._runtime.ray_cluster import describe_resources, shutdown
 from jobs._runtime.ray_data import map_unordered
 from jobs._runtime.ray_errors import (

@@ -10,7 +10,7 @@ import torch
 
 from gemix.config import ComputeConfig
 from gemix.core.errors import ConfigError, DataError
-from gemix.steps.executor import LocalExecutor
+from gemix.steps.runtime.executor import LocalExecutor
 from jobs._runtime.ray_cluster import connect
 from jobs._runtime.ray_data import map_unordered
 from jobs._runtime.ray_executor import RayExecutor

@@ -18,8 +18,8 @@ from gemix.gan.data.dataset import InMemoryDataset
 from gemix.gan.data.streaming import StreamingDataset
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.steps.executor import WorkerContext
 from gemix.steps.gan_training.data import open_training_data
+from gemix.steps.runtime.executor import WorkerContext
 from gemix.steps.train_gan import train_gan
 from jobs._runtime.ray_cluster import connect
 from jobs._runtime.ray_data import map_unordered

@@ -16,7 +16,7 @@ from gemix.data.shards.reading import read_images
 from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.gan.sampling import sample_images
 from gemix.io.storage import Store
-from gemix.steps.outputs import open_step
+from gemix.steps.runtime.outputs import open_step
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_gan import train_gan
 from gemix.synthesis.shards import shard_ranges

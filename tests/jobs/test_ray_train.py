@@ -19,7 +19,7 @@ from ray.train.torch.config import _TorchBackend
 
 from gemix.config import ComputeConfig
 from gemix.core.errors import DataError, StoreError, WorkerLostError
-from gemix.steps.executor import WorkerContext
+from gemix.steps.runtime.executor import WorkerContext
 from jobs._runtime import ray_train
 from jobs._runtime.ray_executor import RayExecutor
 

@@ -18,7 +18,7 @@ from gemix.gan.data.gloo_channel import GlooChannel
 from gemix.gan.data.shuffle_order import ShuffleOrder
 from gemix.gan.data.streaming import ShardReader, StreamingDataset
 from gemix.io.storage import Store
-from gemix.steps.executor import MapUnordered, WorkerContext
+from gemix.steps.runtime.executor import MapUnordered, WorkerContext
 
 log = logging.getLogger("gemix.train-gan")
 

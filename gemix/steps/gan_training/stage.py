@@ -20,9 +20,9 @@ from gemix.gan.training.replicas import check_replicas
 from gemix.gan.training.stages import FirstWeights, resume_or_start
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
-from gemix.steps.executor import Polling, poll_signals
 from gemix.steps.gan_training.checkpoint_writer import WRITE_ERRORS, CheckpointWriter
 from gemix.steps.gan_training.log import LOG_POINTS, TrainingLog
+from gemix.steps.runtime.executor import Polling, poll_signals
 from gemix.tracking.mlflow_run import Run
 
 _STEPS_BETWEEN_POLLS = 8  # of several workers, which communicate to stop after the same step

@@ -1,0 +1,1 @@
+"""What the steps share: executors, output directories, the check for overlap."""
