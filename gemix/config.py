@@ -32,6 +32,7 @@ RENAMED = {"gan.data": "gan.data_loading"}
 
 STEP_SECTIONS: dict[str, tuple[str, ...]] = {
     "prepare": ("data",),
+    "train-teacher": ("teacher",),
     "train-gan": ("gan", "metrics"),
     "synthesize": ("labels", "synthesis"),
     "train-classifier": ("classifier", "synthesis.methods", "data.normal_class"),
@@ -42,11 +43,19 @@ STEP_SECTIONS: dict[str, tuple[str, ...]] = {
 
 STEP_INPUTS: dict[str, tuple[str, ...]] = {
     "prepare": (),
+    "train-teacher": ("prepare",),
     "train-gan": ("prepare",),
-    "synthesize": ("prepare", "train-gan"),
+    "synthesize": ("prepare", "train-teacher", "train-gan"),
     "train-classifier": ("prepare", "synthesize"),
     "evaluate": ("prepare", "train-classifier"),
-    "report": ("prepare", "train-gan", "synthesize", "train-classifier", "evaluate"),
+    "report": (
+        "prepare",
+        "train-teacher",
+        "train-gan",
+        "synthesize",
+        "train-classifier",
+        "evaluate",
+    ),
 }
 """The steps whose results each step reads."""
 
@@ -116,6 +125,9 @@ class PipelineConfig(Config):
     )
     labels: Annotated[LabelConfig, "Samplers of soft labels."] = LabelConfig()
     synthesis: Annotated[SynthesisConfig, "Sets of synthetic images."] = SynthesisConfig()
+    teacher: Annotated[
+        ClassifierConfig, "Classifiers of real images that say what synthetic ones show."
+    ] = ClassifierConfig(seeds=2)
     classifier: Annotated[ClassifierConfig, "Classifiers and their training."] = ClassifierConfig()
     tracking: Annotated[TrackingConfig, Operational(), "Names in MLflow."] = TrackingConfig()
     compute: Annotated[ComputeConfig, Operational(), "Resources of the Ray jobs."] = ComputeConfig()

@@ -24,8 +24,10 @@ def _run(request: Request) -> None:
 COMMAND = Command(
     name="synthesize",
     summary="Make N images of soft labels for each method in synthesis.methods.",
-    reads="<workdir>/data (classes, size of the train split), <workdir>/gan",
-    writes="<workdir>/synthetic/<method>: Parquet shards of the same schema as the real ones",
+    reads="<workdir>/data (classes, size of the train split), <workdir>/gan, and <workdir>/teacher "
+    "if it is there",
+    writes="<workdir>/synthetic/<method>: Parquet shards of the same schema as the real ones, "
+    "fidelity.json",
     costs="one generator pass an image: some 100 images/s at 64 x 64 on 2 CPU cores",
     sections=("synthesis", "labels", "tracking", "compute"),
     run=_run,

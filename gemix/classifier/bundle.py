@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -38,7 +39,7 @@ class Classifier:
         config: how it was trained, its own seed included.
         training_digest: of the images that it was trained on.
         history: one mapping an epoch, as :class:`~gemix.classifier.train.TrainingResult` has it.
-        validation: the row of the best epoch, whose weights these are.
+        validation: the row of the epoch whose weights these are.
         state: the weights, on the CPU.
     """
 
@@ -71,7 +72,7 @@ class Classifier:
             config=config,
             training_digest=training_digest,
             history=tuple(trained.history),
-            validation=trained.best,
+            validation=trained.kept,
             state=trained.state,
         )
 
@@ -79,6 +80,15 @@ class Classifier:
     def name(self) -> str:
         """Name for messages."""
         return f"classifier {self.method}, seed {self.config.seed}"
+
+    @functools.cached_property
+    def checksum(self) -> str:
+        """BLAKE2b-128 of the weights: 32 hex digits."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, value in sorted(self.state.items()):
+            digest.update(f"{name}:{value.dtype}:{list(value.shape)}:".encode())
+            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     @functools.cached_property
     def network(self) -> nn.Module:

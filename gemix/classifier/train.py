@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ Scorer = Callable[[np.ndarray, np.ndarray], Mapping[str, float | None]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """The best epoch of a training.
+    """The epoch that a training kept, the best one or the last.
 
     Attributes:
         spec: of the network.
@@ -46,14 +47,14 @@ class TrainingResult:
         normalization: of its images.
         history: one mapping an epoch: `epoch` (from 1), `train_loss`, `val_loss`, `lr` and
             ``val_<name>`` for each score.
-        best: the row of the best epoch.
+        kept: the row of the epoch whose weights these are.
     """
 
     spec: ModelSpec
     state: dict[str, Tensor]
     normalization: Normalization
     history: list[dict[str, float]]
-    best: dict[str, float]
+    kept: dict[str, float]
 
 
 def train(
@@ -62,10 +63,11 @@ def train(
     config: ClassifierConfig,
     score: Scorer,
     *,
+    keep: Literal["best", "last"] = "best",
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
     allow_overlap: bool = False,
 ) -> TrainingResult:
-    """Train a classifier and keep the epoch of the best validation macro-F2.
+    """Train a classifier and keep the epoch of the best validation macro-F2, or the last one.
 
     Under torch.distributed every worker calls this with the same arguments, takes its share of
     each batch, and returns the same.
@@ -76,6 +78,7 @@ def train(
         config: how; `config.seed` is the seed of this training, and a null `epoch_images` shows
             each image of `training` once an epoch.
         score: rates, `macro_f2` among them, from labels and predicted classes, int [N] each.
+        keep: with ``last`` the weights owe nothing to the validation images.
         on_epoch: called with each row of the history when the epoch is complete.
         allow_overlap: whether the two sets may share groups.
 
@@ -89,20 +92,21 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer = _Trainer(training, config, device, Workers.from_process_group())
         history: list[dict[str, float]] = []
-        best, state = None, {}
+        kept, state = None, {}
         for epoch in range(config.epochs):
             row = {"epoch": epoch + 1, **trainer.run_epoch(epoch)}
             row |= trainer.validate(validation, score)
             history.append(row)
-            if best is None or _rank(row) > _rank(best):
-                best, state = row, trainer.snapshot()
+            is_last = epoch + 1 == config.epochs
+            if is_last if keep == "last" else kept is None or _rank(row) > _rank(kept):
+                kept, state = row, trainer.snapshot()
             on_epoch(row)
     return TrainingResult(
         spec=trainer.spec,
         state=state,
         normalization=trainer.normalization,
         history=history,
-        best=best,
+        kept=kept,
     )
 
 

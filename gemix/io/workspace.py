@@ -33,6 +33,11 @@ class Workspace:
         return f"{self.workdir}/gan"
 
     @property
+    def teacher(self) -> str:
+        """Classifiers that say what synthetic images show; marker ``teacher.json``."""
+        return f"{self.workdir}/teacher"
+
+    @property
     def metrics(self) -> str:
         """Features of the real images, kept for the next evaluation; may be deleted."""
         return f"{self.workdir}/metrics"

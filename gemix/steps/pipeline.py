@@ -36,6 +36,8 @@ from gemix.steps.runtime.outputs import CONFIG, clear_step
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_classifier import train_classifiers
 from gemix.steps.train_gan import train_gan
+from gemix.steps.train_teacher import train_teachers
+from gemix.synthesis.teacher import TEACHER
 
 log = logging.getLogger("gemix.pipeline")
 
@@ -85,11 +87,10 @@ def run_pipeline(
         ConfigError: for a classifier that cannot take the images.
     """
     executor = executor or LocalExecutor()
-    check_model(
-        config.classifier.model,
-        channels=len(config.data.windows),
-        resolution=config.data.resolution,
-    )
+    for settings in (config.teacher, config.classifier):
+        check_model(
+            settings.model, channels=len(config.data.windows), resolution=config.data.resolution
+        )
     steps = _steps(config, workspace)
     store = _claim(config, workspace, steps, overwrite, redo)
     seconds = read_steps(store)
@@ -110,6 +111,7 @@ def run_pipeline(
 def _steps(config: PipelineConfig, workspace: Workspace) -> list[_Step]:
     return [
         _Step("prepare", workspace.data, MANIFEST, prepare),
+        _Step("train-teacher", workspace.teacher, TEACHER, train_teachers),
         _Step("train-gan", workspace.gan, GENERATOR, train_gan),
         *(
             _Step(
@@ -180,7 +182,7 @@ def _claim(
         )
     for step in stale:
         log.info("%s: runs again, since %s changed", step.name, ", ".join(changed))
-        if step.name == "train-classifier":
+        if step.name in ("train-classifier", "train-teacher"):
             Store(step.url).delete(step.marker)  # classifiers of unchanged settings are kept
         else:
             clear_step(step.url, step.marker)
@@ -217,6 +219,7 @@ def _outputs(workspace: Workspace) -> list[tuple[str, str]]:
     methods = sorted({name.split("/")[0] for name in names})
     return [
         (workspace.data, MANIFEST),
+        (workspace.teacher, TEACHER),
         (workspace.gan, GENERATOR),
         *((workspace.synthetic(method), MANIFEST) for method in methods),
         (workspace.classifiers, CLASSIFIERS),

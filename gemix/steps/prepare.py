@@ -11,10 +11,10 @@ from gemix.core.errors import AlreadyFinishedError
 from gemix.data import prepare as steps
 from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET
 from gemix.data.dataset_card.markdown import CARD
-from gemix.data.prepare import resume_cache
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.sources import open_source
 from gemix.evaluation.classification.normal_class import normal_class
+from gemix.io import resume_cache
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.executor import Executor, LocalExecutor

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
+import gemix
 from gemix.config import PipelineConfig
 from gemix.core.device import compute_dtype, default_device
+from gemix.core.errors import ConfigError
 from gemix.data.leakage.provenance import Provenance, write_provenance
-from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry
+from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
+from gemix.io import resume_cache
+from gemix.io.records import write_record
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
+from gemix.synthesis.fidelity import FIDELITY, SetFidelity, measure_set
 from gemix.synthesis.shards import (
+    SyntheticShard,
     check_generator,
     shard_ranges,
     synthetic_manifest,
     write_synthetic_shard,
 )
+from gemix.synthesis.teacher import TEACHER, Teachers
 from gemix.tracking import mlflow_run as tracking
 
 log = logging.getLogger("gemix.synthesize")
@@ -45,100 +54,183 @@ def synthesize(
         The manifests, by method.
 
     Raises:
-        CheckpointError: without a generator of these classes.
-        DataError: if the generator learned from what is held out, unless ``data.allow_overlap`` is
-            set.
+        CheckpointError: without a generator of these classes, or a teacher where one is needed.
+        DataError: if the generator or the teacher learned from what is held out, unless
+            ``data.allow_overlap`` is set; if images keep disagreeing with their labels
+            (`synthesis.accept`).
+        ConfigError: for a number of thresholds that is not that of the classes.
     """
     data = Manifest.load(Store(workspace.data))
     generator = load_generator(Store(workspace.gan))
     check_generator(generator, data.classes)
-    pairs = itertools.product(
-        [_generator_provenance(workspace)], real_splits(workspace, "val", "test")
-    )
+    teacher = _teacher(config, workspace, generator)
+    learned = [Provenance(Store(workspace.gan), "the generator")]
+    if teacher:
+        learned.append(Provenance(Store(teacher.url), "the teacher"))
+    pairs = itertools.product(learned, real_splits(workspace, "val", "test"))
     overlap = enforce_no_overlap("synthesize", config, pairs)
     executor = executor or LocalExecutor()
     executor.require(config.compute)
     count = config.synthesis.images(data.images("train"))
+    plan = _Plan(config, workspace.gan, generator, teacher, learned, count)
     with tracking.start_run(config, workspace.workdir, "synthesize") as run:
         run.set_tags(overlap.tags)
         manifests = {}
         for method in methods or config.synthesis.methods:
-            manifests[method] = _make_set(
-                config, workspace, executor, generator, method, count, overwrite
-            )
+            url = workspace.synthetic(method)
+            store = open_step(url, MANIFEST, config, overwrite)
+            manifests[method], fidelity = _make_set(plan, method, store, executor)
             run.log_dataset(manifests[method].digest, f"synthetic-{method}", "output")
+            if fidelity:
+                _report(run, method, fidelity)
         run.log_metrics({"images_per_method": count})
     return manifests
 
 
-def _generator_provenance(workspace: Workspace) -> Provenance:
-    return Provenance(Store(workspace.gan), "the generator")
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What the sets of all methods have in common."""
+
+    config: PipelineConfig
+    gan_url: str
+    generator: GeneratorBundle
+    teacher: Teachers | None
+    learned: list[Provenance]
+    count: int
+
+
+def _teacher(
+    config: PipelineConfig, workspace: Workspace, generator: GeneratorBundle
+) -> Teachers | None:
+    """Return the teachers; None if there are none and nothing depends on them."""
+    url = config.synthesis.teacher or workspace.teacher
+    is_wanted = config.synthesis.needs_teacher or config.synthesis.teacher is not None
+    if not is_wanted and not Store(url).exists(TEACHER):
+        log.info("no teacher in %s: nobody looks whether the images show their labels", url)
+        return None
+    teacher = Teachers.load(url)
+    architecture = generator.network.architecture
+    side = architecture.resolution
+    teacher.check(generator.classes, (architecture.img_channels, side, side))
+    thresholds = config.synthesis.min_seen
+    if thresholds is not None and len(thresholds) != len(generator.classes):
+        raise ConfigError(
+            f"synthesis.min_seen has {len(thresholds)} numbers for {len(generator.classes)} "
+            f"classes, {', '.join(generator.classes)}; give one a class"
+        )
+    return teacher
 
 
 def _make_set(
-    config: PipelineConfig,
-    workspace: Workspace,
-    executor: Executor,
-    generator: GeneratorBundle,
-    method: str,
-    count: int,
-    overwrite: bool,
-) -> Manifest:
-    store = open_step(workspace.synthetic(method), MANIFEST, config, overwrite)
-    provenance_sha256 = write_provenance(store, [], [_generator_provenance(workspace)])
-    ranges = shard_ranges(count, config.synthesis.shard_rows)
-    plans = [
-        {"name": f"{index:05d}.parquet", "start": start, "count": size}
-        for index, (start, size) in enumerate(ranges)
-    ]
-    build = functools.partial(ShardWriter, config.to_mapping(), workspace.gan, method, store.url)
+    plan: _Plan, method: str, store: Store, executor: Executor
+) -> tuple[Manifest, SetFidelity | None]:
+    """Write a method's set, going on with one that was interrupted."""
+    config = plan.config
+    provenance_sha256 = write_provenance(store, [], plan.learned)
+    ranges = shard_ranges(plan.count, config.synthesis.shard_rows)
+    teacher_url = plan.teacher and plan.teacher.url
     results = executor.map_with_state(
-        build,
-        plans,
+        functools.partial(
+            ShardWriter, config.to_mapping(), plan.gan_url, teacher_url, method, store.url
+        ),
+        [
+            {"name": f"{index:05d}.parquet", "start": start, "count": size}
+            for index, (start, size) in enumerate(ranges)
+        ],
         title=f"synthesize {method}",
         unit="images",
         compute=config.compute,
         weights=[size for _, size in ranges],
     )
     shards, precisions = [], set()
-    for entry, precision in results:
-        shards.append(ShardEntry.from_json(entry))
+    for shard, precision in results:
+        shards.append(SyntheticShard.from_json(shard))
         precisions.add(precision)
+    rows = plan.teacher.rows if plan.teacher else ()
     manifest = synthetic_manifest(
         shards,
-        generator,
+        plan.generator,
         method,
         labels=config.labels,
         config=config.synthesis,
+        teachers=rows,
         precision=" and ".join(sorted(precisions)),
         provenance_sha256=provenance_sha256,
     )
+    fidelity = None
+    if rows:
+        drawn = np.sum([shard.drawn for shard in shards], axis=0)
+        fidelity = measure_set(store, manifest, rows, drawn)
+        write_record(store, FIDELITY, fidelity)
     manifest.save(store)
-    return manifest
+    resume_cache.clear(store)
+    return manifest, fidelity
+
+
+def _report(run: tracking.Run, method: str, fidelity: SetFidelity) -> None:
+    """Log how far the images of a set show the labels that were asked for."""
+    seen = fidelity.teachers[0]
+    run.log_metrics(
+        {
+            f"{method}/label_agreement": seen.synthetic.agreement.value,
+            f"{method}/label_calibration_error": seen.synthetic.calibration_error,
+            f"{method}/teacher_agreement_on_real": seen.real.agreement.value,
+        }
+    )
+    log.info(
+        "%s: %.1f%% of the images show the class most asked for (%.1f%% if labels were calibrated; "
+        "the teacher is right on %.1f%% of real validation images)",
+        method,
+        100 * seen.synthetic.agreement.value,
+        100 * seen.synthetic.expected_agreement,
+        100 * seen.real.agreement.value,
+    )
 
 
 class ShardWriter:
-    """Hold the generator and write shards."""
+    """Hold the generator and the teachers, and write shards that are not there yet."""
 
-    def __init__(self, config: dict[str, Any], gan_url: str, method: str, url: str):
+    def __init__(
+        self, config: dict[str, Any], gan_url: str, teacher_url: str | None, method: str, url: str
+    ):
         self.config = PipelineConfig.from_mapping(config)
         torch.set_num_threads(self.config.compute.cpus_per_worker)
         self.generator = load_generator(Store(gan_url))
+        self.teachers = Teachers.load(teacher_url) if teacher_url else None
         self.method, self.store = method, Store(url)
 
     def __call__(self, plan: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        """Write one shard; return its manifest entry, and the precision that it was made in."""
-        entry = write_synthetic_shard(
-            self.store,
-            plan["name"],
-            self.generator,
-            self.method,
-            start=plan["start"],
-            count=plan["count"],
-            labels=self.config.labels,
-            config=self.config.synthesis,
-        )
+        """Write one shard; return it as plain values, and the precision that it was made in."""
         wanted, device = self.config.synthesis.precision, default_device()
+        precision = str(compute_dtype(wanted, device)).removeprefix("torch.")
         if wanted == "tf32" and device.type == "cuda":
-            return entry.to_json(), wanted
-        return entry.to_json(), str(compute_dtype(wanted, device)).removeprefix("torch.")
+            precision = wanted
+        digest = resume_cache.digest_of(plan, self._inputs, precision)
+        result = resume_cache.load(self.store, plan["name"], digest)
+        if result is None:
+            shard = write_synthetic_shard(
+                self.store,
+                plan["name"],
+                self.generator,
+                self.method,
+                start=plan["start"],
+                count=plan["count"],
+                labels=self.config.labels,
+                config=self.config.synthesis,
+                teachers=self.teachers,
+            )
+            result = shard.to_json()
+            resume_cache.save(self.store, plan["name"], digest, shard.entry.sha256, result)
+        return result, precision
+
+    @property
+    def _inputs(self) -> list[Any]:
+        """All that the rows of a shard depend on, but for the shard's own plan."""
+        return [
+            gemix.__version__,
+            self.method,
+            self.config.labels.to_mapping(),
+            self.config.synthesis.to_mapping(),
+            self.generator.checksum,
+            [row.checksum for row in self.teachers.rows] if self.teachers else [],
+        ]

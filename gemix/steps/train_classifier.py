@@ -6,41 +6,34 @@ stopped resumes with the classifier that it was training.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from gemix.classifier.bundle import MODEL, Classifier, is_finished
-from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.bundle import MODEL
 from gemix.classifier.distributed import local_indices
 from gemix.classifier.models import check_model, check_name
-from gemix.classifier.train import check_sets, train
+from gemix.classifier.train import check_sets
 from gemix.config import PipelineConfig
 from gemix.core.distributed import Workers
 from gemix.core.errors import DataError
-from gemix.data.image_set import ImageSet
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.normal_class import normal_class
-from gemix.evaluation.classification.rates import score
 from gemix.io.results import CLASSIFIERS, REAL
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
+from gemix.steps.runtime.classifier_training import repetitions, train_into
 from gemix.steps.runtime.executor import Executor, LocalExecutor, WorkerContext
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.tracking import mlflow_run as tracking
-from gemix.tracking.mlflow_run import Run
 
 log = logging.getLogger("gemix.train-classifier")
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def train_classifiers(
@@ -98,7 +91,7 @@ def train_classifiers(
         names = [
             classifier_name(method, training.seed)
             for method in arms
-            for training in _trainings(config, real.images("train"))
+            for training in repetitions(config.classifier, real.images("train"))
         ]
         rows = [_describe(workspace, name) for name in names]
         run.log_metrics({f"{row['name']}/best_val_macro_f2": row["val_macro_f2"] for row in rows})
@@ -127,19 +120,6 @@ def _training_sets(
     return sets
 
 
-def _trainings(config: PipelineConfig, real_images: int) -> list[ClassifierConfig]:
-    """Return the settings of each repetition; epochs are as long as the real training set."""
-    settings = config.classifier
-    return [
-        dataclasses.replace(
-            settings,
-            seed=settings.seed + index,
-            epoch_images=settings.epoch_images or real_images,
-        )
-        for index in range(settings.seeds)
-    ]
-
-
 def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
     """Run one worker through every training that is not finished."""
     del context
@@ -150,62 +130,19 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
     for method, urls in settings["arms"].items():
         training = read_images(urls, "train")
         check_sets(training, test, allow_overlap=config.data.allow_overlap)
-        for repetition in _trainings(config, settings["real_images"]):
-            _train_one(config, repetition, workspace, method, training, validation, settings["run"])
-
-
-def _train_one(
-    config: PipelineConfig,
-    repetition: ClassifierConfig,
-    workspace: Workspace,
-    method: str,
-    training: ImageSet,
-    validation: ImageSet,
-    run: Run,
-) -> None:
-    """Train one classifier into its directory, unless it is there already."""
-    name = classifier_name(method, repetition.seed)
-    store = Store(f"{workspace.classifiers}/{name}")
-    made_of = {"method": method, "config": repetition, "training_digest": training.digest}
-    if is_finished(store, **made_of):
-        log.info("%s is finished already", name)
-        return
-    first = Workers.from_process_group().rank == 0
-    normal = normal_class(training.classes, config.data.normal_class)
-    trained = train(
-        training,
-        validation,
-        repetition,
-        lambda labels, found: score(labels, found, len(training.classes), normal),
-        allow_overlap=config.data.allow_overlap,
-        on_epoch=_EpochLog(name, repetition.epochs, run) if first else lambda row: None,
-    )
-    if first:
-        Classifier.of(trained, classes=training.classes, **made_of).save(store)
-
-
-class _EpochLog:
-    """Log every epoch to MLflow, and some to the log."""
-
-    def __init__(self, name: str, epochs: int, run: Run):
-        self.name, self.epochs, self.run = name, epochs, run
-        self.began = self.said = time.monotonic()
-
-    def __call__(self, row: dict[str, float]) -> None:
-        epoch = row["epoch"]
-        values = {f"{self.name}/{key}": value for key, value in row.items() if key != "epoch"}
-        self.run.log_metrics(values, step=epoch)
-        now = time.monotonic()
-        if now - self.said >= _SECONDS_BETWEEN_LINES or epoch == self.epochs:
-            self.said = now
-            log.info(
-                "%s epoch %d of %d, loss %.3f, val macro-F2 %.3f, %.0f s",
-                self.name,
-                epoch,
-                self.epochs,
-                row["train_loss"],
-                row["val_macro_f2"],
-                now - self.began,
+        for repetition in repetitions(config.classifier, settings["real_images"]):
+            name = classifier_name(method, repetition.seed)
+            train_into(
+                Store(f"{workspace.classifiers}/{name}"),
+                training,
+                validation,
+                repetition,
+                name=name,
+                method=method,
+                step="train-classifier",
+                run=settings["run"],
+                normal=config.data.normal_class,
+                allow_overlap=config.data.allow_overlap,
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from gemix.core.config_schema import ConfigIssue, Range, Seed
+from gemix.core.config_schema import ConfigIssue, Fraction, Range, Seed
 from gemix.gan.config import Precision, SamplingConfig
 from gemix.labels.registry import SAMPLERS
 
@@ -33,13 +33,43 @@ class SynthesisConfig(SamplingConfig):
         "Precision of convolutions; auto: bfloat16 where hardware is fast, some grey levels apart.",
     ] = "auto"
 
+    labels: Annotated[
+        Literal["asked", "teacher", "mixture"],
+        "Labels of the images: as asked for, as the teacher sees them, or a mixture of both.",
+    ] = "asked"
+    mixture: Annotated[Fraction, "Weight of what the teacher sees in labels=mixture."] = 0.5
+    accept: Annotated[
+        Literal["all", "agreeing"],
+        "Images that are kept: all, or those in which the teacher sees most of the class most "
+        "asked for; others are drawn again.",
+    ] = "all"
+    min_seen: Annotated[
+        tuple[Fraction, ...] | None,
+        "accept=agreeing: weight that the teacher must see of that class, one number a class.",
+    ] = None
+    attempts: Annotated[
+        int, Range(1, 10_000), "accept=agreeing: draws of an image before the set is given up."
+    ] = 50
+    teacher: Annotated[
+        str | None,
+        "Directory of the teacher, of another site for one; null: that of the work directory.",
+    ] = None
+
     def validate(self) -> list[ConfigIssue]:
-        """Require one or more methods, each once."""
-        if self.methods and len(set(self.methods)) == len(self.methods):
-            return []
-        return [
-            ConfigIssue("methods", list(self.methods), "a list of one or more different methods")
-        ]
+        """Require one or more methods, each once, and thresholds where they are used alone."""
+        issues = []
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            wanted = "a list of one or more different methods"
+            issues.append(ConfigIssue("methods", list(self.methods), wanted))
+        if self.min_seen is not None and self.accept == "all":
+            wanted = "null, or synthesis.accept=agreeing beside it"
+            issues.append(ConfigIssue("min_seen", list(self.min_seen), wanted))
+        return issues
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Return whether labels or images depend on what a teacher sees."""
+        return self.labels != "asked" or self.accept != "all"
 
     def images(self, real_images: int) -> int:
         """Return the images of a set for `real_images` real training images, at least 1."""

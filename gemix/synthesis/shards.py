@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import numpy as np
 
 from gemix.core.errors import CheckpointError
 from gemix.data.leakage.provenance import PROVENANCE_SHA256
 from gemix.data.shards.manifest import Manifest, ShardEntry
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.gan.checkpoints.generator_io import GeneratorBundle
-from gemix.gan.sampling import sample_images
 from gemix.io.storage import Store
 from gemix.labels import LabelConfig, sample_labels
 from gemix.synthesis.config import SynthesisConfig
+from gemix.synthesis.labelling import draw_labelled
+from gemix.synthesis.teacher import TeacherRow, Teachers
 
 SHARDS, FEWEST_ROWS = 16, 64
 
@@ -39,6 +44,23 @@ def shard_ranges(count: int, shard_rows: int) -> list[tuple[int, int]]:
     return [(start, min(rows, count - start)) for start in range(0, count, rows)]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SyntheticShard:
+    """A shard that is written: its manifest entry, and images drawn for each class asked for."""
+
+    entry: ShardEntry
+    drawn: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"entry": self.entry.to_json(), "drawn": list(self.drawn)}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Self:
+        """Return the shard of plain values."""
+        return cls(entry=ShardEntry.from_json(tree["entry"]), drawn=tuple(tree["drawn"]))
+
+
 def write_synthetic_shard(
     store: Store,
     name: str,
@@ -49,13 +71,21 @@ def write_synthetic_shard(
     count: int,
     labels: LabelConfig,
     config: SynthesisConfig,
-) -> ShardEntry:
+    teachers: Teachers | None = None,
+) -> SyntheticShard:
     """Write images `start` to `start + count - 1` of a method's set.
 
-    Image i has the seed `config.seed` + i in every method's set: sets differ in their labels alone,
-    and ``gemix sample`` reproduces any image, with ``--precision`` as in the manifest's origin.
+    Image i has the seed `config.seed` + i in every method's set, unless it was drawn again: sets
+    differ in their labels alone, and ``gemix sample`` reproduces any image from its seed and the
+    label asked for, with ``--precision`` as in the manifest's origin.
+
+    Args:
+        teachers: record what they see; needed if `config.needs_teacher`.
+
+    Raises:
+        DataError: as :func:`gemix.synthesis.labelling.draw_labelled` raises it.
     """
-    theta, dominant = sample_labels(
+    asked, dominant = sample_labels(
         method,
         labels,
         count=count,
@@ -63,37 +93,45 @@ def write_synthetic_shard(
         seed=config.seed,
         start=start,
     )
-    seeds = [config.seed + index for index in range(start, start + count)]
+    drawn = draw_labelled(generator, asked, config, teachers, start=start)
+    rows = range(start, start + count)
     columns = to_columns(
-        sample_images(generator.network, seeds, theta, config),
-        theta,
-        class_index=dominant,
-        patients=[f"synthetic-{method}-{seed}" for seed in seeds],
-        sources=[f"{method}:{seed}" for seed in seeds],
-        seeds=seeds,
+        drawn.images,
+        drawn.labels,
+        class_index=dominant if config.labels == "asked" else drawn.labels.argmax(axis=1),
+        patients=[f"synthetic-{method}-{config.seed + row}" for row in rows],
+        sources=[f"{method}:{config.seed + row}" for row in rows],
+        seeds=drawn.seeds,
         generator=generator.checksum,
+        asked=asked,
+        seen=drawn.seen,
     )
-    return write_shard(store, name, columns, "train", generator.classes)
+    entry = write_shard(store, name, columns, "train", generator.classes)
+    return SyntheticShard(entry=entry, drawn=tuple(drawn.drawn.tolist()))
 
 
 def synthetic_manifest(
-    shards: Iterable[ShardEntry],
+    shards: Iterable[SyntheticShard],
     generator: GeneratorBundle,
     method: str,
     *,
     labels: LabelConfig,
     config: SynthesisConfig,
+    teachers: tuple[TeacherRow, ...],
     precision: str,
     provenance_sha256: str,
 ) -> Manifest:
-    """Return the manifest of a method's set, with generator and settings as its origin.
+    """Return the manifest of a method's set, with generator, teachers and settings as its origin.
 
     Args:
+        teachers: those whose probabilities are recorded.
         precision: that the images were computed in.
     """
     architecture = generator.network.architecture
+    shards = list(shards)
+    drawn = np.sum([shard.drawn for shard in shards], axis=0).tolist()
     return Manifest.of(
-        shards,
+        (shard.entry for shard in shards),
         kind="synthetic",
         classes=generator.classes,
         resolution=architecture.resolution,
@@ -105,6 +143,8 @@ def synthetic_manifest(
             "precision": precision,
             "generator": generator.checksum,
             "generator_kimg": generator.kimg,
+            "teachers": [teacher.checksum for teacher in teachers],
+            "drawn": dict(zip(generator.classes, drawn, strict=True)),
             PROVENANCE_SHA256: provenance_sha256,
         },
     )

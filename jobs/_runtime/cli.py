@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": "turn raw scans into checked, split Parquet shards",
     "verify": "check that a shard set is whole; name all that is damaged",
     "check": "find patients and images that two shard sets, or the splits of one, share",
+    "train-teacher": "train classifiers that say what synthetic images show",
     "train-gan": "train the class-conditional StyleGAN2-ADA or CGAN",
     "import-stylegan": "import public StyleGAN2-ADA networks, to sample or to start from",
     "export-gan": "export the networks of a training, for others to start from",

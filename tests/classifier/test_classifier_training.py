@@ -40,7 +40,7 @@ def same(first: TrainingResult, second: TrainingResult) -> bool:
 
 
 def test_it_learns_to_tell_the_classes_apart(trained):
-    assert trained.best["val_macro_f2"] > 0.9
+    assert trained.kept["val_macro_f2"] > 0.9
     assert trained.history[-1]["train_loss"] < 0.5 * trained.history[0]["train_loss"]
 
 
@@ -51,7 +51,7 @@ def test_the_best_epoch_is_kept_ties_by_loss(sets, quick):
         *sets, quick, lambda labels, predictions: {"macro_f2": next(scores)}, on_epoch=rows.append
     )
     tied = min(rows[1:3], key=lambda row: row["val_loss"])
-    assert found.best == tied
+    assert found.kept == tied
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert found.history == rows
 
@@ -63,7 +63,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(sets, quick):
         found, classes=sets[1].classes, method="real", config=quick, training_digest="x"
     )
     chosen = classifier.predict(sets[1].images)[np.arange(len(sets[1])), sets[1].labels]
-    assert found.best is found.history[0]
+    assert found.kept is found.history[0]
     assert -np.log(chosen).mean() == pytest.approx(found.history[0]["val_loss"], rel=1e-5)
     assert found.history[0]["val_loss"] != pytest.approx(found.history[-1]["val_loss"], rel=0.01)
 
@@ -139,7 +139,7 @@ def test_two_workers_return_the_same_and_learn_the_same(sets, quick, trained, tm
     assert same(first, second)
     assert rows == other == first.history
     assert list(first.state) == list(trained.state)
-    assert first.best["val_macro_f2"] > 0.9
+    assert first.kept["val_macro_f2"] > 0.9
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():

@@ -5,7 +5,7 @@ Scans are listed; parts of the listing are decoded and preprocessed, each image 
 (:mod:`gemix.data.prepare.assignment`); and the images are written to shards
 (:mod:`gemix.data.prepare.write_shards`). The result is a function of the scans and the settings
 alone. An interrupted run that is started again reuses the parts and shards that it had finished
-(:mod:`gemix.data.prepare.resume_cache`).
+(:mod:`gemix.io.resume_cache`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gemix.data.dataset_card.contact_sheet import CONTACT_SHEET, contact_sheet
 from gemix.data.dataset_card.description import Description
 from gemix.data.dataset_card.markdown import CARD, card
 from gemix.data.map_fn import MapFn, serial_map
-from gemix.data.prepare import resume_cache, splits
+from gemix.data.prepare import splits
 from gemix.data.prepare.assignment import ImageAssignment, assign_images
 from gemix.data.prepare.index import read_index
 from gemix.data.prepare.inherit_splits import inherit_splits
@@ -37,6 +37,7 @@ from gemix.data.preprocessing import preprocess
 from gemix.data.scan import Quarantined
 from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import Listing, Source
+from gemix.io import resume_cache
 from gemix.io.storage import Store
 
 _REASONS = 100  # quarantined files that the manifest lists

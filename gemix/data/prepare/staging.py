@@ -24,12 +24,12 @@ from gemix.core.png import encode_png
 from gemix.data.config import DataConfig
 from gemix.data.dataset_card.contact_sheet import before_thumbnail, thumbnail
 from gemix.data.leakage.perceptual_hash import COPY_BYTES, fingerprint
-from gemix.data.prepare import resume_cache
 from gemix.data.prepare.segmentation_masks import is_segmentation_mask
 from gemix.data.preprocessing.preprocess import preprocess
 from gemix.data.scan import InvalidImageError, Quarantined, Scan, ScanFiltered
 from gemix.data.shards.schema import image_checksum
 from gemix.data.sources import ScanRef, ScanRefs, Source
+from gemix.io import resume_cache
 from gemix.io.storage import Store
 
 PARTS = 32  # at least so many where there are enough images, to keep many processors busy

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from gemix.data.config import DataConfig
-from gemix.data.prepare import resume_cache
 from gemix.data.prepare.assignment import ImageAssignment
 from gemix.data.prepare.index import Index
 from gemix.data.shards.manifest import SPLITS, ShardEntry
 from gemix.data.shards.schema import write_batches
+from gemix.io import resume_cache
 from gemix.io.storage import Store
 
 LEVELS = 64  # bins of a histogram
@@ -150,6 +150,4 @@ def _read(
             "patient": one.groups,
             "source": table["key"].combine_chunks(),
             "checksum": [checksum.hex() for checksum in table["checksum"].to_pylist()],
-            "seed": pa.nulls(count, pa.int64()),
-            "generator": pa.nulls(count, pa.string()),
         }

@@ -12,7 +12,8 @@ from gemix.core.errors import DataError
 from gemix.io.storage import Store
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 has no labels asked and seen
+_READABLE = (1, 2)
 SPLITS = ("train", "val", "test")
 _CONTENT_BITS = 256
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -193,10 +194,10 @@ class Manifest:
         except DataError as error:
             raise DataError(f"{error}; {remedy}") from error
         version = tree.get("schema_version") if isinstance(tree, dict) else None
-        if version != SCHEMA_VERSION:
+        if version not in _READABLE:
             raise DataError(
-                f"{where}: schema version {version!r}, this gemix reads {SCHEMA_VERSION}; write "
-                "the set again with --overwrite"
+                f"{where}: schema version {version!r}, this gemix reads up to {SCHEMA_VERSION}; "
+                "update gemix, or write the set again with --overwrite"
             )
         try:
             manifest = cls._from_json(tree)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from gemix.core.errors import DataError
 from gemix.data.image_set import ImageSet
 from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry, combine_content
-from gemix.data.shards.schema import SCHEMA, class_names_of
+from gemix.data.shards.schema import class_names_of, is_shard_schema
 from gemix.io.storage import Store
 
 _COLUMNS = ("class_index", "soft_label", "patient", "source")  # beside the images
@@ -99,7 +99,7 @@ def read_table(store: Store, manifest: Manifest, shard: ShardEntry) -> pa.Table:
     """Read all columns of one shard, checking its SHA-256.
 
     Raises:
-        DataError: if the file is missing, damaged or not of `SCHEMA`.
+        DataError: if the file is missing, damaged or not of the shard schema.
     """
     table = _checked_file(store, manifest, shard).read()
     _check_counts(f"{store.url}/{shard.name}", table, shard, manifest)
@@ -113,7 +113,7 @@ def _checked_file(store: Store, manifest: Manifest, shard: ShardEntry) -> pq.Par
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise DataError(f"{where}: damaged, its SHA-256 is not the manifest's; {remedy}")
     file = pq.ParquetFile(pa.BufferReader(data))
-    if not file.schema_arrow.equals(SCHEMA) or file.metadata.num_rows != shard.rows:
+    if not is_shard_schema(file.schema_arrow) or file.metadata.num_rows != shard.rows:
         raise DataError(f"{where}: not a shard of this schema and length; {remedy}")
     names = class_names_of(file.schema_arrow)
     if names is not None and names != list(manifest.classes):

@@ -44,8 +44,26 @@ SCHEMA = pa.schema(
         _field("checksum", pa.string(), "BLAKE2b-128 of the image bytes, hex"),
         _field("seed", pa.int64(), "seed of a synthetic image, null for a real one", True),
         _field("generator", pa.string(), "checksum of the generator, null for a real image", True),
+        _field(
+            "asked_label",
+            pa.list_(pa.float32()),
+            "label that the generator was given, null for a real image",
+            True,
+        ),
+        _field(
+            "seen_labels",
+            pa.list_(pa.list_(pa.float32())),
+            "class probabilities that each teacher gives the image, null without teachers",
+            True,
+        ),
     ]
 )
+_FIRST_SCHEMA = pa.schema(list(SCHEMA)[:12])  # of sets written before labels were checked
+
+
+def is_shard_schema(schema: pa.Schema) -> bool:
+    """Return whether a file has the schema of shards, of today or of earlier versions."""
+    return schema.equals(SCHEMA) or schema.equals(_FIRST_SCHEMA)
 
 
 def image_checksum(pixels: bytes | memoryview | np.ndarray) -> str:
@@ -62,6 +80,8 @@ def to_columns(
     sources: Sequence[str],
     seeds: Sequence[int] | None = None,
     generator: str | None = None,
+    asked: np.ndarray | None = None,
+    seen: np.ndarray | None = None,
 ) -> dict[str, list[Any]]:
     """Build the columns of `SCHEMA` but for the split, which `write_shard` fills in.
 
@@ -72,6 +92,8 @@ def to_columns(
         patients, sources: N strings.
         seeds: N seeds of synthetic images, None for real ones.
         generator: checksum of the generator of synthetic images, None for real ones.
+        asked: labels given to the generator, float [N, K]; None for real images.
+        seen: class probabilities by T teachers, float [N, T, K]; None without teachers.
     """
     count, channels, height, width = images.shape
     pixels = [image.tobytes() for image in images]
@@ -87,6 +109,8 @@ def to_columns(
         "checksum": [image_checksum(data) for data in pixels],
         "seed": [None] * count if seeds is None else [int(seed) for seed in seeds],
         "generator": [generator] * count,
+        "asked_label": [None] * count if asked is None else list(np.float32(asked)),
+        "seen_labels": [None] * count if seen is None else np.float32(seen).tolist(),
     }
 
 
@@ -102,7 +126,7 @@ def write_shard(
     Args:
         store: the set's directory.
         name: file name, unique in the set, ending in ``.parquet``.
-        columns: as :func:`to_columns` gives them.
+        columns: as :func:`to_columns` gives them; nullable ones may be missing.
         split: one of `SPLITS`.
         classes: class names, written into the file so that readers can check the manifest's.
 
@@ -144,7 +168,9 @@ def write_batches(
             labels = np.asarray(columns["soft_label"], dtype=np.float32)
             indices = np.asarray(columns["class_index"])
             _check_labels(name, labels, indices)
-            writer.write_table(pa.table({**columns, "split": [split] * count}, schema=SCHEMA))
+            nulls = {field.name: pa.nulls(count, field.type) for field in SCHEMA if field.nullable}
+            rows = {**nulls, **columns, "split": [split] * count}
+            writer.write_table(pa.table(rows, schema=SCHEMA))
             contents.append(content_hash(columns["checksum"], indices, labels, [split] * count))
             counts.update(indices.tolist())
     data = sink.getvalue().to_pybytes()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from gemix.core.errors import DataError
 from gemix.data.leakage.provenance import PROVENANCE
 from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry
-from gemix.data.shards.schema import SCHEMA, class_names_of, content_hash, image_checksum
+from gemix.data.shards.schema import class_names_of, content_hash, image_checksum, is_shard_schema
 from gemix.io.storage import Store
 
 _SHOWN = 5  # names in one finding
@@ -80,13 +80,13 @@ def _read(store: Store, shard: ShardEntry) -> tuple[pa.Table | None, list[str]]:
         table.validate(full=True)  # damage may leave text that is not UTF-8
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         return None, [*problems, f"not a readable Parquet file ({str(error).splitlines()[0]})"]
-    if not table.schema.equals(SCHEMA):
+    if not is_shard_schema(table.schema):
         return None, [*problems, f"not of the shard schema: columns {table.column_names}"]
     return table, problems
 
 
 def _check_rows(table: pa.Table, manifest: Manifest, shard: ShardEntry) -> list[str]:
-    """Return the problems of the rows of a table of `SCHEMA`."""
+    """Return the problems of the rows of a shard."""
     problems = []
     if table.num_rows != shard.rows:
         problems.append(f"{table.num_rows} rows, the manifest says {shard.rows}")

@@ -1,0 +1,1 @@
+"""Label fidelity: whether images show the labels that were asked for."""

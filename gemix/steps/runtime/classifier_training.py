@@ -1,0 +1,99 @@
+"""Train one classifier into its directory, as the steps that train classifiers do."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import Literal
+
+from gemix.classifier.bundle import Classifier, is_finished
+from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.train import train
+from gemix.core.distributed import Workers
+from gemix.data.image_set import ImageSet
+from gemix.evaluation.classification.normal_class import normal_class
+from gemix.evaluation.classification.rates import score
+from gemix.io.storage import Store
+from gemix.tracking.mlflow_run import Run
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def repetitions(config: ClassifierConfig, real_images: int) -> list[ClassifierConfig]:
+    """Return the settings of each repetition; epochs are as long as the real training set."""
+    return [
+        dataclasses.replace(
+            config,
+            seed=config.seed + index,
+            epoch_images=config.epoch_images or real_images,
+        )
+        for index in range(config.seeds)
+    ]
+
+
+def train_into(
+    store: Store,
+    training: ImageSet,
+    validation: ImageSet,
+    config: ClassifierConfig,
+    *,
+    name: str,
+    method: str,
+    step: str,
+    run: Run,
+    normal: str | None,
+    keep: Literal["best", "last"] = "best",
+    allow_overlap: bool = False,
+) -> None:
+    """Train a classifier into its directory, unless it is there already; called by every worker.
+
+    Args:
+        name, method: of the classifier, in logs and in its directory.
+        step: name of the step, for the log.
+        normal: ``data.normal_class``.
+        keep: which epoch is kept; see :func:`gemix.classifier.train.train`.
+    """
+    log = logging.getLogger(f"gemix.{step}")
+    made_of = {"method": method, "config": config, "training_digest": training.digest}
+    if is_finished(store, **made_of):
+        log.info("%s is finished already", name)
+        return
+    first = Workers.from_process_group().rank == 0
+    normal_index = normal_class(training.classes, normal)
+    trained = train(
+        training,
+        validation,
+        config,
+        lambda labels, found: score(labels, found, len(training.classes), normal_index),
+        keep=keep,
+        allow_overlap=allow_overlap,
+        on_epoch=_EpochLog(name, config.epochs, run, log) if first else lambda row: None,
+    )
+    if first:
+        Classifier.of(trained, classes=training.classes, **made_of).save(store)
+
+
+class _EpochLog:
+    """Log every epoch to MLflow, and some to the log."""
+
+    def __init__(self, name: str, epochs: int, run: Run, log: logging.Logger):
+        self.name, self.epochs, self.run, self.log = name, epochs, run, log
+        self.began = self.said = time.monotonic()
+
+    def __call__(self, row: dict[str, float]) -> None:
+        epoch = row["epoch"]
+        values = {f"{self.name}/{key}": value for key, value in row.items() if key != "epoch"}
+        self.run.log_metrics(values, step=epoch)
+        now = time.monotonic()
+        if now - self.said >= _SECONDS_BETWEEN_LINES or epoch == self.epochs:
+            self.said = now
+            self.log.info(
+                "%s epoch %d of %d, loss %.3f, val macro-F2 %.3f, %.0f s",
+                self.name,
+                epoch,
+                self.epochs,
+                row["train_loss"],
+                row["val_macro_f2"],
+                now - self.began,
+            )

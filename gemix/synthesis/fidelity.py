@@ -1,0 +1,114 @@
+"""Label fidelity of a synthetic set, beside that of real images: ``fidelity.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from gemix.data.shards.manifest import Manifest
+from gemix.evaluation.label_fidelity.measure import LabelFidelity, LabelFidelityMeter, Proportion
+from gemix.io.records import read_record
+from gemix.io.storage import Store
+from gemix.synthesis.teacher import TeacherRow
+
+FIDELITY = "fidelity.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherView:
+    """What one teacher sees.
+
+    Attributes:
+        name: of the teacher.
+        synthetic: of the set's images, against the labels asked for.
+        real: of real validation images, against their classes: the ceiling.
+    """
+
+    name: str
+    synthetic: LabelFidelity
+    real: LabelFidelity
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SetFidelity:
+    """``fidelity.json``.
+
+    Attributes:
+        digest: of the set.
+        teachers: the first one gave labels and rejected images, where that was asked for.
+        same_class: share of images in which all teachers see most of the same class; None for one
+            teacher.
+        accepted: of the images drawn for each class asked for, those that were kept.
+    """
+
+    digest: str
+    teachers: tuple[TeacherView, ...]
+    same_class: Proportion | None
+    accepted: Mapping[str, Proportion]
+
+    @property
+    def agreement(self) -> Proportion:
+        """Agreement of the first teacher with the labels asked for."""
+        return self.teachers[0].synthetic.agreement
+
+
+def measure_set(
+    store: Store, manifest: Manifest, teachers: tuple[TeacherRow, ...], drawn: np.ndarray
+) -> SetFidelity:
+    """Return the label fidelity of a finished set, reading no image and one shard at a time.
+
+    Args:
+        teachers: those whose probabilities are in the shards, in their order.
+        drawn: images drawn for each class asked for, int [K].
+
+    Raises:
+        DataError: if a shard is missing or damaged, or has no such columns.
+    """
+    classes = len(manifest.classes)
+    meters = [LabelFidelityMeter(classes) for _ in teachers]
+    same, rows, kept = 0, 0, np.zeros(classes, np.int64)
+    for shard in manifest.shards:
+        table = store.read_columns(shard.name, ["asked_label", "seen_labels"])
+        asked = _flat(table["asked_label"]).reshape(-1, classes)
+        seen = _flat(table["seen_labels"]).reshape(-1, len(teachers), classes)
+        for index, meter in enumerate(meters):
+            meter.add(asked, seen[:, index])
+        found = seen.argmax(axis=2)
+        same += int((found == found[:, :1]).all(axis=1).sum())
+        rows += len(found)
+        kept += np.bincount(asked.argmax(axis=1), minlength=classes)
+    views = zip(teachers, meters, strict=True)
+    return SetFidelity(
+        digest=manifest.digest,
+        teachers=tuple(
+            TeacherView(name=one.name, synthetic=meter.result(), real=one.real)
+            for one, meter in views
+        ),
+        same_class=Proportion.of(same, rows) if len(teachers) > 1 else None,
+        accepted={
+            name: Proportion.of(int(a), int(b))
+            for name, a, b in zip(manifest.classes, kept, drawn, strict=True)
+        },
+    )
+
+
+def read_fidelity(store: Store) -> SetFidelity | None:
+    """Read ``fidelity.json`` of a set; None where labels were not checked.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    if not store.exists(FIDELITY):
+        return None
+    return read_record(store, FIDELITY, SetFidelity, "run gemix synthesize --overwrite")
+
+
+def _flat(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the numbers of a column of lists, or of lists of lists, one after another."""
+    values = column.combine_chunks()
+    while pa.types.is_list(values.type):
+        values = values.flatten()
+    return values.to_numpy(zero_copy_only=False)

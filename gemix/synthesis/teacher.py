@@ -1,0 +1,110 @@
+"""Teachers: classifiers of real images that say which classes a synthetic image shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from gemix.classifier.bundle import Classifier
+from gemix.classifier.predict import BATCH
+from gemix.core.errors import CheckpointError, DataError
+from gemix.evaluation.label_fidelity.measure import LabelFidelity
+from gemix.io.records import read_record
+from gemix.io.storage import Store
+
+TEACHER = "teacher.json"  # marker of a directory of finished teachers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherRow:
+    """A teacher, a row of ``teacher.json``.
+
+    Attributes:
+        name: of its directory.
+        checksum: of its weights.
+        real: label fidelity on real validation images, which its training did not use.
+    """
+
+    name: str
+    seed: int
+    checksum: str
+    real: LabelFidelity
+
+
+@dataclasses.dataclass(frozen=True)
+class Teachers:
+    """Classifiers of one training set that differ in their seeds; the first one gives labels.
+
+    Attributes:
+        url: their directory.
+        members: T of them; what the others see tells whether a label is one network's taste.
+        rows: one a member.
+    """
+
+    url: str
+    members: tuple[Classifier, ...]
+    rows: tuple[TeacherRow, ...]
+
+    @classmethod
+    def load(cls, url: str) -> Teachers:
+        """Read the directory that ``gemix train-teacher`` wrote.
+
+        Raises:
+            CheckpointError: if they are not finished, or damaged.
+        """
+        store = Store(url)
+        if not store.exists(TEACHER):
+            raise CheckpointError(
+                f"{store.url}: no finished teacher ({TEACHER} is not there); run gemix "
+                "train-teacher, or set synthesis.labels=asked and synthesis.accept=all"
+            )
+        rows = read_teachers(store)
+        members = tuple(Classifier.load(store / row.name) for row in rows)
+        for member, row in zip(members, rows, strict=True):
+            if member.checksum != row.checksum:
+                raise CheckpointError(
+                    f"{store.url}/{row.name}: not the weights that {TEACHER} names; run gemix "
+                    "train-teacher --overwrite"
+                )
+        return cls(store.url, members, rows)
+
+    def check(self, classes: Sequence[str], shape: tuple[int, int, int]) -> None:
+        """Check that they know images of these classes and this shape [C, H, W].
+
+        Raises:
+            DataError: if they do not.
+        """
+        spec = self.members[0].spec
+        ours = (self.members[0].classes, (spec.channels, spec.resolution, spec.resolution))
+        if ours != (tuple(classes), shape):
+            raise DataError(
+                f"the teacher in {self.url} knows the classes {list(ours[0])} in images of "
+                f"{list(ours[1])}, the generator makes {list(classes)} of {list(shape)}; run gemix "
+                "train-teacher on the generator's training images"
+            )
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Return what each teacher sees in each image, whatever other images are given.
+
+        Args:
+            images: uint8 [N, C, H, W].
+
+        Returns:
+            float32 [N, T, K], rows sum to 1.
+        """
+        # a last batch is filled up: rounding may depend on the shape of a batch
+        missing = -len(images) % BATCH
+        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        return np.stack([one.predict(filled)[: len(images)] for one in self.members], axis=1)
+
+
+def read_teachers(store: Store) -> tuple[TeacherRow, ...]:
+    """Read ``teacher.json``.
+
+    Raises:
+        DataError: if it is missing or damaged.
+    """
+    remedy = "run gemix train-teacher --overwrite"
+    return read_record(store, TEACHER, tuple[TeacherRow, ...], remedy)
