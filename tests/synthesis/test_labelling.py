@@ -92,9 +92,9 @@ def test_rejected_images_are_drawn_again_until_all_agree():
 
 def test_each_class_has_its_threshold():
     wanted = ASKED.argmax(axis=1)
-    found = draw(accept="agreeing", min_seen=(0.0, 0.963, 0.0))
+    found = draw(accept="agreeing", min_seen=(0.0, 0.955, 0.0))
     weights = found.seen[np.arange(300), 0, wanted]
-    assert weights[wanted == 1].min() >= 0.963 > weights[wanted == 0].min()
+    assert weights[wanted == 1].min() >= 0.955 > weights[wanted == 0].min()
 
 
 @pytest.mark.parametrize("accept", ["all", "agreeing"])
