@@ -18,6 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from gemix.evaluation.label_fidelity.measure import Bin
 from gemix.report.verdict import Metric, method_name
 
 SERIES = 6  # colours that the page defines; they repeat for more methods
@@ -143,6 +144,36 @@ def histogram_chart(shares: Sequence[np.ndarray]) -> str:
         axes.set_xticks([0, 64, 128, 192, 255])
         axes.set_xlabel("black  →  white")
         return _svg(figure, "grey-levels")
+
+
+def calibration_chart(
+    title: str, quantity: str, curves: Mapping[str, Sequence[Bin]], largest: float
+) -> str:
+    """Draw what is seen against what was asked for, one colour a name, with intervals.
+
+    Args:
+        title: of the panel.
+        quantity: for the labels of the axes: "weight of a class".
+        curves: bins of each name; color 0 is left to real images.
+        largest: end of both axes.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _panel(title, 2.6)
+        axes.plot([0, largest], [0, largest], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for index, (name, bins) in enumerate(curves.items(), 1):
+            x, y = [one.asked for one in bins], [one.seen for one in bins]
+            axes.vlines(
+                x, [one.low for one in bins], [one.high for one in bins], color=color(index)
+            )
+            axes.plot(x, y, "o-", color=color(index), linewidth=1.4, markersize=4, label=name)
+        axes.set_xlim(0, largest)
+        axes.set_ylim(0, largest)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(f"{quantity} asked for")
+        axes.set_ylabel(f"{quantity} seen")
+        axes.legend(ncols=2, loc="upper left", bbox_to_anchor=(-0.02, -0.22))
+        return _svg(figure, re.sub(r"[^a-z0-9]+", "-", title.lower()))
 
 
 def validation_curves(

@@ -36,6 +36,7 @@ from gemix.report.data_section import DataPart, data_part
 from gemix.report.examples import Example, examples, small_png
 from gemix.report.image_metrics import ImageMetricsPart, image_metrics
 from gemix.report.verdict import Verdict, decide
+from gemix.synthesis.fidelity import SetFidelity, read_fidelity
 
 EXAMPLES_PER_CLASS = 8
 
@@ -64,6 +65,7 @@ class ReportContent:
         examples: for each class the rows to show, (training set, images).
         label_paths: one strip for each pair of classes.
         gan_log: one mapping a line of the GAN's log.
+        label_fidelity: of each method's set whose labels were checked.
         image_metrics: of the GAN's images; None if not measured.
         histories: for each method one list of epochs a seed.
         steps: wall seconds of each finished step.
@@ -81,6 +83,7 @@ class ReportContent:
     examples: Mapping[str, tuple[tuple[str, tuple[Example, ...]], ...]]
     label_paths: tuple[LabelPath, ...]
     gan_log: tuple[Mapping[str, float | None], ...]
+    label_fidelity: Mapping[str, SetFidelity]
     image_metrics: ImageMetricsPart | None
     histories: Mapping[str, tuple[tuple[Mapping[str, float], ...], ...]]
     steps: Mapping[str, float]
@@ -138,6 +141,9 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
         examples=_examples(workspace.data, sets, data.manifest.classes) if data else {},
         label_paths=_label_paths(Store(workspace.gan), data.manifest.classes) if data else (),
         gan_log=gan_log,
+        label_fidelity={
+            name: found for name, url in sets.items() if (found := read_fidelity(Store(url)))
+        },
         image_metrics=image_metrics(Store(workspace.gan)),
         histories=histories,
         steps=read_steps(workdir),

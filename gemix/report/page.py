@@ -11,6 +11,7 @@ import numpy as np
 
 from gemix.config import PipelineConfig
 from gemix.evaluation.classification.bootstrap import warn_of_few_groups
+from gemix.evaluation.label_fidelity.measure import Proportion
 from gemix.report.charts import (
     SERIES,
     curves_chart,
@@ -21,6 +22,7 @@ from gemix.report.charts import (
 from gemix.report.content import ReportContent
 from gemix.report.data_section import grey_chart
 from gemix.report.image_metrics import image_charts
+from gemix.report.label_fidelity import fidelity_charts
 from gemix.report.verdict import (
     ACCURACY,
     FNR,
@@ -66,6 +68,7 @@ def render(content: ReportContent) -> str:
         "method": method_name,
         "rate": rate,
         "signed": signed,
+        "share": share,
         "duration": duration,
         "png": lambda data: f"data:image/png;base64,{base64.b64encode(data).decode()}",
         "shares": lambda row: [value / max(sum(row), 1) for value in row],
@@ -82,6 +85,7 @@ def render(content: ReportContent) -> str:
         normal_class=_test_set(content).get("normal_class"),
         difference_charts=_difference_charts(results),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
+        fidelity_charts=fidelity_charts(content.label_fidelity),
         image_charts=image_charts(content.gan_log),
         grey_chart=grey_chart(content.data) if content.data else None,
         settings=_settings(content.config),
@@ -121,6 +125,12 @@ def _overlaps(evaluation: Mapping[str, Any]) -> list[str]:
 def rate(value: float | None) -> str:
     """Format with three decimals, or a dash if there is no value (no healthy class)."""
     return "–" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def share(value: Proportion | float | None) -> str:
+    """Format a share in percent, or a dash if there is none."""
+    value = value.value if isinstance(value, Proportion) else value
+    return "–" if value is None else f"{value:.1%}"
 
 
 def duration(seconds: float) -> str:
