@@ -155,10 +155,17 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BestMeasurement:
-    """The best evaluation of a training: its `score` in the primary metric."""
+    """The best evaluation of a training.
+
+    Attributes:
+        score: lower is better.
+        metric: what it is a value of: the primary metric where None, or ``label_agreement``, whose
+            score is its distance to 1.
+    """
 
     kimg: float
     score: float
+    metric: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,13 @@ from gemix.core.errors import DataError
 from gemix.evaluation.image_quality.registry import metric_outputs
 from gemix.evaluation.privacy.registry import audit_outputs
 from gemix.io.records import to_json
-from gemix.io.results import IMAGE_METRICS, MEMORIZATION_VIEW, Memorization, read_image_metrics
+from gemix.io.results import (
+    IMAGE_METRICS,
+    MEMORIZATION_VIEW,
+    BestMeasurement,
+    Memorization,
+    read_image_metrics,
+)
 from gemix.io.storage import Store
 from gemix.report.charts import curves_chart, log_curve
 from gemix.report.examples import small_png
@@ -65,7 +71,7 @@ class ImageMetricsPart:
     Attributes:
         primary_metric: label of the metric that ranks generators.
         generator: metrics of the generator, with `kimg`, `images`, `real_images`, `extractor`.
-        best: `kimg` and `score` of the best evaluation; None if there is none.
+        best: the best evaluation; None if there is none.
         used: whether the generator is the `best` or the `last` one.
         memorization: numbers of images, and the values of the audits.
         rows: of the memorization view.
@@ -73,7 +79,7 @@ class ImageMetricsPart:
 
     primary_metric: str
     generator: Mapping[str, Any]
-    best: Mapping[str, float] | None
+    best: BestMeasurement | None
     used: str
     memorization: Memorization
     rows: tuple[NeighborRow, ...]
@@ -143,7 +149,7 @@ def image_metrics(store: Store) -> ImageMetricsPart | None:
     return ImageMetricsPart(
         primary_metric=labels[found.primary_metric],
         generator=to_json(found.generator),
-        best=to_json(found.best),
+        best=found.best,
         used=found.used,
         memorization=found.memorization,
         rows=rows,
@@ -155,6 +161,7 @@ def image_charts(log: Sequence[Mapping[str, Any]]) -> list[str]:
     grouped: dict[str, dict[str, str]] = {}
     for output in metric_outputs():
         grouped.setdefault(output.chart, {})[output.label] = output.name
+    grouped["label agreement"] = {"label agreement": "label_agreement"}
     charts = []
     for title, names in grouped.items():
         found = {label: log_curve(log, "kimg", name) for label, name in names.items()}

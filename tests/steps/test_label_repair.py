@@ -18,6 +18,10 @@ from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.verify import verify
 from gemix.data.sources import open_source
+from gemix.gan.checkpoints.generator_io import load_generator
+from gemix.gan.config import SamplingConfig
+from gemix.gan.sampling import sample_images
+from gemix.io.results import read_image_metrics, read_log
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps import synthesize as step
@@ -190,3 +194,38 @@ def test_a_teacher_of_other_classes_or_other_weights_is_refused(workspace, tmp_p
     Store(elsewhere.teacher).write_json(TEACHER, [rows[0] | {"checksum": "0" * 32}])
     with pytest.raises(CheckpointError, match="not the weights"):
         Teachers.load(elsewhere.teacher)
+
+
+def test_label_agreement_is_measured_during_the_training_and_may_rank_its_snapshots(
+    trained, tmp_path
+):
+    for name in ("data", "teacher"):
+        (tmp_path / name).symlink_to(Path(trained.workdir) / name)
+    workspace, kept = Workspace.at(tmp_path), ("metrics.use_best=true", "metrics.best_by=labels")
+    config = settings(
+        *kept,
+        *("metrics.images=60", "metrics.real_images=50", "metrics.every=1", "metrics.budget=1"),
+        *("metrics.extractor=timm-random:test_resnet", "gan.kimg=0.064", "gan.snapshot_kimg=0.016"),
+    )
+    train_gan(config, workspace)
+    lines = [line for line in read_log(Store(workspace.gan)) if "label_agreement" in line]
+    assert len(lines) >= 3
+    found = read_image_metrics(Store(workspace.gan))
+    best = max(line["label_agreement"] for line in lines)
+    assert found.best.metric == "label_agreement"
+    assert 1 - found.best.score == pytest.approx(best)
+    assert found.generator.metrics["label_agreement"] == pytest.approx(best)
+    # about that of other images of the generator that ships, of labels as in the training set
+    teacher = Teachers.load(workspace.teacher).members[0]
+    asked = np.resize(read_images([workspace.data], "train").labels, 320)
+    images = sample_images(
+        load_generator(Store(workspace.gan)).network,
+        range(1000, 1320),
+        np.eye(3, dtype=np.float32)[asked],
+        SamplingConfig(),
+    )
+    shown = (teacher.predict(images).argmax(axis=1) == asked).mean()
+    assert best == pytest.approx(shown, abs=0.2)
+    (tmp_path / "teacher").unlink()
+    with pytest.raises(CheckpointError, match="run gemix train-teacher"):
+        train_gan(config, workspace, overwrite=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from typing import Annotated
+from typing import Annotated, Literal
 
 from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range
 from gemix.evaluation.image_quality.features.registry import EXTRACTORS
@@ -34,6 +34,11 @@ class MetricsConfig(Config):
     use_best: Annotated[
         bool, "Whether to keep the generator of the best evaluated snapshot instead of the last."
     ] = False
+
+    best_by: Annotated[
+        Literal["images", "labels"],
+        "What ranks snapshots: KID or FID, or label agreement, which needs a teacher.",
+    ] = "images"
 
     def validate(self) -> list[ConfigIssue]:
         """Require a known kind of extractor, enough images, and a metric where the best is kept."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gemix.classifier.bundle import Classifier
 from gemix.core.distributed import Workers
 from gemix.core.errors import GemixError, StoreAccessError, StoreError
 from gemix.core.rng import Stream
@@ -22,6 +23,7 @@ from gemix.evaluation.image_quality.features.base import Extractor
 from gemix.evaluation.image_quality.features.registry import open_extractor
 from gemix.evaluation.image_quality.measure import ImageQuality, measure
 from gemix.evaluation.image_quality.real_stats import RealStats, real_stats_name
+from gemix.evaluation.label_fidelity.measure import LabelFidelity, label_fidelity
 from gemix.gan.config import SamplingConfig
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.base import ImageGenerator
@@ -44,11 +46,13 @@ class SnapshotEvaluation:
     Attributes:
         features: of all samples, float32 [M, D]; the same on every worker.
         quality: the image metrics, on rank 0; None elsewhere and where a metric failed.
+        fidelity: label fidelity of the samples, on rank 0; None elsewhere and without a teacher.
         failure: why a metric failed, on rank 0; None otherwise.
     """
 
     features: Tensor
     quality: ImageQuality | None = None
+    fidelity: LabelFidelity | None = None
     failure: str | None = None
 
 
@@ -63,6 +67,7 @@ class Evaluator:
         shards: the real images; held-out ones are those of the val split.
         cache: where features of real images are kept.
         data: the training set, from which the samples' labels are drawn.
+        teacher: says what the samples show; None for no label fidelity.
     """
 
     def __init__(
@@ -72,7 +77,9 @@ class Evaluator:
         cache: Store,
         data: TrainingDataset,
         workers: Workers,
+        teacher: Classifier | None = None,
     ):
+        self.teacher = teacher
         self.config, self.shards, self.cache = config, shards, cache
         self.data, self.workers, self.device = data, workers, data.device
         self._cached_stats: RealStats | None = None
@@ -82,15 +89,19 @@ class Evaluator:
 
         A metric that fails is told in the result: it never ends a training.
         """
-        features = self.sample_features(generator)
+        features, seen = self._look_at_samples(generator)
         real_features = self.real_features  # collective, so before rank 0 goes on alone
         if real_features is None:
             return SnapshotEvaluation(features=features)
+        fidelity = None
+        if seen is not None:
+            asked = self._labels(np.arange(self.config.images))
+            fidelity = label_fidelity(asked, seen.cpu().numpy())
         try:
             quality = measure(self.real_stats, features, self.extractor.identity)
         except ImageMetricError as error:
-            return SnapshotEvaluation(features=features, failure=str(error))
-        return SnapshotEvaluation(features=features, quality=quality)
+            return SnapshotEvaluation(features=features, fidelity=fidelity, failure=str(error))
+        return SnapshotEvaluation(features=features, quality=quality, fidelity=fidelity)
 
     def memorization(self, generator: ImageGenerator, features: Tensor) -> MemorizationView | None:
         """Search the first samples of a generator for copies; return None except on rank 0.
@@ -175,12 +186,21 @@ class Evaluator:
             stats.save(self.cache, self._stats_name)
         return stats
 
-    def sample_features(self, generator: ImageGenerator) -> Tensor:
-        """Return the features of all samples of a generator: float32 [M, D]."""
-        count = self.config.images
-        return self._gather(
-            count, self._width, torch.float32, self._samples(generator, count), self.extractor
-        )
+    def _look_at_samples(self, generator: ImageGenerator) -> tuple[Tensor, Tensor | None]:
+        """Return features of all samples, float32 [M, D], and what the teacher sees, [M, K]."""
+        count, width = self.config.images, self._width
+        samples = self._samples(generator, count)
+        if self.teacher is None:
+            rows = self._gather(count, width, torch.float32, samples, self.extractor)
+            return rows, None
+
+        def look(images: np.ndarray) -> Tensor:
+            seen = torch.from_numpy(self.teacher.predict(images)).to(self.device)
+            return torch.cat([self.extractor(images), seen], dim=1)
+
+        width_of_both = width + len(self.teacher.classes)
+        rows = self._gather(count, width_of_both, torch.float32, samples, look)
+        return rows[:, :width].contiguous(), rows[:, width:]
 
     def _extract_real_features(self) -> Tensor:
         chunks = self.real.chunks(self.workers.rank, self.workers.size)
@@ -196,11 +216,15 @@ class Evaluator:
         return self.extractor(np.zeros((1, *self.data.shape), np.uint8)).shape[1]
 
     def _draw(self, generator: ImageGenerator, indices: np.ndarray) -> np.ndarray:
+        labels = self._labels(indices)
+        return sample_images(generator, indices.tolist(), labels, SamplingConfig(), self.device)
+
+    def _labels(self, indices: np.ndarray) -> np.ndarray:
+        """Return the labels that samples are asked for, float32 [N, K]."""
         sample_ids = torch.from_numpy(indices).to(self.device)
         seed, step = self.data.order.seed, torch.zeros(1, dtype=torch.int64, device=self.device)
         uniform, _ = draw(seed, Stream.METRIC, sample_ids, step, uniforms=1)
-        labels = self.data.random_labels(uniform[:, 0]).cpu().numpy()
-        return sample_images(generator, indices.tolist(), labels, SamplingConfig(), self.device)
+        return self.data.random_labels(uniform[:, 0]).cpu().numpy()
 
     def _samples(self, generator: ImageGenerator, count: int) -> Parts:
         """Yield this worker's share of the first `count` samples: indices and images."""

@@ -6,10 +6,12 @@ import logging
 import time
 from typing import Any
 
+from gemix.classifier.bundle import Classifier
 from gemix.config import PipelineConfig
 from gemix.core.distributed import Workers
 from gemix.core.errors import DataError, StoreAccessError, StoreError
 from gemix.evaluation.image_quality.base import ImageMetricError
+from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.gan.checkpoints.best_snapshot import read_best, save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.data.dataset import TrainingDataset
@@ -20,6 +22,7 @@ from gemix.io.workspace import Workspace
 from gemix.steps.gan_training.evaluator import Evaluator, SnapshotEvaluation
 from gemix.steps.gan_training.log import TrainingLog
 from gemix.steps.gan_training.shipped_generator import ShippedGenerator, shipped_generator
+from gemix.synthesis.teacher import TEACHER, Teachers
 
 log = logging.getLogger("gemix.train-gan")
 
@@ -37,7 +40,8 @@ class SnapshotEvaluator:
 
     Raises:
         ConfigError: if the extractor cannot be had.
-        DataError: for too few training images.
+        CheckpointError: if ``metrics.best_by`` is ``labels`` and there is no teacher.
+        DataError: for too few training images, or a teacher of other images.
     """
 
     def __init__(
@@ -50,8 +54,9 @@ class SnapshotEvaluator:
         log: TrainingLog | None,
     ):
         self.config, self.spec, self.workers, self.log = config.metrics, spec, workers, log
+        teacher = _teacher(config.metrics, workspace, spec) if config.metrics.images else None
         self.evaluator = Evaluator(
-            config.metrics, Store(workspace.data), Store(workspace.metrics), data, workers
+            config.metrics, Store(workspace.data), Store(workspace.metrics), data, workers, teacher
         )
         self.device, self.store = data.device, Store(workspace.gan)
         self.began, self.spent = time.monotonic(), 0.0
@@ -93,7 +98,8 @@ class SnapshotEvaluator:
 
         Writes ``metrics.json`` for the report: `primary_metric`, its name; `last`, all metrics and
         the kimg of the last generator; `generator`, those of the one that ships; `best`, kimg and
-        primary metric (`score`) of the best; `used`, whether `best` or `last` ships;
+        primary metric (`score`) of the best, or what else it was ranked by (`figure`); `used`,
+        whether `best` or `last` ships;
         `memorization`, the audit of the one that ships, as
         :class:`gemix.steps.gan_training.memorization_view.MemorizationView` has it.
         """
@@ -127,9 +133,11 @@ class SnapshotEvaluator:
         best = read_best(self.store)
         summary: dict[str, Any] = {
             "primary_metric": last.quality.primary_metric,
-            "last": last.quality.to_json() | {"kimg": self._kimg(state)},
-            "generator": final.quality.to_json() | {"kimg": shipped.kimg},
-            "best": best and {name: best[name] for name in ("kimg", "score")},
+            "last": _values(last) | {"kimg": self._kimg(state)},
+            "generator": _values(final) | {"kimg": shipped.kimg},
+            "best": best
+            and {name: best[name] for name in ("kimg", "score")}
+            | {"metric": best["measured"]["figure"]},
             "used": "best" if shipped.is_best else "last",
             "memorization": view.summary,
         }
@@ -159,24 +167,48 @@ class SnapshotEvaluator:
                 self._kimg(state),
                 evaluation.failure,
             )
-        quality = evaluation.quality
+        quality, fidelity = evaluation.quality, evaluation.fidelity
         if quality is None:
             return
-        values = quality.to_json()
+        values = _values(evaluation)
         measured = {key: values[key] for key in ("images", "real_images", "extractor")}
-        measured["figure"] = quality.primary_metric  # the key of best.json since its first version
+        figure, score = quality.primary_metric, quality.score
+        if self.config.best_by == "labels":
+            figure, score = "label_agreement", 1 - values["label_agreement"]
+            measured["teacher"] = self.evaluator.teacher.checksum
+        measured["figure"] = figure  # the key of best.json since its first version
         try:
-            best = save_if_best(self.store, state, self.spec, quality.score, measured)
+            best = save_if_best(self.store, state, self.spec, score, measured)
             note = "; the best so far" if best else ""
         except (OSError, StoreError, StoreAccessError) as error:
             note = (
                 f"; whether it is the best cannot be kept ({error}): make room in {self.store.url}"
             )
+        if fidelity:
+            note = f"; label agreement {fidelity.agreement.value:.1%}{note}"
         self.log.log_values(state, values)
         log.info("%.2f kimg: %s%s", self._kimg(state), quality, note)
 
     def _kimg(self, state: TrainingState) -> float:
         return self.spec.config.kimg_at(state.step)
+
+
+def _values(evaluation: SnapshotEvaluation) -> dict[str, Any]:
+    """Return image metrics and label fidelity as plain values."""
+    values = evaluation.quality.to_json()
+    if evaluation.fidelity:
+        values["label_agreement"] = evaluation.fidelity.agreement.value
+        values["label_calibration_error"] = evaluation.fidelity.calibration_error
+    return values
+
+
+def _teacher(config: MetricsConfig, workspace: Workspace, spec: TrainingSpec) -> Classifier | None:
+    """Return the first teacher; None if there is none and nothing depends on it."""
+    if config.best_by == "images" and not Store(workspace.teacher).exists(TEACHER):
+        return None
+    teachers, sizes = Teachers.load(workspace.teacher), spec.architecture
+    teachers.check(spec.classes, (sizes.img_channels, sizes.resolution, sizes.resolution))
+    return teachers.members[0]
 
 
 def affordable(takes: float, spent: float, budget: float) -> bool:
