@@ -33,6 +33,11 @@ class LabelConfig(Config):
     pair_beta: Annotated[
         Concentration, "dirichlet_pair: parameter a of the blend lambda ~ Beta(a, a)."
     ] = 1.0
+    path_steps: Annotated[
+        int,
+        Range(2, 10_000),
+        "pair_path: evenly spaced labels on the line between two classes, both ends included.",
+    ] = 11
     class_weights: Annotated[
         tuple[NonNegative, ...] | None,
         "Relative odds of the dominant class, one number a class; null means uniform.",
