@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import logging
@@ -17,9 +18,11 @@ from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry
 from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
+from gemix.labels import LabelConfig
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
+from gemix.synthesis.class_weights import class_shares, recall_provenance, resolve_class_weights
 from gemix.synthesis.shards import (
     check_generator,
     shard_ranges,
@@ -47,15 +50,22 @@ def synthesize(
     Raises:
         CheckpointError: without a generator of these classes.
         DataError: if the generator learned from what is held out, unless ``data.allow_overlap`` is
-            set.
+            set, or for class weights that do not fit the classes.
     """
     data = Manifest.load(Store(workspace.data))
     generator = load_generator(Store(workspace.gan))
     check_generator(generator, data.classes)
-    pairs = itertools.product(
-        [_generator_provenance(workspace)], real_splits(workspace, "val", "test")
-    )
+    labels = resolve_class_weights(config.labels, data)
+    pairs = [
+        *itertools.product(
+            [_generator_provenance(workspace)], real_splits(workspace, "val", "test")
+        ),
+        # its validation images, whose recall is used, may be those of this run
+        *itertools.product(recall_provenance(config.labels), real_splits(workspace, "test")),
+    ]
     overlap = enforce_no_overlap("synthesize", config, pairs)
+    shares = class_shares(labels, data.classes)
+    log.info("dominant classes: %s", ", ".join(f"{n} {p:.1%}" for n, p in shares.items()))
     executor = executor or LocalExecutor()
     executor.require(config.compute)
     count = config.synthesis.images(data.images("train"))
@@ -64,7 +74,7 @@ def synthesize(
         manifests = {}
         for method in methods or config.synthesis.methods:
             manifests[method] = _make_set(
-                config, workspace, executor, generator, method, count, overwrite
+                config, workspace, executor, generator, method, labels, count, overwrite
             )
             run.log_dataset(manifests[method].digest, f"synthetic-{method}", "output")
         run.log_metrics({"images_per_method": count})
@@ -81,6 +91,7 @@ def _make_set(
     executor: Executor,
     generator: GeneratorBundle,
     method: str,
+    labels: LabelConfig,
     count: int,
     overwrite: bool,
 ) -> Manifest:
@@ -91,7 +102,8 @@ def _make_set(
         {"name": f"{index:05d}.parquet", "start": start, "count": size}
         for index, (start, size) in enumerate(ranges)
     ]
-    build = functools.partial(ShardWriter, config.to_mapping(), workspace.gan, method, store.url)
+    drawn = dataclasses.replace(config, labels=labels)
+    build = functools.partial(ShardWriter, drawn.to_mapping(), workspace.gan, method, store.url)
     results = executor.map_with_state(
         build,
         plans,
@@ -109,6 +121,7 @@ def _make_set(
         generator,
         method,
         labels=config.labels,
+        class_weights=class_shares(labels, generator.classes),
         config=config.synthesis,
         precision=" and ".join(sorted(precisions)),
         provenance_sha256=provenance_sha256,

@@ -28,7 +28,7 @@ from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.normal_class import normal_class
-from gemix.evaluation.classification.rates import score
+from gemix.evaluation.classification.rates import confusion_matrix, score
 from gemix.io.results import CLASSIFIERS, REAL
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
@@ -181,7 +181,10 @@ def _train_one(
         on_epoch=_EpochLog(name, repetition.epochs, run) if first else lambda row: None,
     )
     if first:
-        Classifier.of(trained, classes=training.classes, **made_of).save(store)
+        confusion = confusion_matrix(validation.labels, trained.predicted, len(training.classes))
+        Classifier.of(
+            trained, classes=training.classes, **made_of, validation_confusion=confusion
+        ).save(store)
 
 
 class _EpochLog:

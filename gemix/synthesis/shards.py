@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gemix.core.errors import CheckpointError
 from gemix.data.leakage.provenance import PROVENANCE_SHA256
@@ -82,6 +82,7 @@ def synthetic_manifest(
     method: str,
     *,
     labels: LabelConfig,
+    class_weights: Mapping[str, float],
     config: SynthesisConfig,
     precision: str,
     provenance_sha256: str,
@@ -89,6 +90,8 @@ def synthetic_manifest(
     """Return the manifest of a method's set, with generator and settings as its origin.
 
     Args:
+        labels: as configured.
+        class_weights: what `labels.class_weights` came to, by class.
         precision: that the images were computed in.
     """
     architecture = generator.network.architecture
@@ -101,6 +104,7 @@ def synthetic_manifest(
         origin={
             "method": method,
             "labels": labels.to_mapping(),
+            "class_weights": dict(class_weights),
             "synthesis": config.to_mapping(),
             "precision": precision,
             "generator": generator.checksum,

@@ -157,11 +157,28 @@ def test_labels_that_cannot_be_drawn(classes, config):
 
 
 @pytest.mark.parametrize(
-    "config", [{"temperature": 0}, {"noise_std": -1}, {"class_weights": (0, 0)}, {"bias": 1e999}]
+    "config",
+    [
+        {"temperature": 0},
+        {"noise_std": -1},
+        {"bias": 1e999},
+        {"class_weights": (0, 0)},
+        {"class_weights": (1, -1)},
+        {"class_weights": "inverse_recall"},
+        {"recall_of": "runs/a/classifiers/real-seed0"},
+        {"path_steps": 1},
+    ],
 )
 def test_bad_parameters_are_refused(config):
     with pytest.raises(InvalidConfig):
         LabelConfig(**config)
+
+
+def test_an_unknown_name_of_class_weights_gets_the_nearest_one():
+    with pytest.raises(InvalidConfig, match="did you mean 'inverse_recall'"):
+        LabelConfig(class_weights="inverse_recal")
+    with pytest.raises(ConfigError, match="give a sampler numbers"):
+        draw("softmax", class_weights="real")
 
 
 def test_check_labels_takes_distributions_only():
