@@ -24,8 +24,10 @@ def _run(request: Request) -> None:
 COMMAND = Command(
     name="synthesize",
     summary="Make N images of soft labels for each method in synthesis.methods.",
-    reads="<workdir>/data (classes, size of the train split), <workdir>/gan",
-    writes="<workdir>/synthetic/<method>: Parquet shards of the same schema as the real ones",
+    reads="<workdir>/data (classes, size of the train split), <workdir>/gan; with "
+    "labels.class_weights=inverse_recall also labels.recall_of",
+    writes="<workdir>/synthetic/<method>: Parquet shards of the same schema as the real ones, and "
+    "labels.svg, a figure of their labels",
     costs="one generator pass an image: some 100 images/s at 64 x 64 on 2 CPU cores",
     sections=("synthesis", "labels", "tracking", "compute"),
     run=_run,

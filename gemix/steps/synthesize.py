@@ -16,9 +16,11 @@ from gemix.core.device import compute_dtype, default_device
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry
 from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
+from gemix.io.results import LABEL_FIGURE
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.labels import LabelConfig
+from gemix.report.label_figure import draw_set
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
@@ -126,6 +128,7 @@ def _make_set(
         precision=" and ".join(sorted(precisions)),
         provenance_sha256=provenance_sha256,
     )
+    store.write_bytes(LABEL_FIGURE, draw_set(store, manifest))
     manifest.save(store)
     return manifest
 

@@ -16,6 +16,7 @@ from gemix.data.shards.schema import to_columns, write_shard
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.report.content import gather
+from gemix.report.label_figure import draw_set
 from gemix.report.page import render
 
 CLASSES = ("normal", "pneumonia", "cancer")
@@ -190,7 +191,10 @@ def fabricate(workspace: Workspace) -> Workspace:
     for method in METHODS:
         theta = onehot if method == "onehot" else np.full((3, 3), 0.12) + 0.64 * onehot
         labels = {"train": theta[np.arange(30) % 3]}
-        write_set(workspace.synthetic(method), labels, kind="synthetic")
+        write_set(workspace.synthetic(method), labels, kind="synthetic", method=method)
+        store = Store(workspace.synthetic(method))
+        if method != "dirichlet":  # as if an earlier version had made it
+            store.write_bytes("labels.svg", draw_set(store, Manifest.load(store)))
     for method in ("real", *METHODS):
         for seed in range(2):
             Store(workspace.classifiers).write_json(

@@ -135,6 +135,7 @@ def test_a_set_is_made_with_the_weights_and_records_setting_and_numbers(with_gen
     expected = np.array(TRAIN) / sum(TRAIN)
     drawn = np.bincount(read_images([with_generator.synthetic("onehot")], "train").labels) / 300
     np.testing.assert_allclose(drawn, expected, atol=0.08)
+    assert Store(with_generator.synthetic("onehot")).exists("labels.svg")
     assert manifest.origin["labels"]["class_weights"] == "real"
     assert manifest.origin["class_weights"] == pytest.approx(
         dict(zip(CLASSES, expected, strict=True))
