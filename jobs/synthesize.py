@@ -25,9 +25,9 @@ COMMAND = Command(
     name="synthesize",
     summary="Make N images of soft labels for each method in synthesis.methods.",
     reads="<workdir>/data (classes, size of the train split), <workdir>/gan, and <workdir>/teacher "
-    "if it is there",
+    "if it is there; with labels.class_weights=inverse_recall also labels.recall_of",
     writes="<workdir>/synthetic/<method>: Parquet shards of the same schema as the real ones, "
-    "fidelity.json",
+    "labels.svg (the labels drawn) and fidelity.json (whether the images show them)",
     costs="one generator pass an image: some 100 images/s at 64 x 64 on 2 CPU cores",
     sections=("synthesis", "labels", "tracking", "compute"),
     run=_run,

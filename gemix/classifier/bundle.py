@@ -41,6 +41,8 @@ class Classifier:
         history: one mapping an epoch, as :class:`~gemix.classifier.train.TrainingResult` has it.
         validation: the row of the epoch whose weights these are.
         state: the weights, on the CPU.
+        validation_confusion: counts of the validation images, [K][K], rows are the truth; None
+            where an earlier version trained it.
     """
 
     spec: ModelSpec
@@ -52,6 +54,7 @@ class Classifier:
     history: tuple[Mapping[str, float], ...]
     validation: Mapping[str, float]
     state: Mapping[str, Tensor]
+    validation_confusion: tuple[tuple[int, ...], ...] | None = None
 
     @classmethod
     def of(
@@ -62,8 +65,16 @@ class Classifier:
         method: str,
         config: ClassifierConfig,
         training_digest: str,
+        validation_confusion: np.ndarray | None = None,
     ) -> Self:
-        """Return the classifier that a training ended with."""
+        """Return the classifier that a training ended with.
+
+        Args:
+            trained: the training.
+            classes, method, config, training_digest: the attributes.
+            validation_confusion: int64 [K, K], of the best epoch.
+        """
+        confusion = None if validation_confusion is None else validation_confusion.tolist()
         return cls(
             spec=trained.spec,
             normalization=trained.normalization,
@@ -74,6 +85,7 @@ class Classifier:
             history=tuple(trained.history),
             validation=trained.kept,
             state=trained.state,
+            validation_confusion=_confusion(confusion, len(classes)),
         )
 
     @property
@@ -184,6 +196,9 @@ class Classifier:
                 history=tuple(tree["history"]),
                 validation=tree["validation"],
                 state=safetensors.torch.load(store.read_bytes(WEIGHTS)),
+                validation_confusion=_confusion(
+                    tree.get("validation_confusion"), len(tree["classes"])
+                ),
             )
         except (
             *(KeyError, TypeError, AttributeError, ValueError),
@@ -202,6 +217,19 @@ class Classifier:
                 f"below {loaded.config.lr:g}"
             )
         return loaded
+
+
+def _confusion(rows: Any, classes: int) -> tuple[tuple[int, ...], ...] | None:
+    """Return a confusion matrix from nested lists; ValueError if it is none of K classes."""
+    if rows is None:
+        return None
+    matrix = tuple(map(tuple, rows))
+    counts = [count for row in matrix for count in row]
+    if {len(matrix), *map(len, matrix)} != {classes} or not all(
+        isinstance(count, int) and count >= 0 for count in counts
+    ):
+        raise ValueError(f"validation_confusion {rows}: want {classes} x {classes} counts")
+    return matrix
 
 
 def is_finished(

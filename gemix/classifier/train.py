@@ -48,6 +48,7 @@ class TrainingResult:
         history: one mapping an epoch: `epoch` (from 1), `train_loss`, `val_loss`, `lr` and
             ``val_<name>`` for each score.
         kept: the row of the epoch whose weights these are.
+        predicted: the classes that it predicts for the validation images, int64 [N].
     """
 
     spec: ModelSpec
@@ -55,6 +56,7 @@ class TrainingResult:
     normalization: Normalization
     history: list[dict[str, float]]
     kept: dict[str, float]
+    predicted: np.ndarray
 
 
 def train(
@@ -92,14 +94,15 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer = _Trainer(training, config, device, Workers.from_process_group())
         history: list[dict[str, float]] = []
-        kept, state = None, {}
+        kept, state, predicted = None, {}, np.empty(0, np.int64)
         for epoch in range(config.epochs):
             row = {"epoch": epoch + 1, **trainer.run_epoch(epoch)}
-            row |= trainer.validate(validation, score)
+            scores, found = trainer.validate(validation, score)
+            row |= scores
             history.append(row)
             is_last = epoch + 1 == config.epochs
             if is_last if keep == "last" else kept is None or _rank(row) > _rank(kept):
-                kept, state = row, trainer.snapshot()
+                kept, state, predicted = row, trainer.snapshot(), found
             on_epoch(row)
     return TrainingResult(
         spec=trainer.spec,
@@ -107,6 +110,7 @@ def train(
         normalization=trainer.normalization,
         history=history,
         kept=kept,
+        predicted=predicted,
     )
 
 
@@ -207,16 +211,20 @@ class _Trainer:
             rows = [int(order(pass_)[place]) for pass_, place in places]
             yield step, torch.tensor(rows, device=self.device)
 
-    def validate(self, validation: ImageSet, score: Scorer) -> dict[str, float]:
-        """Return loss and scores on all validation images, split among the workers."""
+    def validate(self, validation: ImageSet, score: Scorer) -> tuple[dict[str, float], np.ndarray]:
+        """Return loss and scores on all validation images, and the predicted classes, int64 [N].
+
+        The workers share the images.
+        """
         self.workers.broadcast_tensors(self.network.buffers())
         share = slice(self.workers.rank, None, self.workers.size)
         logits = predict_logits(self.network, self.normalization, validation.images[share])
         logits = self.workers.all_gather_rows(logits, len(validation))
         loss = F.cross_entropy(logits, torch.from_numpy(validation.soft_labels).to(logits.device))
-        scores = score(validation.labels, logits.argmax(dim=1).cpu().numpy())
+        predicted = logits.argmax(dim=1).cpu().numpy()
+        scores = score(validation.labels, predicted)
         named = {f"val_{name}": value for name, value in scores.items() if value is not None}
-        return {"val_loss": self.finite(loss), **named}
+        return {"val_loss": self.finite(loss), **named}, predicted
 
     def finite(self, loss: Tensor) -> float:
         """Return the loss; raise if it is not finite."""

@@ -328,11 +328,13 @@ def _coerce(hint: Any, value: Any) -> tuple[Any, list[ConfigIssue]]:
             found = bad
         return coerced, found
     if origin in (Union, types.UnionType):
+        nearest = None
         for option in args:
             coerced, found = _coerce(option, value)
             if not found:
                 return coerced, []
-        return value, bad
+            nearest = nearest or found[0].nearest
+        return value, [dataclasses.replace(bad[0], nearest=nearest)]
     if origin is Literal:
         if value in args and type(value) in map(type, args):
             return value, []

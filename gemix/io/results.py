@@ -18,6 +18,7 @@ EVALUATION, CLASSIFIERS, TRAINING = "evaluation.json", "classifiers.json", "trai
 IMAGE_METRICS, SUMMARY, STEPS = "metrics.json", "summary.json", "steps.json"
 LOG, QUARANTINE = "log.jsonl", "quarantine.json"
 MEMORIZATION_VIEW, LABEL_PATH = "memorization.png", "label_path.png"
+LABEL_FIGURE = "labels.svg"  # of a synthetic set
 REAL = "real"  # the method of classifiers that are trained on real images alone
 
 

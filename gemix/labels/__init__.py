@@ -2,6 +2,18 @@
 
 from gemix.labels.config import LabelConfig
 from gemix.labels.registry import SAMPLERS
-from gemix.labels.sampling import check_labels, draw_labels, sample_labels
+from gemix.labels.sampling import (
+    check_class_weights,
+    check_labels,
+    draw_labels,
+    sample_labels,
+)
 
-__all__ = ["SAMPLERS", "LabelConfig", "check_labels", "draw_labels", "sample_labels"]
+__all__ = [
+    "SAMPLERS",
+    "LabelConfig",
+    "check_class_weights",
+    "check_labels",
+    "draw_labels",
+    "sample_labels",
+]

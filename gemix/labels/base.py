@@ -32,7 +32,7 @@ class LabelSampler(Protocol):
 def dominant_classes(
     rng: np.random.Generator, count: int, classes: int, config: LabelConfig
 ) -> np.ndarray:
-    """Draw dominant classes c ~ Categorical(`class_weights`): int64 [count]."""
+    """Draw dominant classes c ~ Categorical(`class_weights`), given in numbers: int64 [count]."""
     if config.class_weights is None:
         return rng.integers(classes, size=count)
     weights = np.asarray(config.class_weights)

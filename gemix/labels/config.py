@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 from gemix.core.config_schema import Config, ConfigIssue, NonNegative, Range
 
 # below 0.05 all gamma variates of a row can underflow to 0
 Concentration = Annotated[float, Range(low=0.05, high=1e6)]
+WeightsName = Literal["uniform", "real", "inverse_frequency", "inverse_recall"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,31 @@ class LabelConfig(Config):
     pair_beta: Annotated[
         Concentration, "dirichlet_pair: parameter a of the blend lambda ~ Beta(a, a)."
     ] = 1.0
+    path_steps: Annotated[
+        int,
+        Range(2, 10_000),
+        "pair_path: evenly spaced labels on the line between two classes, both ends included.",
+    ] = 11
     class_weights: Annotated[
-        tuple[NonNegative, ...] | None,
-        "Relative odds of the dominant class, one number a class; null means uniform.",
+        tuple[NonNegative, ...] | WeightsName | None,
+        "Odds of the dominant class: one number a class, or a name for them (see "
+        "docs/evaluation.md); null: uniform.",
+    ] = None
+    recall_of: Annotated[
+        str | None,
+        "class_weights=inverse_recall: directory of the trained classifier, a path or s3:// URL.",
     ] = None
 
     def validate(self) -> list[ConfigIssue]:
-        """Require one positive class weight at least."""
-        weights = self.class_weights
-        if weights is None or sum(weights) > 0:
-            return []
-        return [ConfigIssue("class_weights", list(weights), "weights, one or more above 0")]
+        """Require one positive class weight at least, and a classifier where its recall counts."""
+        issues, weights = [], self.class_weights
+        if isinstance(weights, tuple) and not sum(weights) > 0:
+            allowed = "weights, one or more above 0"
+            issues.append(ConfigIssue("class_weights", list(weights), allowed))
+        if weights == "inverse_recall" and not self.recall_of:
+            allowed = "the directory of a trained classifier, whose recall class_weights asks for"
+            issues.append(ConfigIssue("recall_of", self.recall_of, allowed))
+        if weights != "inverse_recall" and self.recall_of is not None:
+            allowed = "null: only class_weights=inverse_recall reads it"
+            issues.append(ConfigIssue("recall_of", self.recall_of, allowed))
+        return issues

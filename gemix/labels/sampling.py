@@ -60,13 +60,16 @@ def draw_labels(
 
     Raises:
         DataError: for fewer than two classes, or another number of class weights.
+        ConfigError: for class weights that are a name; a sampler needs the numbers.
     """
     if classes < 2:
         raise DataError(f"soft labels need two or more classes, and there are {classes}")
-    if config.class_weights is not None and len(config.class_weights) != classes:
-        raise DataError(
-            f"labels.class_weights has {len(config.class_weights)} weights for {classes} classes; "
-            "give one a class"
+    check_class_weights(config, classes)
+    if isinstance(config.class_weights, str):
+        raise ConfigError(
+            f"labels.class_weights is {config.class_weights!r}, which "
+            "gemix.synthesis.class_weights resolves; give a sampler numbers, or null for uniform "
+            "ones"
         )
     if count < 1:
         return np.empty((0, classes), np.float32), np.empty(0, np.int64)
@@ -79,6 +82,20 @@ def draw_labels(
     dominant = np.concatenate([dominant for _, dominant in blocks])
     rows = slice(start - first * _BLOCK, start - first * _BLOCK + count)
     return theta[rows], dominant[rows]
+
+
+def check_class_weights(config: LabelConfig, classes: int) -> None:
+    """Check that class weights in numbers are one a class.
+
+    Raises:
+        DataError: if they are not.
+    """
+    weights = config.class_weights
+    if isinstance(weights, tuple) and len(weights) != classes:
+        raise DataError(
+            f"labels.class_weights has {len(weights)} weights for {classes} classes; give one a "
+            "class"
+        )
 
 
 def check_labels(labels: np.ndarray, classes: int) -> np.ndarray:

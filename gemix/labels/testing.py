@@ -26,8 +26,20 @@ class LabelSamplerContract:
     sampler: LabelSampler
     configs: ClassVar[tuple[LabelConfig, ...]] = (
         LabelConfig(),
-        LabelConfig(temperature=1e-3, dirichlet_dominant=1e5, dirichlet_other=0.05, pair_beta=0.05),
-        LabelConfig(temperature=1e3, noise_std=0, dirichlet_dominant=0.05, dirichlet_other=1e5),
+        LabelConfig(
+            temperature=1e-3,
+            dirichlet_dominant=1e5,
+            dirichlet_other=0.05,
+            pair_beta=0.05,
+            path_steps=2,
+        ),
+        LabelConfig(
+            temperature=1e3,
+            noise_std=0,
+            dirichlet_dominant=0.05,
+            dirichlet_other=1e5,
+            path_steps=10_000,
+        ),
     )
 
     def draw(

@@ -7,6 +7,7 @@ reads well on light and dark backgrounds. Each chart is one panel of about 360 p
 from __future__ import annotations
 
 import html
+import importlib.resources
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -25,23 +26,24 @@ SERIES = 6  # colours that the page defines; they repeat for more methods
 _VARIABLES = {"#010101": "--ink", "#020202": "--muted", "#030303": "--rule"} | {
     f"#0a0a{index:02x}": f"--series-{index}" for index in range(SERIES)
 }
-_INK, _MUTED, _RULE = list(_VARIABLES)[:3]
-_STYLE = {
+INK, MUTED, RULE = list(_VARIABLES)[:3]
+STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gemix",
+    "text.parse_math": False,  # a class may have a $ in its name
     "font.size": 9,
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _MUTED,
-    "axes.titlecolor": _INK,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.color": _RULE,
+    "grid.color": RULE,
     "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.solid_capstyle": "round",
@@ -62,13 +64,13 @@ def difference_chart(metric: Metric, differences: Mapping[str, Mapping[str, floa
         metric: what is compared.
         differences: `delta`, `low`, `high` for each method.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _panel(f"{metric.name}: difference to real only", 0.9, len(differences))
         for row, difference in enumerate(differences.values()):
             low, high = difference["low"], difference["high"]
             axes.plot([low, high], [row, row], color=color(row + 1), linewidth=2.2)
             axes.plot(difference["delta"], row, "o", color=color(row + 1), markersize=6)
-        axes.axvline(0, color=_MUTED, linewidth=1)
+        axes.axvline(0, color=MUTED, linewidth=1)
         axes.set_yticks(range(len(differences)), [f"+ {name}" for name in differences])
         axes.set_ylim(len(differences) - 0.4, -0.6)
         reach = 1.15 * max(
@@ -80,7 +82,7 @@ def difference_chart(metric: Metric, differences: Mapping[str, Mapping[str, floa
         axes.set_xlabel(better, loc="right" if metric.higher_is_better else "left")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        return _svg(figure, f"difference-{metric.key}")
+        return svg_element(figure, f"difference-{metric.key}")
 
 
 def curves_chart(
@@ -98,7 +100,7 @@ def curves_chart(
         xlabel: what x counts.
         unit_range: fixes the y axis to 0 .. 1.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _panel(title)
         axes.grid(axis="y")
         for index, (name, runs) in enumerate(curves.items()):
@@ -116,7 +118,7 @@ def curves_chart(
         axes.set_xlabel(xlabel)
         if len(curves) > 1:
             axes.legend(ncols=2, loc="upper left", bbox_to_anchor=(-0.02, -0.22))
-        return _svg(figure, re.sub(r"[^a-z0-9]+", "-", title.lower()))
+        return svg_element(figure, re.sub(r"[^a-z0-9]+", "-", title.lower()))
 
 
 def histogram_chart(shares: Sequence[np.ndarray]) -> str:
@@ -128,7 +130,7 @@ def histogram_chart(shares: Sequence[np.ndarray]) -> str:
     Args:
         shares: for each class the share of its pixels in n equal bins of 0 to 255, float64 [n].
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _panel("Grey levels of the images")
         axes.grid(axis="y")
         for index, values in enumerate(shares):
@@ -143,7 +145,7 @@ def histogram_chart(shares: Sequence[np.ndarray]) -> str:
         axes.set_xlim(0, 256)
         axes.set_xticks([0, 64, 128, 192, 255])
         axes.set_xlabel("black  →  white")
-        return _svg(figure, "grey-levels")
+        return svg_element(figure, "grey-levels")
 
 
 def calibration_chart(
@@ -157,9 +159,9 @@ def calibration_chart(
         curves: bins of each name; color 0 is left to real images.
         largest: end of both axes.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _panel(title, 2.6)
-        axes.plot([0, largest], [0, largest], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot([0, largest], [0, largest], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for index, (name, bins) in enumerate(curves.items(), 1):
             x, y = [one.asked for one in bins], [one.seen for one in bins]
             axes.vlines(
@@ -173,7 +175,7 @@ def calibration_chart(
         axes.set_xlabel(f"{quantity} asked for")
         axes.set_ylabel(f"{quantity} seen")
         axes.legend(ncols=2, loc="upper left", bbox_to_anchor=(-0.02, -0.22))
-        return _svg(figure, re.sub(r"[^a-z0-9]+", "-", title.lower()))
+        return svg_element(figure, re.sub(r"[^a-z0-9]+", "-", title.lower()))
 
 
 def validation_curves(
@@ -201,6 +203,19 @@ def log_curve(
     return xs, ys
 
 
+def svg_file(figure: Figure) -> bytes:
+    """Return the figure as an SVG file that reads on light and dark, alone or as an image."""
+    element = svg_element(figure, "figure")
+    theme = importlib.resources.files("gemix.report").joinpath("theme.css").read_text("utf-8")
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+    style = (
+        f"<style>\n{theme}svg {{ background: var(--paper); font-family: var(--font); }}\n</style>"
+    )
+    attributes, content = element.removeprefix("<svg ").split(">", 1)
+    return f"{start}{attributes}>\n{style}{content}".encode()
+
+
 def _mean(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean of runs, up to the length of the shortest."""
     length = min(len(x) for x, _ in runs)
@@ -218,8 +233,13 @@ def _panel(title: str, base: float | None = None, rows: int = 0) -> tuple[Figure
     return figure, axes
 
 
-def _svg(figure: Figure, name: str) -> str:
-    """Return the figure as an SVG element that does not affect others on the page."""
+def svg_element(figure: Figure, name: str) -> str:
+    """Return the figure as an SVG element that does not affect others on the page.
+
+    Args:
+        figure: the title of its first axes becomes the name for screen readers.
+        name: unique on the page; a prefix of the element's ids.
+    """
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata=_NO_METADATA)
     text = stream.getvalue()

@@ -35,6 +35,7 @@ from gemix.io.workspace import Workspace
 from gemix.report.data_section import DataPart, data_part
 from gemix.report.examples import Example, examples, small_png
 from gemix.report.image_metrics import ImageMetricsPart, image_metrics
+from gemix.report.label_figure import read_figure
 from gemix.report.verdict import Verdict, decide
 from gemix.synthesis.fidelity import SetFidelity, read_fidelity
 
@@ -63,6 +64,7 @@ class ReportContent:
         data: the real images; None before prepare.
         synthetic: number of images of each method's finished set.
         examples: for each class the rows to show, (training set, images).
+        label_figures: an SVG file of the labels of each method's finished set that has one.
         label_paths: one strip for each pair of classes.
         gan_log: one mapping a line of the GAN's log.
         label_fidelity: of each method's set whose labels were checked.
@@ -81,6 +83,7 @@ class ReportContent:
     data: DataPart | None
     synthetic: Mapping[str, int]
     examples: Mapping[str, tuple[tuple[str, tuple[Example, ...]], ...]]
+    label_figures: Mapping[str, bytes]
     label_paths: tuple[LabelPath, ...]
     gan_log: tuple[Mapping[str, float | None], ...]
     label_fidelity: Mapping[str, SetFidelity]
@@ -139,6 +142,11 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
         data=data,
         synthetic={name: Manifest.load(Store(url)).images() for name, url in sets.items()},
         examples=_examples(workspace.data, sets, data.manifest.classes) if data else {},
+        label_figures={
+            name: figure
+            for name, url in sets.items()
+            if (figure := read_figure(Store(url))) is not None
+        },
         label_paths=_label_paths(Store(workspace.gan), data.manifest.classes) if data else (),
         gan_log=gan_log,
         label_fidelity={

@@ -71,6 +71,8 @@ def render(content: ReportContent) -> str:
         "share": share,
         "duration": duration,
         "png": lambda data: f"data:image/png;base64,{base64.b64encode(data).decode()}",
+        # as an image, in which a browser runs no script
+        "svg": lambda data: f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}",
         "shares": lambda row: [value / max(sum(row), 1) for value in row],
     }
     results = content.evaluation["results"] if content.evaluation else []

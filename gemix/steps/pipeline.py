@@ -37,6 +37,7 @@ from gemix.steps.synthesize import synthesize
 from gemix.steps.train_classifier import train_classifiers
 from gemix.steps.train_gan import train_gan
 from gemix.steps.train_teacher import train_teachers
+from gemix.synthesis.class_weights import validation_counts
 from gemix.synthesis.teacher import TEACHER
 
 log = logging.getLogger("gemix.pipeline")
@@ -85,6 +86,7 @@ def run_pipeline(
         AlreadyFinishedError: if the work directory holds a finished pipeline, or finished steps of
             other settings, and neither `overwrite` nor `redo` is set.
         ConfigError: for a classifier that cannot take the images.
+        CheckpointError: if ``labels.recall_of`` names no classifier.
     """
     executor = executor or LocalExecutor()
     for settings in (config.teacher, config.classifier):
@@ -92,6 +94,13 @@ def run_pipeline(
             settings.model, channels=len(config.data.windows), resolution=config.data.resolution
         )
     steps = _steps(config, workspace)
+    sets_are_made = (
+        overwrite
+        or redo
+        or not all(step.finished for step in steps if step.name.startswith(_SYNTHESIZE))
+    )
+    if config.labels.recall_of is not None and sets_are_made:
+        validation_counts(config.labels)
     store = _claim(config, workspace, steps, overwrite, redo)
     seconds = read_steps(store)
     for step in steps:

@@ -17,6 +17,7 @@ from gemix.evaluation.classification.normal_class import normal_class
 from gemix.io import resume_cache
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
+from gemix.labels import check_class_weights
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import open_step
 from gemix.tracking import mlflow_run as tracking
@@ -38,8 +39,9 @@ def prepare(
 
     Raises:
         AlreadyFinishedError: if the data are there already and `overwrite` is not set.
-        DataError: for scans that are missing, contradictory or too often bad, or a
-            ``data.normal_class`` that is none of their classes.
+        DataError: for scans that are missing, contradictory or too often bad, a
+            ``data.normal_class`` that is none of their classes, or ``labels.class_weights`` that
+            are not one a class.
     """
     steps.check_locations(config.data, Store(workspace.data))
     if not overwrite:
@@ -53,6 +55,7 @@ def prepare(
 
     listing = steps.list_scans(source, config.data, map_fn)
     normal_class(listing.classes, config.data.normal_class)  # refuses a name that is no class
+    check_class_weights(config.labels, len(listing.classes))
     with tracking.start_run(config, workspace.workdir, "prepare") as run:
         for note in listing.notes:
             log.info("%s", note)

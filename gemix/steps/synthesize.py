@@ -21,11 +21,15 @@ from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
 from gemix.io import resume_cache
 from gemix.io.records import write_record
+from gemix.io.results import LABEL_FIGURE
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
+from gemix.labels import LabelConfig
+from gemix.report.label_figure import draw_set
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
+from gemix.synthesis.class_weights import class_shares, recall_provenance, resolve_class_weights
 from gemix.synthesis.fidelity import FIDELITY, SetFidelity, measure_set
 from gemix.synthesis.shards import (
     SyntheticShard,
@@ -57,22 +61,29 @@ def synthesize(
         CheckpointError: without a generator of these classes, or a teacher where one is needed.
         DataError: if the generator or the teacher learned from what is held out, unless
             ``data.allow_overlap`` is set; if images keep disagreeing with their labels
-            (`synthesis.accept`).
+            (`synthesis.accept`); for class weights that do not fit the classes.
         ConfigError: for a number of thresholds that is not that of the classes.
     """
     data = Manifest.load(Store(workspace.data))
     generator = load_generator(Store(workspace.gan))
     check_generator(generator, data.classes)
     teacher = _teacher(config, workspace, generator)
+    labels = resolve_class_weights(config.labels, data)
     learned = [Provenance(Store(workspace.gan), "the generator")]
     if teacher:
         learned.append(Provenance(Store(teacher.url), "the teacher"))
-    pairs = itertools.product(learned, real_splits(workspace, "val", "test"))
+    pairs = [
+        *itertools.product(learned, real_splits(workspace, "val", "test")),
+        # its validation images, whose recall is used, may be those of this run
+        *itertools.product(recall_provenance(config.labels), real_splits(workspace, "test")),
+    ]
     overlap = enforce_no_overlap("synthesize", config, pairs)
+    shares = class_shares(labels, data.classes)
+    log.info("dominant classes: %s", ", ".join(f"{n} {p:.1%}" for n, p in shares.items()))
     executor = executor or LocalExecutor()
     executor.require(config.compute)
     count = config.synthesis.images(data.images("train"))
-    plan = _Plan(config, workspace.gan, generator, teacher, learned, count)
+    plan = _Plan(config, labels, workspace.gan, generator, teacher, learned, count)
     with tracking.start_run(config, workspace.workdir, "synthesize") as run:
         run.set_tags(overlap.tags)
         manifests = {}
@@ -89,9 +100,10 @@ def synthesize(
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What the sets of all methods have in common."""
+    """What the sets of all methods have in common; `labels` has its class weights as numbers."""
 
     config: PipelineConfig
+    labels: LabelConfig
     gan_url: str
     generator: GeneratorBundle
     teacher: Teachers | None
@@ -129,10 +141,9 @@ def _make_set(
     provenance_sha256 = write_provenance(store, [], plan.learned)
     ranges = shard_ranges(plan.count, config.synthesis.shard_rows)
     teacher_url = plan.teacher and plan.teacher.url
+    settings = dataclasses.replace(config, labels=plan.labels).to_mapping()
     results = executor.map_with_state(
-        functools.partial(
-            ShardWriter, config.to_mapping(), plan.gan_url, teacher_url, method, store.url
-        ),
+        functools.partial(ShardWriter, settings, plan.gan_url, teacher_url, method, store.url),
         [
             {"name": f"{index:05d}.parquet", "start": start, "count": size}
             for index, (start, size) in enumerate(ranges)
@@ -152,6 +163,7 @@ def _make_set(
         plan.generator,
         method,
         labels=config.labels,
+        class_weights=class_shares(plan.labels, plan.generator.classes),
         config=config.synthesis,
         teachers=rows,
         precision=" and ".join(sorted(precisions)),
@@ -162,6 +174,7 @@ def _make_set(
         drawn = np.sum([shard.drawn for shard in shards], axis=0)
         fidelity = measure_set(store, manifest, rows, drawn)
         write_record(store, FIDELITY, fidelity)
+    store.write_bytes(LABEL_FIGURE, draw_set(store, manifest))
     manifest.save(store)
     resume_cache.clear(store)
     return manifest, fidelity

@@ -116,6 +116,7 @@ def synthetic_manifest(
     method: str,
     *,
     labels: LabelConfig,
+    class_weights: Mapping[str, float],
     config: SynthesisConfig,
     teachers: tuple[TeacherRow, ...],
     precision: str,
@@ -124,6 +125,8 @@ def synthetic_manifest(
     """Return the manifest of a method's set, with generator, teachers and settings as its origin.
 
     Args:
+        labels: as configured.
+        class_weights: what `labels.class_weights` came to, by class.
         teachers: those whose probabilities are recorded.
         precision: that the images were computed in.
     """
@@ -139,6 +142,7 @@ def synthetic_manifest(
         origin={
             "method": method,
             "labels": labels.to_mapping(),
+            "class_weights": dict(class_weights),
             "synthesis": config.to_mapping(),
             "precision": precision,
             "generator": generator.checksum,

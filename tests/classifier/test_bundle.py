@@ -52,6 +52,20 @@ def test_it_comes_back_as_it_was(classifier, images, tmp_path):
     assert json.loads((tmp_path / MODEL).read_text())["history"] == list(classifier.history)
 
 
+def test_the_confusion_of_the_validation_images_comes_back(classifier, tmp_path):
+    store, confusion = Store(tmp_path), ((4, 0, 0), (1, 3, 0), (0, 2, 2))
+    dataclasses.replace(classifier, validation_confusion=confusion).save(store)
+    assert Classifier.load(store).validation_confusion == confusion
+    tree = store.read_json(MODEL)
+    for bad in ([[1, 2], [3, 4]], [[4, 0, 0], [1, 3, 0], [0, 2, -2]], 7):
+        store.write_json(MODEL, tree | {"validation_confusion": bad})
+        with pytest.raises(CheckpointError, match="damaged"):
+            Classifier.load(store)
+    del tree["validation_confusion"]  # as an earlier version wrote it
+    store.write_json(MODEL, tree)
+    assert Classifier.load(store).validation_confusion is None
+
+
 def test_probabilities_are_probabilities_of_each_image_alone(classifier, images):
     together = classifier.predict(images)
     assert together.dtype == np.float32 and together.shape == (70, 3)

@@ -62,7 +62,9 @@ def test_the_kept_weights_are_those_of_the_best_epoch(sets, quick):
     classifier = Classifier.of(
         found, classes=sets[1].classes, method="real", config=quick, training_digest="x"
     )
-    chosen = classifier.predict(sets[1].images)[np.arange(len(sets[1])), sets[1].labels]
+    probabilities = classifier.predict(sets[1].images)
+    chosen = probabilities[np.arange(len(sets[1])), sets[1].labels]
+    np.testing.assert_array_equal(found.predicted, probabilities.argmax(axis=1))
     assert found.kept is found.history[0]
     assert -np.log(chosen).mean() == pytest.approx(found.history[0]["val_loss"], rel=1e-5)
     assert found.history[0]["val_loss"] != pytest.approx(found.history[-1]["val_loss"], rel=0.01)

@@ -45,6 +45,7 @@ DRAWS = {
     "softmax": [[0.38972926, 0.39051613, 0.21975464], [0.52777314, 0.25208363, 0.22014323]],
     "dirichlet": [[0.11615439, 0.069281057, 0.81456453], [0.25552109, 0.59399754, 0.15048139]],
     "dirichlet_pair": [[0.21549831, 0.099978462, 0.68452322], [0.40886816, 0.33739558, 0.25373626]],
+    "pair_path": [[0.0, 0.5, 0.5], [0.4, 0.6, 0.0]],
     "onehot": [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]],
 }
 
@@ -124,6 +125,26 @@ def test_the_pair_blends_two_classes():
     assert top_two[:, 0].mean() == pytest.approx(0.25, abs=0.01)
 
 
+@pytest.mark.parametrize("steps", [2, 5, 10])
+def test_pair_paths_are_evenly_spaced_from_class_to_class(steps):
+    theta, dominant = draw("pair_path", count=24000, path_steps=steps)
+    assert (np.count_nonzero(theta, axis=1) <= 2).all()
+    np.testing.assert_array_equal(theta[np.arange(len(theta)), dominant], theta.max(axis=1))
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        other = 3 - first - second
+        inner = theta[(theta[:, other] == 0) & (theta[:, [first, second]] > 0).all(axis=1), second]
+        counts = [np.isclose(inner, k / (steps - 1)).sum() for k in range(1, steps - 1)]
+        assert sum(counts) == len(inner)
+        # 3 lines of `steps` points each, all equally frequent
+        np.testing.assert_allclose(counts, 24000 / (3 * steps), rtol=0.2)
+
+
+def test_pair_paths_of_a_small_set_reach_every_step():
+    theta, _ = draw("pair_path", count=11, start=1000)
+    shares = np.sort(np.sort(theta, axis=1)[:, -2])
+    np.testing.assert_allclose(shares, [0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5])
+
+
 def test_onehot_is_the_identity():
     theta, dominant = draw("onehot")
     np.testing.assert_array_equal(theta, np.eye(3)[dominant])
@@ -136,11 +157,28 @@ def test_labels_that_cannot_be_drawn(classes, config):
 
 
 @pytest.mark.parametrize(
-    "config", [{"temperature": 0}, {"noise_std": -1}, {"class_weights": (0, 0)}, {"bias": 1e999}]
+    "config",
+    [
+        {"temperature": 0},
+        {"noise_std": -1},
+        {"bias": 1e999},
+        {"class_weights": (0, 0)},
+        {"class_weights": (1, -1)},
+        {"class_weights": "inverse_recall"},
+        {"recall_of": "runs/a/classifiers/real-seed0"},
+        {"path_steps": 1},
+    ],
 )
 def test_bad_parameters_are_refused(config):
     with pytest.raises(InvalidConfig):
         LabelConfig(**config)
+
+
+def test_an_unknown_name_of_class_weights_gets_the_nearest_one():
+    with pytest.raises(InvalidConfig, match="did you mean 'inverse_recall'"):
+        LabelConfig(class_weights="inverse_recal")
+    with pytest.raises(ConfigError, match="give a sampler numbers"):
+        draw("softmax", class_weights="real")
 
 
 def test_check_labels_takes_distributions_only():

@@ -16,6 +16,7 @@ from gemix.data.shards.schema import to_columns, write_shard
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.report.content import gather
+from gemix.report.label_figure import draw_set
 from gemix.report.page import render
 
 CLASSES = ("normal", "pneumonia", "cancer")
@@ -47,6 +48,7 @@ def write_set(url: str, labels: dict[str, np.ndarray], *, kind: str, **origin: o
             sources=[f"scans/{split} {row}.png" for row in range(len(theta))],
             seeds=range(len(theta)) if kind == "synthetic" else None,
             generator="ab" * 16 if kind == "synthetic" else None,
+            asked=theta if kind == "synthetic" else None,
         )
         entries.append(write_shard(store, f"{split}-00000.parquet", columns, split))
     Manifest.of(
@@ -190,7 +192,10 @@ def fabricate(workspace: Workspace) -> Workspace:
     for method in METHODS:
         theta = onehot if method == "onehot" else np.full((3, 3), 0.12) + 0.64 * onehot
         labels = {"train": theta[np.arange(30) % 3]}
-        write_set(workspace.synthetic(method), labels, kind="synthetic")
+        write_set(workspace.synthetic(method), labels, kind="synthetic", method=method)
+        store = Store(workspace.synthetic(method))
+        if method != "dirichlet":  # as if an earlier version had made it
+            store.write_bytes("labels.svg", draw_set(store, Manifest.load(store)))
     for method in ("real", *METHODS):
         for seed in range(2):
             Store(workspace.classifiers).write_json(

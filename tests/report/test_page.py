@@ -49,7 +49,8 @@ class Page(HTMLParser):
 def test_the_page_needs_no_other_file(source):
     page = Page(source)
     assert page.addresses
-    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    inside = ("data:image/png;base64,", "data:image/svg+xml;base64,", "#")
+    assert all(address.startswith(inside) for address in page.addresses)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert "@import" not in source
     assert "http" not in source.replace("http://www.w3.org/2000/svg", "")
@@ -84,6 +85,11 @@ def test_every_class_shows_real_and_synthetic_images(source):
     assert source.count('class="path"') == 3
 
 
+def test_the_figures_of_the_labels_are_shown_as_images(source):
+    assert source.count('class="labels"') == 2  # the set of an earlier version has none
+    assert 'alt="labels of softmax"' in source and 'alt="labels of onehot"' in source
+
+
 def test_file_names_are_escaped_and_the_quarantine_counted(source):
     assert "scans/&lt;b&gt;0&lt;/b&gt;.png" in source
     assert "scans/<b>" not in source
@@ -107,6 +113,7 @@ def test_the_run_is_described(source):
         ("gan/log.jsonl", "the GAN's training curves (gemix train-gan)", "GAN: losses"),
         ("gan/metrics.json", None, "Are they copies of training images?"),
         ("gan/label_path.png", None, "Along the soft-label path"),
+        ("synthetic/softmax/labels.svg", None, "labels of softmax"),
         ("data/manifest.json", "the real images (gemix prepare)", "Set aside"),
     ],
 )

@@ -13,7 +13,7 @@ from gemix.classifier.train import train
 from gemix.core.distributed import Workers
 from gemix.data.image_set import ImageSet
 from gemix.evaluation.classification.normal_class import normal_class
-from gemix.evaluation.classification.rates import score
+from gemix.evaluation.classification.rates import confusion_matrix, score
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run
 
@@ -71,7 +71,10 @@ def train_into(
         on_epoch=_EpochLog(name, config.epochs, run, log) if first else lambda row: None,
     )
     if first:
-        Classifier.of(trained, classes=training.classes, **made_of).save(store)
+        confusion = confusion_matrix(validation.labels, trained.predicted, len(training.classes))
+        Classifier.of(
+            trained, classes=training.classes, **made_of, validation_confusion=confusion
+        ).save(store)
 
 
 class _EpochLog:
