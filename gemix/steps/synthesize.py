@@ -65,11 +65,12 @@ def synthesize(
         ConfigError: for a number of thresholds that is not that of the classes.
     """
     data = Manifest.load(Store(workspace.data))
-    generator = load_generator(Store(workspace.gan))
+    gan_url = config.synthesis.generator or workspace.gan
+    generator = load_generator(Store(gan_url))
     check_generator(generator, data.classes)
     teacher = _teacher(config, workspace, generator)
     labels = resolve_class_weights(config.labels, data)
-    learned = [Provenance(Store(workspace.gan), "the generator")]
+    learned = [Provenance(Store(gan_url), "the generator")]
     if teacher:
         learned.append(Provenance(Store(teacher.url), "the teacher"))
     pairs = [
@@ -83,7 +84,7 @@ def synthesize(
     executor = executor or LocalExecutor()
     executor.require(config.compute)
     count = config.synthesis.images(data.images("train"))
-    plan = _Plan(config, labels, workspace.gan, generator, teacher, learned, count)
+    plan = _Plan(config, labels, gan_url, generator, teacher, learned, count)
     with tracking.start_run(config, workspace.workdir, "synthesize") as run:
         run.set_tags(overlap.tags)
         manifests = {}

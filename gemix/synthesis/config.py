@@ -50,6 +50,10 @@ class SynthesisConfig(SamplingConfig):
     attempts: Annotated[
         int, Range(1, 10_000), "accept=agreeing: draws of an image before the set is given up."
     ] = 50
+    generator: Annotated[
+        str | None,
+        "Directory of the generator, of another site for one; null: that of the work directory.",
+    ] = None
     teacher: Annotated[
         str | None,
         "Directory of the teacher, of another site for one; null: that of the work directory.",

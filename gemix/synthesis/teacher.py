@@ -10,8 +10,9 @@ import numpy as np
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.predict import BATCH
 from gemix.core.errors import CheckpointError, DataError
+from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.evaluation.label_fidelity.measure import LabelFidelity
-from gemix.io.records import read_record
+from gemix.io.records import read_record, write_record
 from gemix.io.storage import Store
 
 TEACHER = "teacher.json"  # marker of a directory of finished teachers
@@ -108,3 +109,11 @@ def read_teachers(store: Store) -> tuple[TeacherRow, ...]:
     """
     remedy = "run gemix train-teacher --overwrite"
     return read_record(store, TEACHER, tuple[TeacherRow, ...], remedy)
+
+
+def copy_teachers(teachers: Teachers, out: Store) -> None:
+    """Write teachers and the record of what they learned from into another directory."""
+    write_provenance(out, [], [Provenance(Store(teachers.url), "the teacher")])
+    for row, member in zip(teachers.rows, teachers.members, strict=True):
+        member.save(out / row.name)
+    write_record(out, TEACHER, teachers.rows)

@@ -25,6 +25,7 @@ from gemix.io.results import read_image_metrics, read_log
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps import synthesize as step
+from gemix.steps.export_gan import export_gan
 from gemix.steps.runtime.overlap import real_splits
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_gan import train_gan
@@ -227,3 +228,23 @@ def test_label_agreement_is_measured_in_training_and_may_rank_snapshots(trained,
     (tmp_path / "teacher").unlink()
     with pytest.raises(CheckpointError, match="run gemix train-teacher"):
         train_gan(config, workspace, overwrite=True)
+
+
+def test_another_site_makes_images_with_an_exported_generator_and_its_teacher(trained, tmp_path):
+    out = tmp_path / "export"
+    export_gan(trained.gan, str(out), teacher_url=trained.teacher)
+    config, elsewhere = settings("data.phantom.seed=5"), Workspace.at(tmp_path / "elsewhere")
+    prepare_serial(open_source(config.data), config.data, Store(elsewhere.data))
+    foreign = (f"synthesis.generator={out}", f"synthesis.teacher={out}/teacher")
+    config = settings("data.phantom.seed=5", "synthesis.labels=teacher", *foreign)
+    manifest = synthesize(config, elsewhere)["softmax"]
+    checksums = [row.checksum for row in Teachers.load(trained.teacher).rows]
+    assert manifest.origin["teachers"] == checksums
+    assert manifest.origin["generator"] == load_generator(Store(out)).checksum
+    assert read_fidelity(Store(elsewhere.synthetic("softmax"))).agreement.images == 150
+    # at a site whose held-out patients they learned from they are refused
+    home = settings("synthesis.labels=teacher", "data.split_seed=7", *foreign)
+    shuffled = Workspace.at(tmp_path / "shuffled")
+    prepare_serial(open_source(home.data), home.data, Store(shuffled.data))
+    with pytest.raises(DataError, match="the training images of the generator"):
+        synthesize(home, shuffled)
