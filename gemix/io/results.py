@@ -19,6 +19,7 @@ IMAGE_METRICS, SUMMARY, STEPS = "metrics.json", "summary.json", "steps.json"
 LOG, QUARANTINE = "log.jsonl", "quarantine.json"
 MEMORIZATION_VIEW, LABEL_PATH = "memorization.png", "label_path.png"
 REAL = "real"  # the method of classifiers that are trained on real images alone
+ONLY = "-only"  # ends the method of those that are trained on synthetic images alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

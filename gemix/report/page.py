@@ -11,6 +11,7 @@ import numpy as np
 
 from gemix.config import PipelineConfig
 from gemix.evaluation.classification.bootstrap import warn_of_few_groups
+from gemix.io.results import ONLY
 from gemix.report.charts import (
     SERIES,
     curves_chart,
@@ -80,6 +81,7 @@ def render(content: ReportContent) -> str:
         overlaps=_overlaps(content.evaluation or {}),
         few_groups=warn_of_few_groups(_test_set(content).get("groups_by_class") or {}),
         normal_class=_test_set(content).get("normal_class"),
+        synthetic_only=[r["method"] for r in results if r["method"].endswith(ONLY)],
         difference_charts=_difference_charts(results),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
         image_charts=image_charts(content.gan_log),
