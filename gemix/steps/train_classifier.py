@@ -51,7 +51,7 @@ def train_classifiers(
         methods: of the synthetic sets to use; None for those of ``config.synthesis.methods`` that
             are finished.
         synthetic_only: whether to train on the synthetic images of each method alone too, to be
-            tested on real ones as the others are (Esteban et al., 2017, section 4.3). Real
+            tested on real ones as the others are (TSTR; Esteban et al., 2017). Real
             validation images choose their epoch too, and they take as many steps.
 
     Returns:

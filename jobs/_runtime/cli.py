@@ -20,6 +20,7 @@ COMMANDS = {
     "export-gan": "export the networks of a training, for others to start from",
     "sample": "make a few images of given seeds and labels, to look at",
     "synthesize": "make N images of soft labels, as Parquet shards",
+    "card": "write what synthetic sets are made of, show and are for",
     "train-classifier": "train classifiers on real, and on real + synthetic images",
     "evaluate": "evaluate the classifiers on the test set; register the best",
     "report": "write one HTML page of it all",
