@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from gemix.config import PipelineConfig
@@ -22,6 +20,7 @@ from gemix.report.charts import (
 from gemix.report.content import ReportContent
 from gemix.report.data_section import grey_chart
 from gemix.report.image_metrics import image_charts
+from gemix.report.templates import environment
 from gemix.report.verdict import (
     ACCURACY,
     FNR,
@@ -56,23 +55,16 @@ def render(content: ReportContent) -> str:
     Returns:
         An HTML document, text escaped, images and charts inline.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gemix", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
+    templates = environment()
+    templates.filters |= {
         "method": method_name,
         "rate": rate,
         "signed": signed,
         "duration": duration,
-        "png": lambda data: f"data:image/png;base64,{base64.b64encode(data).decode()}",
         "shares": lambda row: [value / max(sum(row), 1) for value in row],
     }
     results = content.evaluation["results"] if content.evaluation else []
-    return environment.get_template("page.html").render(
+    return templates.get_template("page.html").render(
         content=content,
         results=results,
         classes=content.classes,

@@ -19,6 +19,7 @@ COMMANDS = {
     "import-stylegan": "import public StyleGAN2-ADA networks, to sample or to start from",
     "export-gan": "export the networks of a training, for others to start from",
     "sample": "make a few images of given seeds and labels, to look at",
+    "explore": "write a page with sliders: soft labels from a few latents, asked and seen",
     "synthesize": "make N images of soft labels, as Parquet shards",
     "card": "write what synthetic sets are made of, show and are for",
     "train-classifier": "train classifiers on real, and on real + synthetic images",

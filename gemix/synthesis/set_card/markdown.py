@@ -68,7 +68,7 @@ def _summary(card: SetCard) -> str:
     size, depth = card.resolution, "grey" if card.channels == 1 else "three channels"
     return (
         f"{plural(card.images, 'image')} of {size} × {size} pixels ({depth}, 8 bits a channel) in "
-        f"{len(card.classes)} classes, made by a generator: nobody was scanned for them.\n\n"
+        f"{len(card.classes)} classes, drawn by a generator.\n\n"
         f"Content digest: `{card.digest}`"
     )
 

@@ -14,7 +14,7 @@ INTENDED_USE = (
     "synthetic images says little about patients.",
     "Not for how frequent anything is: the classes are as frequent as the sampler made them.",
 )
-_SLICES = "Slices, not volumes: no image belongs to another, and none belongs to a person."
+_SLICES = "Slices, not volumes: no two images show the same patient."
 
 
 def limits(card: SetCard) -> tuple[str, ...]:
