@@ -35,7 +35,8 @@ class Classifier:
     Attributes:
         spec, normalization: how to rebuild and feed the network.
         classes: the K class names.
-        method: what it was trained on: "real", or the method of the synthetic images added.
+        method: what it was trained on: "real", the method of the synthetic images added, or
+            "<method>-only" for synthetic images alone.
         config: how it was trained, its own seed included.
         training_digest: of the images that it was trained on.
         history: one mapping an epoch, as :class:`~gemix.classifier.train.TrainingResult` has it.

@@ -20,6 +20,7 @@ LOG, QUARANTINE = "log.jsonl", "quarantine.json"
 MEMORIZATION_VIEW, LABEL_PATH = "memorization.png", "label_path.png"
 LABEL_FIGURE = "labels.svg"  # of a synthetic set
 REAL = "real"  # the method of classifiers that are trained on real images alone
+ONLY = "-only"  # ends the method of those that are trained on synthetic images alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

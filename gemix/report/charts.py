@@ -71,7 +71,8 @@ def difference_chart(metric: Metric, differences: Mapping[str, Mapping[str, floa
             axes.plot([low, high], [row, row], color=color(row + 1), linewidth=2.2)
             axes.plot(difference["delta"], row, "o", color=color(row + 1), markersize=6)
         axes.axvline(0, color=MUTED, linewidth=1)
-        axes.set_yticks(range(len(differences)), [f"+ {name}" for name in differences])
+        names = [method_name(name).removeprefix("real ") for name in differences]
+        axes.set_yticks(range(len(differences)), names)
         axes.set_ylim(len(differences) - 0.4, -0.6)
         reach = 1.15 * max(
             abs(d[key]) for d in differences.values() for key in ("delta", "low", "high")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from gemix.config import PipelineConfig
 from gemix.evaluation.classification.bootstrap import warn_of_few_groups
 from gemix.evaluation.label_fidelity.measure import Proportion
+from gemix.io.results import ONLY
 from gemix.report.charts import (
     SERIES,
     curves_chart,
@@ -23,6 +22,7 @@ from gemix.report.content import ReportContent
 from gemix.report.data_section import grey_chart
 from gemix.report.image_metrics import image_charts
 from gemix.report.label_fidelity import fidelity_charts
+from gemix.report.templates import data_uri, environment
 from gemix.report.verdict import (
     ACCURACY,
     FNR,
@@ -57,26 +57,19 @@ def render(content: ReportContent) -> str:
     Returns:
         An HTML document, text escaped, images and charts inline.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gemix", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
+    templates = environment()
+    templates.filters |= {
         "method": method_name,
         "rate": rate,
         "signed": signed,
         "share": share,
         "duration": duration,
-        "png": lambda data: f"data:image/png;base64,{base64.b64encode(data).decode()}",
         # as an image, in which a browser runs no script
-        "svg": lambda data: f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}",
+        "svg": lambda data: data_uri(data, "image/svg+xml"),
         "shares": lambda row: [value / max(sum(row), 1) for value in row],
     }
     results = content.evaluation["results"] if content.evaluation else []
-    return environment.get_template("page.html").render(
+    return templates.get_template("page.html").render(
         content=content,
         results=results,
         classes=content.classes,
@@ -85,6 +78,7 @@ def render(content: ReportContent) -> str:
         overlaps=_overlaps(content.evaluation or {}),
         few_groups=warn_of_few_groups(_test_set(content).get("groups_by_class") or {}),
         normal_class=_test_set(content).get("normal_class"),
+        synthetic_only=[r["method"] for r in results if r["method"].endswith(ONLY)],
         difference_charts=_difference_charts(results),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
         fidelity_charts=fidelity_charts(content.label_fidelity),

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from gemix.io.results import REAL
+from gemix.io.results import ONLY, REAL
 
 SIMPLER = (REAL, "onehot")  # than the method under test
 
@@ -68,7 +68,9 @@ class Verdict:
 
 
 def method_name(method: str) -> str:
-    """Return the page's name of a training set: "real only", "real + softmax"."""
+    """Return the page's name of a training set: "real only", "real + softmax", "softmax only"."""
+    if method.endswith(ONLY):
+        return f"{method.removesuffix(ONLY)} only"
     return "real only" if method == REAL else f"real + {method}"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.normal_class import normal_class
-from gemix.io.results import CLASSIFIERS, REAL
+from gemix.io.results import CLASSIFIERS, ONLY, REAL
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.classifier_training import repetitions, train_into
@@ -41,6 +41,7 @@ def train_classifiers(
     workspace: Workspace,
     *,
     methods: Sequence[str] | None = None,
+    synthetic_only: bool = False,
     executor: Executor | None = None,
     overwrite: bool = False,
 ) -> list[dict[str, Any]]:
@@ -49,6 +50,9 @@ def train_classifiers(
     Args:
         methods: of the synthetic sets to use; None for those of ``config.synthesis.methods`` that
             are finished.
+        synthetic_only: whether to train on the synthetic images of each method alone too, to be
+            tested on real ones as the others are (TSTR; Esteban et al., 2017). Real
+            validation images choose their epoch too, and they take as many steps.
 
     Returns:
         What ``classifiers.json`` lists: name, method, seed and validation scores of each.
@@ -63,11 +67,11 @@ def train_classifiers(
     real = Manifest.load(Store(workspace.data))
     check_model(config.classifier.model, channels=real.channels, resolution=real.resolution)
     normal_class(real.classes, config.data.normal_class)
-    arms = _training_sets(config, workspace, methods)
+    sets = _synthetic_sets(config, workspace, methods)
+    arms = _training_sets(workspace, sets, synthetic_only)
     generators = [
-        Provenance(Store(workspace.synthetic(method)), f"the generator of the {method} images")
-        for method in arms
-        if method != REAL
+        Provenance(Store(url), f"the generator of the {method} images")
+        for method, url in sets.items()
     ]
     learned, val, test = real_splits(workspace, "train", "val", "test")
     pairs = [*itertools.product([learned, *generators], [val, test]), (val, test)]
@@ -104,19 +108,30 @@ def classifier_name(method: str, seed: int) -> str:
     return f"{method}-seed{seed}"
 
 
-def _training_sets(
+def _synthetic_sets(
     config: PipelineConfig, workspace: Workspace, methods: Sequence[str] | None
-) -> dict[str, list[str]]:
-    """Return the shard sets that each method trains on."""
-    sets = {REAL: [workspace.data]}
+) -> dict[str, str]:
+    """Return the directory of each method's synthetic images."""
+    sets = {}
     for method in methods or config.synthesis.methods:
         url = workspace.synthetic(method)
         if Store(url).exists(MANIFEST):
-            sets[method] = [workspace.data, url]
+            sets[method] = url
         elif methods:
             raise DataError(f"{url}: no finished synthetic set; run gemix synthesize first")
         else:
             log.info("no %s images in %s, left out", method, url)
+    return sets
+
+
+def _training_sets(
+    workspace: Workspace, synthetic: Mapping[str, str], synthetic_only: bool
+) -> dict[str, list[str]]:
+    """Return the shard sets that each method of training uses."""
+    sets = {REAL: [workspace.data]}
+    sets |= {method: [workspace.data, url] for method, url in synthetic.items()}
+    if synthetic_only:
+        sets |= {f"{method}{ONLY}": [url] for method, url in synthetic.items()}
     return sets
 
 

@@ -35,12 +35,12 @@ def card(manifest: Manifest) -> str:
         _grouping(about),
         _left_out(about),
         _intensity(about),
-        _section("Before and after", f"![contact sheet]({CONTACT_SHEET})"),
-        _section("Preprocessing", _table(("Setting", "Value"), about.settings, align="ll")),
-        _section("Notes", _list(about.notes)),
-        _section("What this card does not know", _list(about.limits)),
+        section("Before and after", f"![contact sheet]({CONTACT_SHEET})"),
+        section("Preprocessing", table(("Setting", "Value"), about.settings, align="ll")),
+        section("Notes", bullets(about.notes)),
+        section("What this card does not know", bullets(about.limits)),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def escape(text: str) -> str:
@@ -87,18 +87,18 @@ def _counts(about: Description) -> str:
     rows.append(("all", *(f"{total:,}" for total in about.totals)))
     recorded = about.counts[0].groups is not None
     note = f"Images, and in brackets {about.group_word}.\n\n" if recorded else ""
-    return _section("Images", note + _table(("Class", *SPLITS, "all"), rows, align="lrrrr"))
+    return section("Images", note + table(("Class", *SPLITS, "all"), rows, align="lrrrr"))
 
 
 def _grouping(about: Description) -> str:
     found, warning = about.grouping, about.warning
     warning = f"\n\n> [!WARNING]\n> {escape(warning)}" if warning else ""
-    return _section("Patients and groups", escape(found) + warning if found else "")
+    return section("Patients and groups", escape(found) + warning if found else "")
 
 
 def _left_out(about: Description) -> str:
     steps = [(what, f"{count:,}") for what, count in about.selection_counts]
-    text = _table(("Step", "Number"), steps, align="lr")
+    text = table(("Step", "Number"), steps, align="lr")
     listed = about.manifest.origin.get("reasons") or ()
     found = reasons(listed)
     if found:
@@ -107,8 +107,8 @@ def _left_out(about: Description) -> str:
         most = f"the {_REASONS} most frequent of {len(found)}" if len(found) > _REASONS else ""
         text += f"\n\n{', '.join(filter(None, ('Why files were set aside', which, most)))}:\n\n"
         rows = [(reason.text, f"{reason.count:,}", reason.example) for reason in found[:_REASONS]]
-        text += _table(("Reason", "Files", "One of them"), rows, align="lrl")
-    return _section("From the source to the set", text)
+        text += table(("Reason", "Files", "One of them"), rows, align="lrl")
+    return section("From the source to the set", text)
 
 
 def _intensity(about: Description) -> str:
@@ -125,18 +125,20 @@ def _intensity(about: Description) -> str:
         "the number of pixels, the highest one cut to the second; · is none. Where classes differ "
         "here by more than their disease, a classifier can tell them apart by brightness alone."
     )
-    return _section("Grey levels", f"{note}\n\n" + "\n".join((*head, *rows)))
+    return section("Grey levels", f"{note}\n\n" + "\n".join((*head, *rows)))
 
 
-def _section(title: str, text: str) -> str:
+def section(title: str, text: str) -> str:
+    """Return the text under a heading; "" without text."""
     return f"## {title}\n\n{text}" if text else ""
 
 
-def _list(sentences: Iterable[str]) -> str:
+def bullets(sentences: Iterable[str]) -> str:
+    """Write a list of escaped sentences."""
     return "\n".join(f"- {escape(sentence)}" for sentence in sentences)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
     """Write a table of escaped cells, a letter of `align` for each column; "" without rows."""
     lines = [" | ".join(map(escape, row)) for row in rows]
     rule = " | ".join({"l": "---", "r": "---:"}[side] for side in align)

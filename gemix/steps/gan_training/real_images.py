@@ -1,4 +1,4 @@
-"""A random sample of the real images of a split, read shard by shard to bound memory."""
+"""A random sample of the images of a split, read shard by shard to bound memory."""
 
 from __future__ import annotations
 

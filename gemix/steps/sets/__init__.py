@@ -1,0 +1,1 @@
+"""Steps that describe finished synthetic sets, and what a generator can make."""
