@@ -19,6 +19,7 @@ COMMANDS = {
     "export-gan": "export the networks of a training, for others to start from",
     "sample": "make a few images of given seeds and labels, to look at",
     "synthesize": "make N images of soft labels, as Parquet shards",
+    "audit": "tell whether a synthetic set gives away whom it was learned from",
     "train-classifier": "train classifiers on real, and on real + synthetic images",
     "evaluate": "evaluate the classifiers on the test set; register the best",
     "report": "write one HTML page of it all",

@@ -1,0 +1,59 @@
+"""Settings of the privacy audit of a set of synthetic images."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range, Seed
+
+SpaceName = Literal["pixels", "features"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditConfig(Config):
+    """What is compared in an audit, and what a set may give away to pass it."""
+
+    images: Annotated[
+        int,
+        Range(1, 1_000_000),
+        "Most synthetic images, members and held-out images to compare.",
+    ] = 5000
+    real_images: Annotated[
+        int, Range(1, 10_000_000), "Most training images to search for the nearest of each image."
+    ] = 20_000
+    spaces: Annotated[
+        tuple[SpaceName, ...],
+        "Distances are those of pixels (small copies, moved and mirrored) or metrics.extractor.",
+    ] = ("pixels", "features")
+    max_auc: Annotated[
+        float,
+        Range(0.5, 1),
+        "Largest AUC of membership inference; a set passes if all intervals end below it.",
+    ] = 0.6
+    min_patients: Annotated[
+        int, Range(2, 1_000_000), "Fewest members and fewest held-out patients for a verdict."
+    ] = 20
+    near_quantile: Annotated[
+        float,
+        Range(0.001, 0.5),
+        "Share of held-out real images that count as near to the training images.",
+    ] = 0.05
+    max_near: Annotated[
+        Fraction, "Largest share of synthetic images that are as near; a set fails beyond it."
+    ] = 0.15
+    seed: Annotated[Seed, "Seed of samples, halves and bootstrap."] = 0
+
+    def validate(self) -> list[ConfigIssue]:
+        """Require one or more spaces, each once, and a share that unseen images keep to."""
+        issues = []
+        if not self.spaces or len(set(self.spaces)) < len(self.spaces):
+            allowed = "a list of one or more different spaces"
+            issues.append(ConfigIssue("spaces", list(self.spaces), allowed))
+        if self.max_near <= self.near_quantile:
+            allowed = f"more than near_quantile, {self.near_quantile:g}"
+            issues.append(ConfigIssue("max_near", self.max_near, allowed))
+        if self.images < self.min_patients:
+            allowed = f"at least min_patients, {self.min_patients}"
+            issues.append(ConfigIssue("images", self.images, allowed))
+        return issues

@@ -1,0 +1,215 @@
+"""Measure what a set of synthetic images gives away, in one space."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gemix.core.rng import Stream, sample_rng
+from gemix.evaluation.privacy.draws import Draw
+from gemix.evaluation.privacy.membership import control_auc, membership_auc
+from gemix.evaluation.privacy.near_images import near_images, relative_distances
+from gemix.evaluation.privacy.spaces import Space, patient_distances, rows_of
+from gemix.io.audit_record import MembershipAttack, NearImages, SplitShift
+
+NEAREST, CALIBRATED = "nearest", "calibrated"
+WORST = 12  # pairs that are shown
+_SMALLEST = 1e-6  # distance; logarithms of exact copies stay finite
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RealSample:
+    """Real images with their patients.
+
+    Attributes:
+        images: uint8 [N, C, H, W].
+        patients: int64 [N]; equal numbers are one patient (or group of neighbours).
+    """
+
+    images: np.ndarray
+    patients: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def patient_count(self) -> int:
+        """Number of different patients."""
+        return len(np.unique(self.patients))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpaceFindings:
+    """What was found in one space.
+
+    Attributes:
+        relative: relative distance of each synthetic image, float64 [M].
+        worst: rows of the synthetic images of the smallest relative distances, int64 [12].
+        nearest: row of the training image nearest to each of these, int64 [12].
+    """
+
+    near: NearImages
+    attacks: tuple[MembershipAttack, ...]
+    shift: SplitShift | None
+    relative: np.ndarray
+    worst: np.ndarray
+    nearest: np.ndarray
+
+
+def measure(
+    space: Space,
+    synthetic: np.ndarray,
+    training: RealSample,
+    members: RealSample,
+    held_out: RealSample,
+    *,
+    quantile: float,
+    seed: int,
+) -> SpaceFindings:
+    """Measure copying and membership.
+
+    Args:
+        synthetic: uint8 [M, C, H, W].
+        training: real images that were learned from; the nearest are searched in them.
+        members: some of them, whose membership is inferred.
+        held_out: real images of other patients; none of the sets is empty.
+        quantile: share of the held-out images that count as near.
+        seed: of the bootstrap and of halves.
+    """
+    target = rows_of(space, training.images)
+    patients, count = _numbered(training.patients, target)
+    rows, views = _with_first(space, synthetic)
+    relative = relative_distances(patient_distances(views, target, patients, count)).cpu().numpy()
+    worst = np.argsort(relative, kind="stable")[:WORST]
+    each = torch.arange(len(target), device=target.device)
+    of_worst = patient_distances(space.views(synthetic[worst]), target, each, len(target))
+    held_rows, held_views = _with_first(space, held_out.images)
+    member_rows, member_views = _with_first(space, members.images)
+    stands_in = _half(members.patients, seed)
+    held, held_count = _numbered(held_out.patients, target)
+    # the synthetic images are one "patient", then come those held out, and last the half of the
+    # members that stands in for synthetic images
+    others = torch.cat([rows, held_rows, member_rows[torch.from_numpy(stands_in)]])
+    columns = torch.cat(
+        [
+            held.new_zeros(len(rows)),
+            held + 1,
+            held.new_full((int(stands_in.sum()),), held_count + 1),
+        ]
+    )
+    of_members = patient_distances(member_views, others, columns, held_count + 2)
+    of_held_out = patient_distances(
+        held_views,
+        torch.cat([others, target]),
+        torch.cat([columns, patients + held_count + 2]),
+        held_count + 2 + count,
+    )
+    unseen = relative_distances(of_held_out[:, held_count + 2 :]).cpu().numpy()
+    inside, outside = of_members.cpu().numpy(), of_held_out[:, : held_count + 2].cpu().numpy()
+    return SpaceFindings(
+        near=near_images(
+            space.name, relative, unseen, held_out.patients, quantile=quantile, seed=seed
+        ),
+        attacks=_attacks(space.name, inside, outside, members.patients, held.cpu().numpy(), seed),
+        shift=_shift(space.name, inside, outside, members.patients, held_out, stands_in, seed),
+        relative=relative,
+        worst=worst,
+        nearest=of_worst.argmin(dim=1).cpu().numpy(),
+    )
+
+
+def _attacks(
+    space: str,
+    of_members: np.ndarray,
+    of_held_out: np.ndarray,
+    members: np.ndarray,
+    held_out: np.ndarray,
+    seed: int,
+) -> tuple[MembershipAttack, ...]:
+    """Attack with distances to the synthetic images, alone and beside those to real ones.
+
+    Args:
+        of_members, of_held_out: distances to the synthetic images (column 0) and to each held-out
+            patient (columns 1 to P).
+        members, held_out: their patients; those held out numbered from 0 to P - 1.
+    """
+    count = int(held_out.max()) + 1
+    scores = {NEAREST: (-of_members[:, 0], -of_held_out[:, 0])}
+    if count > 1:
+        scores[CALIBRATED] = _calibrated(of_members, of_held_out, members, held_out, count, seed)
+    return tuple(
+        MembershipAttack(
+            space=space,
+            attack=name,
+            result=membership_auc(inside, members, outside, held_out, seed=seed),
+            control=control_auc(inside, members, count, seed=seed),
+        )
+        for name, (inside, outside) in scores.items()
+    )
+
+
+def _shift(
+    space: str,
+    of_members: np.ndarray,
+    of_held_out: np.ndarray,
+    members: np.ndarray,
+    held_out: RealSample,
+    stands_in: np.ndarray,
+    seed: int,
+) -> SplitShift | None:
+    """Attack with the distances to the half of the members that stands in (the last column)."""
+    if not stands_in.any():
+        return None
+    inside, patients = -of_members[~stands_in, -1], members[~stands_in]
+    result = membership_auc(inside, patients, -of_held_out[:, -1], held_out.patients, seed=seed)
+    return SplitShift(space=space, result=result)
+
+
+def _half(patients: np.ndarray, seed: int) -> np.ndarray:
+    """Choose half of the patients: bool [N], which images are theirs."""
+    names = np.unique(patients)
+    rng = sample_rng(seed, Stream.AUDIT, step=Draw.HALVES)
+    return np.isin(patients, rng.permutation(names)[: len(names) // 2])
+
+
+def _with_first(space: Space, images: np.ndarray) -> tuple[Tensor, Iterator[Tensor]]:
+    """Return the rows of the images as they are, and all of their views."""
+    views = space.views(images)
+    first = next(views)
+    return first, itertools.chain([first], views)
+
+
+def _calibrated(
+    of_members: np.ndarray,
+    of_held_out: np.ndarray,
+    member_patients: np.ndarray,
+    own: np.ndarray,
+    count: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return log(distance to other real images / distance to synthetic images) of both.
+
+    A held-out image cannot be compared with its own patient, which a member would not miss; so one
+    held-out patient is left out for each member too, and both have the same number of references.
+    """
+    rng = sample_rng(seed, Stream.AUDIT, step=Draw.REFERENCES)
+    _, member = np.unique(member_patients, return_inverse=True)
+    left_out = rng.integers(count, size=member.max() + 1)[member]
+    scores = []
+    for distances, without in ((of_members, left_out), (of_held_out, own)):
+        references = distances[:, 1 : count + 1].copy()
+        references[np.arange(len(references)), without] = np.inf
+        synthetic = np.maximum(distances[:, 0], _SMALLEST)
+        scores.append(np.log(np.maximum(references.min(axis=1), _SMALLEST)) - np.log(synthetic))
+    return scores[0], scores[1]
+
+
+def _numbered(patients: np.ndarray, like: Tensor) -> tuple[Tensor, int]:
+    """Return the patients numbered from 0, on the device of a tensor, and how many there are."""
+    names, numbers = np.unique(patients, return_inverse=True)
+    return torch.from_numpy(numbers.astype(np.int64)).to(like.device), len(names)
