@@ -70,12 +70,14 @@ class NearImages:
     """Share of synthetic images that are nearer to a training image than unseen ones are.
 
     Attributes:
-        expected: share of held-out real images that count as near.
+        expected: share of unseen real images that are expected to be as near.
+        expected_high: what it may be for all that the held-out patients tell (97.5%).
         low, high: 95% interval of the share.
     """
 
     space: str
     expected: float
+    expected_high: float
     share: float
     low: float
     high: float

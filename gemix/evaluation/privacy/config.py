@@ -26,11 +26,14 @@ class AuditConfig(Config):
         tuple[SpaceName, ...],
         "Distances are those of pixels (small copies, moved and mirrored) or metrics.extractor.",
     ] = ("pixels", "features")
-    max_auc: Annotated[
+    fail_auc: Annotated[
         float,
         Range(0.5, 1),
-        "Largest AUC of membership inference; a set passes if all intervals end below it.",
+        "AUC of membership inference from which a set fails, unless chance or the split explain.",
     ] = 0.6
+    pass_auc: Annotated[
+        float, Range(0.5, 1), "A set passes if the interval of every such AUC ends below this."
+    ] = 0.65
     min_patients: Annotated[
         int, Range(2, 1_000_000), "Fewest members and fewest held-out patients for a verdict."
     ] = 20
@@ -53,6 +56,9 @@ class AuditConfig(Config):
         if self.max_near <= self.near_quantile:
             allowed = f"more than near_quantile, {self.near_quantile:g}"
             issues.append(ConfigIssue("max_near", self.max_near, allowed))
+        if self.pass_auc < self.fail_auc:
+            allowed = f"at least fail_auc, {self.fail_auc:g}"
+            issues.append(ConfigIssue("pass_auc", self.pass_auc, allowed))
         if self.images < self.min_patients:
             allowed = f"at least min_patients, {self.min_patients}"
             issues.append(ConfigIssue("images", self.images, allowed))

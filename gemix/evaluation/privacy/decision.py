@@ -2,7 +2,7 @@
 
 Distances can fail a set and never pass it: sets whose distances look well have given members away
 (Yao et al., "The DCR delusion", 2025, arXiv 2505.01524). What passes a set is membership inference
-whose intervals end below ``max_auc``, for enough patients, and for all that the generator learned
+whose intervals end below ``pass_auc``, for enough patients, and for all that the generator learned
 from. What is neither is undecided, with what would decide it.
 """
 
@@ -37,7 +37,7 @@ def decide(found: AuditFindings, thresholds: AuditConfig) -> tuple[str, tuple[st
         if reasons:
             return verdict, tuple(reasons)
     return PASSED, tuple(
-        f"{_name(attack)}: AUC {_text(attack.result)}, below {thresholds.max_auc:g} throughout"
+        f"{_name(attack)}: AUC {_text(attack.result)}, below {thresholds.pass_auc:g} throughout"
         for attack in found.attacks
     )
 
@@ -58,7 +58,7 @@ def why_not_passed(store: Store, set_digest: str, thresholds: AuditConfig) -> st
     if audit is None:
         return "it has not been audited in this version"
     verdict, reasons = decide(audit.findings, thresholds)
-    return None if verdict == PASSED else f"its audit is {verdict}: {'; '.join(reasons)}"
+    return None if verdict == PASSED else f"its audit is {verdict}: {reasons[0]}"
 
 
 def _copying(found: AuditFindings, thresholds: AuditConfig) -> Iterator[str]:
@@ -69,12 +69,13 @@ def _copying(found: AuditFindings, thresholds: AuditConfig) -> Iterator[str]:
             f"{copies.synthetic} of {total} images are copies of training images (resaved, "
             "brightened or mirrored), which no held-out real image is"
         )
-    for near in found.near:
-        if near.low > thresholds.max_near:
+    for near in found.near if _enough(found, thresholds) else ():
+        if near.low > max(thresholds.max_near, near.expected_high):
             yield (
                 f"{near.share:.1%} of the images ({near.low:.1%} to {near.high:.1%}) are nearer to "
-                f"one training patient, beside the others, than all but {near.expected:.1%} of "
-                f"unseen real images, by {near.space}; audit.max_near is {thresholds.max_near:g}"
+                f"one training patient, beside the others, than all but {near.expected:.1%} (at "
+                f"most {near.expected_high:.1%}) of unseen real images, by {near.space}; "
+                f"audit.max_near is {thresholds.max_near:g}"
             )
 
 
@@ -84,8 +85,8 @@ def _leaks(found: AuditFindings, thresholds: AuditConfig) -> Iterator[str]:
         if _is_alarm(attack, thresholds) and _low(found, attack) > _CHANCE:
             yield (
                 f"{_name(attack)} tells members from held-out images: AUC {_text(attack.result)}, "
-                f"between members alone {_text(attack.control)}; audit.max_auc is "
-                f"{thresholds.max_auc:g}"
+                f"between members alone {_text(attack.control)}; audit.fail_auc is "
+                f"{thresholds.fail_auc:g}"
             )
 
 
@@ -135,10 +136,10 @@ def _doubts(found: AuditFindings, thresholds: AuditConfig) -> Iterator[str]:
                 f"{_name(attack)}: AUC {_text(attack.result)}{beside}: members and held-out images "
                 "differ by themselves, so this may be no leak; split the patients at random"
             )
-        elif _high(found, attack) >= thresholds.max_auc:
+        elif _high(found, attack) >= thresholds.pass_auc:
             yield (
                 f"{_name(attack)}: AUC {_text(attack.result)}{beside}, between members alone "
-                f"{_text(attack.control)}: not below audit.max_auc={thresholds.max_auc:g} for "
+                f"{_text(attack.control)}: not below audit.pass_auc={thresholds.pass_auc:g} for "
                 "certain; more held-out patients make it so (data.val_fraction)"
             )
 
@@ -152,7 +153,7 @@ def _is_alarm(attack: MembershipAttack, thresholds: AuditConfig) -> bool:
     """Return whether an AUC is too large, and neither chance nor the choice of patients."""
     result = attack.result
     return (
-        result.auc >= thresholds.max_auc
+        result.auc >= thresholds.fail_auc
         and result.low > _CHANCE
         and result.auc > attack.control.high
     )

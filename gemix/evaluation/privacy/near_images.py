@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.stats import beta, binomtest
 from torch import Tensor
 
 from gemix.core.rng import Stream, sample_rng
 from gemix.evaluation.privacy.draws import Draw
-from gemix.evaluation.privacy.membership import LEVEL, RESAMPLES
+from gemix.evaluation.privacy.membership import LEVEL
 from gemix.io.audit_record import NearImages
 
 NEXT = 10  # patients
-_AT_A_TIME = 250  # resamples; bounds the memory
 
 
 def relative_distances(distances: Tensor) -> Tensor:
@@ -49,33 +49,28 @@ def near_images(
 ) -> NearImages:
     """Return the share of synthetic images below a quantile of the held-out ones.
 
-    Its 95% interval is that of a bootstrap which draws held-out patients, since the quantile
-    depends on them, and a binomial number of near images.
+    The quantile is that of one image of each patient, drawn at random: for independent values the
+    share of unseen images below the k-th smallest of n has the distribution Beta(k, n + 1 - k), so
+    what few patients leave open is known exactly. So is the binomial interval of the share of
+    synthetic images (Clopper and Pearson 1934).
 
     Args:
         synthetic, held_out: relative distances [N] and [M].
-        held_out_patients: int64 [M]; whole patients are resampled.
+        held_out_patients: int64 [M].
+        quantile: share of the held-out images that count as near; one of them at least does.
+        seed: of the choice of their images.
     """
-    limit = np.quantile(held_out, quantile, method="lower")
-    ordered = np.sort(synthetic)
-    _, patient, counts = np.unique(held_out_patients, return_inverse=True, return_counts=True)
-    by_distance = np.argsort(held_out, kind="stable")
-    rng = sample_rng(seed, Stream.AUDIT, step=Draw.NEAR)
-    limits = []
-    for start in range(0, RESAMPLES, _AT_A_TIME):
-        size = (min(_AT_A_TIME, RESAMPLES - start), len(counts))
-        drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size[0])
-        weights = np.cumsum(drawn[:, patient[by_distance]], axis=1)
-        # as the quantile above: the last image that at most this share of the others lies below
-        place = (weights <= quantile * (weights[:, -1:] - 1)).sum(axis=1)
-        limits.append(held_out[by_distance][place])
-    shares = np.searchsorted(ordered, np.concatenate(limits), side="left") / len(ordered)
-    draws = rng.binomial(len(ordered), shares) / len(ordered)
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    order = sample_rng(seed, Stream.AUDIT, step=Draw.NEAR).permutation(len(held_out))
+    _, first = np.unique(held_out_patients[order], return_index=True)
+    unseen = np.sort(held_out[order[first]])
+    place = max(1, int(quantile * (len(unseen) + 1)))
+    near = int((synthetic < unseen[place - 1]).sum())
+    interval = binomtest(near, len(synthetic)).proportion_ci(LEVEL, method="exact")
     return NearImages(
         space=space,
-        expected=quantile,
-        share=float(np.searchsorted(ordered, limit, side="left") / len(ordered)),
-        low=float(low),
-        high=float(high),
+        expected=place / (len(unseen) + 1),
+        expected_high=float(beta.ppf((1 + LEVEL) / 2, place, len(unseen) + 1 - place)),
+        share=near / len(synthetic),
+        low=float(interval.low),
+        high=float(interval.high),
     )
