@@ -100,25 +100,16 @@ class MembershipAttack:
         attack: ``nearest``, or ``calibrated`` by the distance to other real images.
         control: the same attack, members against as many other members as there are held-out
             patients: expected 0.5, and how far chance takes it from there.
+        shift: the same attack, where real images of half of the members stand in for the synthetic
+            ones: 0.5 if the other members and the held-out patients are alike; None if there are
+            too few members to halve.
     """
 
     space: str
     attack: str
     result: Auc
     control: Auc
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SplitShift:
-    """How members differ from held-out images without any generator.
-
-    Attributes:
-        result: of the attack where real images of other members stand in for the synthetic ones;
-            0.5 if members and held-out patients are alike.
-    """
-
-    space: str
-    result: Auc
+    shift: Auc | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,7 +121,6 @@ class AuditFindings:
     copies: Copies
     near: tuple[NearImages, ...]
     attacks: tuple[MembershipAttack, ...]
-    shifts: tuple[SplitShift, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

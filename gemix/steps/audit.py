@@ -157,7 +157,6 @@ def _audit(
         copies=found_copies,
         near=tuple(space.near for space in spaces.values()),
         attacks=tuple(attack for space in spaces.values() for attack in space.attacks),
-        shifts=tuple(space.shift for space in spaces.values() if space.shift),
     )
     verdict, reasons = decide(findings, config.audit)
     generator, discriminator = manifest.origin.get("generator"), None

@@ -82,7 +82,7 @@ def _copying(found: AuditFindings, thresholds: AuditConfig) -> Iterator[str]:
 def _leaks(found: AuditFindings, thresholds: AuditConfig) -> Iterator[str]:
     """Yield attacks that succeed, beyond chance among members and any shift of the split."""
     for attack in found.attacks if _enough(found, thresholds) else ():
-        if _is_alarm(attack, thresholds) and _low(found, attack) > _CHANCE:
+        if _is_alarm(attack, thresholds) and _low(attack) > _CHANCE:
             yield (
                 f"{_name(attack)} tells members from held-out images: AUC {_text(attack.result)}, "
                 f"between members alone {_text(attack.control)}; audit.fail_auc is "
@@ -129,14 +129,13 @@ def _gaps(found: AuditFindings, thresholds: AuditConfig) -> Iterator[str]:
 def _doubts(found: AuditFindings, thresholds: AuditConfig) -> Iterator[str]:
     """Yield attacks that neither succeed nor certainly fail."""
     for attack in found.attacks if _enough(found, thresholds) else ():
-        shift = _shift(found, attack)
-        beside = f", without a generator {_text(shift)}" if shift else ""
+        beside = f", without a generator {_text(attack.shift)}" if attack.shift else ""
         if _is_alarm(attack, thresholds):
             yield (
                 f"{_name(attack)}: AUC {_text(attack.result)}{beside}: members and held-out images "
                 "differ by themselves, so this may be no leak; split the patients at random"
             )
-        elif _high(found, attack) >= thresholds.pass_auc:
+        elif _high(attack) >= thresholds.pass_auc:
             yield (
                 f"{_name(attack)}: AUC {_text(attack.result)}{beside}, between members alone "
                 f"{_text(attack.control)}: not below audit.pass_auc={thresholds.pass_auc:g} for "
@@ -159,24 +158,20 @@ def _is_alarm(attack: MembershipAttack, thresholds: AuditConfig) -> bool:
     )
 
 
-def _low(found: AuditFindings, attack: MembershipAttack) -> float:
+def _low(attack: MembershipAttack) -> float:
     """Return the lower end of the interval, less what the split alone may make of it."""
-    shift = _shift(found, attack)
+    shift = attack.shift
     if shift is None or shift.low <= _CHANCE:
         return attack.result.low
     return attack.result.low - (shift.high - _CHANCE)
 
 
-def _high(found: AuditFindings, attack: MembershipAttack) -> float:
+def _high(attack: MembershipAttack) -> float:
     """Return the upper end, and what the split may hide: held-out images that lie nearer."""
-    shift = _shift(found, attack)
+    shift = attack.shift
     if shift is None or shift.high >= _CHANCE:
         return attack.result.high
     return attack.result.high + (_CHANCE - shift.low)
-
-
-def _shift(found: AuditFindings, attack: MembershipAttack) -> Auc | None:
-    return next((one.result for one in found.shifts if one.space == attack.space), None)
 
 
 def _name(attack: MembershipAttack) -> str:

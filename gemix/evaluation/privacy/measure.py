@@ -15,7 +15,7 @@ from gemix.evaluation.privacy.draws import Draw
 from gemix.evaluation.privacy.membership import control_auc, membership_auc
 from gemix.evaluation.privacy.near_images import near_images, relative_distances
 from gemix.evaluation.privacy.spaces import Space, patient_distances, rows_of
-from gemix.io.audit_record import MembershipAttack, NearImages, SplitShift
+from gemix.io.audit_record import MembershipAttack, NearImages
 
 NEAREST, CALIBRATED = "nearest", "calibrated"
 WORST = 12  # pairs that are shown
@@ -55,7 +55,6 @@ class SpaceFindings:
 
     near: NearImages
     attacks: tuple[MembershipAttack, ...]
-    shift: SplitShift | None
     relative: np.ndarray
     worst: np.ndarray
     nearest: np.ndarray
@@ -115,8 +114,9 @@ def measure(
         near=near_images(
             space.name, relative, unseen, held_out.patients, quantile=quantile, seed=seed
         ),
-        attacks=_attacks(space.name, inside, outside, members.patients, held.cpu().numpy(), seed),
-        shift=_shift(space.name, inside, outside, members.patients, held_out, stands_in, seed),
+        attacks=_attacks(
+            space.name, inside, outside, members.patients, held.cpu().numpy(), stands_in, seed
+        ),
         relative=relative,
         worst=worst,
         nearest=of_worst.argmin(dim=1).cpu().numpy(),
@@ -129,45 +129,70 @@ def _attacks(
     of_held_out: np.ndarray,
     members: np.ndarray,
     held_out: np.ndarray,
+    stands_in: np.ndarray,
     seed: int,
 ) -> tuple[MembershipAttack, ...]:
     """Attack with distances to the synthetic images, alone and beside those to real ones.
 
     Args:
-        of_members, of_held_out: distances to the synthetic images (column 0) and to each held-out
-            patient (columns 1 to P).
+        of_members, of_held_out: distances to the synthetic images (column 0), to each held-out
+            patient (columns 1 to P) and to the members that stand in for synthetic images (last).
         members, held_out: their patients; those held out numbered from 0 to P - 1.
+        stands_in: which members do, bool [N].
     """
-    count = int(held_out.max()) + 1
-    scores = {NEAREST: (-of_members[:, 0], -of_held_out[:, 0])}
-    if count > 1:
-        scores[CALIBRATED] = _calibrated(of_members, of_held_out, members, held_out, count, seed)
-    return tuple(
-        MembershipAttack(
+    count, kept = int(held_out.max()) + 1, ~stands_in
+    found = []
+    for name in (NEAREST, CALIBRATED) if count > 1 else (NEAREST,):
+        inside, outside = _scores(name, of_members, of_held_out, 0, members, held_out, seed)
+        shift = None
+        if stands_in.any():
+            shift = membership_auc(
+                *_scores(name, of_members[kept], of_held_out, -1, members[kept], held_out, seed),
+                members[kept],
+                held_out,
+                seed=seed,
+            )
+        attack = MembershipAttack(
             space=space,
             attack=name,
-            result=membership_auc(inside, members, outside, held_out, seed=seed),
+            result=membership_auc(inside, outside, members, held_out, seed=seed),
             control=control_auc(inside, members, count, seed=seed),
+            shift=shift,
         )
-        for name, (inside, outside) in scores.items()
-    )
+        found.append(attack)
+    return tuple(found)
 
 
-def _shift(
-    space: str,
+def _scores(
+    attack: str,
     of_members: np.ndarray,
     of_held_out: np.ndarray,
+    column: int,
     members: np.ndarray,
-    held_out: RealSample,
-    stands_in: np.ndarray,
+    held_out: np.ndarray,
     seed: int,
-) -> SplitShift | None:
-    """Attack with the distances to the half of the members that stands in (the last column)."""
-    if not stands_in.any():
-        return None
-    inside, patients = -of_members[~stands_in, -1], members[~stands_in]
-    result = membership_auc(inside, patients, -of_held_out[:, -1], held_out.patients, seed=seed)
-    return SplitShift(space=space, result=result)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of members and held-out images by the distance in a column.
+
+    The calibrated score is log(distance to other real images / that distance). A held-out image
+    cannot be compared with its own patient, which a member would not miss; so one held-out patient
+    is left out for each member too, and both have the same number of references.
+    """
+    if attack == NEAREST:
+        return -of_members[:, column], -of_held_out[:, column]
+    count = int(held_out.max()) + 1
+    _, member = np.unique(members, return_inverse=True)
+    rng = sample_rng(seed, Stream.AUDIT, step=Draw.REFERENCES)
+    left_out = rng.integers(count, size=member.max() + 1)[member]
+    scores = []
+    for distances, without in ((of_members, left_out), (of_held_out, held_out)):
+        references = distances[:, 1 : count + 1].copy()
+        references[np.arange(len(references)), without] = np.inf
+        ratio = np.maximum(references.min(axis=1), _SMALLEST) / np.maximum(
+            distances[:, column], _SMALLEST
+        )
+        scores.append(np.log(ratio))
+    return scores[0], scores[1]
 
 
 def _half(patients: np.ndarray, seed: int) -> np.ndarray:
@@ -182,31 +207,6 @@ def _with_first(space: Space, images: np.ndarray) -> tuple[Tensor, Iterator[Tens
     views = space.views(images)
     first = next(views)
     return first, itertools.chain([first], views)
-
-
-def _calibrated(
-    of_members: np.ndarray,
-    of_held_out: np.ndarray,
-    member_patients: np.ndarray,
-    own: np.ndarray,
-    count: int,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return log(distance to other real images / distance to synthetic images) of both.
-
-    A held-out image cannot be compared with its own patient, which a member would not miss; so one
-    held-out patient is left out for each member too, and both have the same number of references.
-    """
-    rng = sample_rng(seed, Stream.AUDIT, step=Draw.REFERENCES)
-    _, member = np.unique(member_patients, return_inverse=True)
-    left_out = rng.integers(count, size=member.max() + 1)[member]
-    scores = []
-    for distances, without in ((of_members, left_out), (of_held_out, own)):
-        references = distances[:, 1 : count + 1].copy()
-        references[np.arange(len(references)), without] = np.inf
-        synthetic = np.maximum(distances[:, 0], _SMALLEST)
-        scores.append(np.log(np.maximum(references.min(axis=1), _SMALLEST)) - np.log(synthetic))
-    return scores[0], scores[1]
 
 
 def _numbered(patients: np.ndarray, like: Tensor) -> tuple[Tensor, int]:

@@ -34,8 +34,8 @@ _AT_A_TIME = 250  # resamples; bounds the memory
 
 def membership_auc(
     members: np.ndarray,
-    member_patients: np.ndarray,
     others: np.ndarray,
+    member_patients: np.ndarray,
     other_patients: np.ndarray,
     *,
     seed: int,

@@ -58,8 +58,8 @@ def discriminator_attack(
     )
     return membership_auc(
         members,
-        found.member_sample.patients,
         held_out,
+        found.member_sample.patients,
         found.held_out_sample.patients,
         seed=seed,
     )
