@@ -35,6 +35,7 @@ from gemix.io.workspace import Workspace
 from gemix.report.data_section import DataPart, data_part
 from gemix.report.examples import Example, examples, small_png
 from gemix.report.image_metrics import ImageMetricsPart, image_metrics
+from gemix.report.privacy_audit import AuditPart, audit_parts
 from gemix.report.verdict import Verdict, decide
 
 EXAMPLES_PER_CLASS = 8
@@ -61,6 +62,7 @@ class ReportContent:
         evaluation: ``evaluation.json``, results ordered: real, then as configured; None before.
         data: the real images; None before prepare.
         synthetic: number of images of each method's finished set.
+        audits: the privacy audit of each finished set.
         examples: for each class the rows to show, (training set, images).
         label_paths: one strip for each pair of classes.
         gan_log: one mapping a line of the GAN's log.
@@ -78,6 +80,7 @@ class ReportContent:
     evaluation: Mapping[str, Any] | None
     data: DataPart | None
     synthetic: Mapping[str, int]
+    audits: tuple[AuditPart, ...]
     examples: Mapping[str, tuple[tuple[str, tuple[Example, ...]], ...]]
     label_paths: tuple[LabelPath, ...]
     gan_log: tuple[Mapping[str, float | None], ...]
@@ -135,6 +138,7 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
         evaluation=evaluation,
         data=data,
         synthetic={name: Manifest.load(Store(url)).images() for name, url in sets.items()},
+        audits=audit_parts(workspace, sets, config.audit),
         examples=_examples(workspace.data, sets, data.manifest.classes) if data else {},
         label_paths=_label_paths(Store(workspace.gan), data.manifest.classes) if data else (),
         gan_log=gan_log,

@@ -184,7 +184,8 @@ def list_rows(sets: Sequence[tuple[Store, Manifest]], splits: Sequence[str] | No
             place.append(np.stack([np.full_like(row, number), np.full_like(row, index), row], 1))
             for parts, name in zip(columns, _COLUMNS[:3], strict=True):
                 parts.append(table[name].to_numpy())
-            theta = np.array(table["soft_label"].to_pylist(), np.float32)
+            theta = table["soft_label"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            theta = theta.reshape(len(table), -1)
             labels.append(np.pad(theta, ((0, 0), (0, width - theta.shape[1]))))
     groups, checksums, sources = (np.concatenate(parts) for parts in columns)
     return Rows(

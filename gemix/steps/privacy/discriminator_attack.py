@@ -35,7 +35,8 @@ def discriminator_attack(
         generator: checksum of the generator that made the set.
 
     Returns:
-        None if the training is not that of the generator, or has left no checkpoint.
+        None if the training is not that of the generator, has left no checkpoint, or has more
+        classes than the real images.
     """
     names = checkpoints(gan)
     try:
@@ -43,12 +44,14 @@ def discriminator_attack(
         if not names or not is_of_set:
             return None
         spec, _ = checkpoint_spec(gan, names[-1])
+        label_dim = spec.architecture.label_dim
+        if found.members.soft_labels.shape[1] < label_dim:
+            return None
         network = METHODS[spec.config.method].discriminator(spec.architecture)
         network.load_state_dict(checkpoint_weights(gan, names[-1]).discriminator)
     except CheckpointError:
         return None  # the networks may be gone; the set is audited all the same
     network = network.requires_grad_(False).eval().to(default_device())
-    label_dim = spec.architecture.label_dim
     members, held_out = (
         _logits(network, sample.images, rows.soft_labels[:, :label_dim])
         for rows, sample in (
