@@ -73,8 +73,8 @@ COMMAND = _AuditCommand(
     reads="the sets, <workdir>/data (train and val), seen.parquet beside each set; the "
     "discriminator in <workdir>/gan if it is there",
     writes="audit.json in the directory of each set; <workdir>/audits: pictures of the worst pairs",
-    costs="a minute for 1,000 images beside 1,000 real ones on 2 CPU cores, most of it features "
-    "(audit.spaces=[pixels] does without)",
+    costs="a minute or two for 1,000 images, 1,000 members and 250 held-out images on 2 CPU cores, "
+    "most of it for features (audit.spaces=[pixels] does without)",
     sections=("audit", "metrics", "tracking"),
     run=_run,
     leases=("audit",),

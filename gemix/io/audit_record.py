@@ -54,24 +54,27 @@ class LearnedFrom:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Copies:
-    """Images that are copies of training images: resaved, brightened or mirrored.
+    """Images that are copies of training images.
 
     Attributes:
-        synthetic: images of the set.
-        held_out: real images of other patients; above 0, patients are too alike for this to tell.
+        resaved: images of the set that are training images resaved, brightened or mirrored.
+        held_out: held-out images that are; above 0, patients are too alike for this to tell.
+        singular: images of the set that are nearer to one training patient, beside the others,
+            than half of what any real image is to another patient.
     """
 
-    synthetic: int
+    resaved: int
     held_out: int
+    singular: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NearImages:
-    """Share of synthetic images that are nearer to a training image than unseen ones are.
+    """Share of synthetic images that are nearer to a training patient than real images are.
 
     Attributes:
-        expected: share of unseen real images that are expected to be as near.
-        expected_high: what it may be for all that the held-out patients tell (97.5%).
+        expected: share of real images that are expected to be as near to another patient.
+        expected_high: what it may be for all that the patients at hand tell (97.5%).
         low, high: 95% interval of the share.
     """
 
@@ -131,7 +134,7 @@ class NearPair:
         source: of the synthetic image, as the set names it.
         relative: distance to the training image over the mean distance to those of the 10 next
             patients.
-        is_copy: whether it is a copy: resaved, brightened or mirrored.
+        is_copy: whether it is counted among the copies.
     """
 
     source: str

@@ -16,11 +16,19 @@ from gemix.evaluation.image_quality.features.registry import open_extractor
 from gemix.evaluation.privacy.decision import decide
 from gemix.evaluation.privacy.measure import WORST, SpaceFindings, measure
 from gemix.evaluation.privacy.spaces import FeatureSpace, PixelSpace, Space
-from gemix.io.audit_record import AUDIT, AUDIT_PAIRS, Audit, AuditFindings, NearPair, read_audit
+from gemix.io.audit_record import (
+    AUDIT,
+    AUDIT_PAIRS,
+    Audit,
+    AuditFindings,
+    Copies,
+    NearPair,
+    read_audit,
+)
 from gemix.io.records import write_record
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.steps.privacy.audited_images import AuditInput, collect, copies
+from gemix.steps.privacy.audited_images import AuditInput, collect, resaved_copies
 from gemix.steps.privacy.discriminator_attack import discriminator_attack
 from gemix.steps.privacy.pairs_sheet import PairImages, pairs_sheet
 from gemix.tracking import mlflow_run as tracking
@@ -150,12 +158,17 @@ def _audit(
             )
             for space in _spaces(config, manifest)
         }
-    found_copies, is_copy = copies(store, images)
+    resaved, alike = resaved_copies(store, images)
+    singular = np.zeros(len(resaved), bool)
+    for found in spaces.values():
+        singular |= found.is_copy
     findings = AuditFindings(
         images=counts,
         learned_from=images.learned_from,
-        copies=found_copies,
-        near=tuple(space.near for space in spaces.values()),
+        copies=Copies(
+            resaved=int(resaved.sum()), held_out=int(alike.sum()), singular=int(singular.sum())
+        ),
+        near=tuple(near for space in spaces.values() for near in space.near),
         attacks=tuple(attack for space in spaces.values() for attack in space.attacks),
     )
     verdict, reasons = decide(findings, config.audit)
@@ -163,7 +176,7 @@ def _audit(
     if spaces:
         gan = Store(workspace.gan)
         discriminator = discriminator_attack(gan, generator, images, seed=config.audit.seed)
-    pairs = _worst_pairs(images, spaces, is_copy)
+    pairs = _worst_pairs(images, spaces, resaved | singular)
     audit = Audit(
         set_digest=manifest.digest,
         generator=generator,
@@ -217,8 +230,10 @@ def _worst_pairs(
 def _log_to(run: Run, audit: Audit) -> None:
     run.set_tags({"gemix.audit": audit.verdict, "gemix.audit.reasons": "; ".join(audit.reasons)})
     metrics = {f"{a.space}/{a.attack}_auc": a.result.auc for a in audit.findings.attacks}
-    metrics |= {f"{near.space}/near": near.share for near in audit.findings.near}
-    metrics["copies"] = audit.findings.copies.synthetic
+    metrics |= {
+        f"{near.space}/near_{near.expected:.3f}": near.share for near in audit.findings.near
+    }
+    metrics |= {"copies": audit.findings.copies.resaved + audit.findings.copies.singular}
     if audit.discriminator:
         metrics["discriminator_auc"] = audit.discriminator.auc
     run.log_metrics(metrics)

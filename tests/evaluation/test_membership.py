@@ -63,9 +63,10 @@ def test_intervals_and_control_hold_what_they_say():
 
 
 def test_relative_distances_by_hand():
-    distances = torch.tensor([[2.0, 1.0, 4.0], [0.0, 5.0, 5.0], [0.0, 0.0, 0.0]])
-    assert relative_distances(distances).tolist() == pytest.approx([1 / 3, 0, 1])
-    assert relative_distances(distances[:, :1]).tolist() == [1, 1, 1]
+    inf = torch.inf  # of the own patient
+    distances = torch.tensor([[2, 1, 4], [0, 5, 5.0], [0, 0, 0], [inf, 2, 8], [inf, 2, inf]])
+    assert relative_distances(distances).tolist() == pytest.approx([1 / 3, 0, 1, 1 / 4, 1])
+    assert relative_distances(distances[:, :1]).tolist() == [1, 1, 1, 1, 1]
 
 
 def test_near_images_by_hand():
@@ -110,9 +111,8 @@ def rows(seed: int, count: int, centre: float = 128.0, spread: float = 20.0) -> 
 
 
 def found(synthetic: np.ndarray, members: np.ndarray, held_out: np.ndarray) -> SpaceFindings:
-    inside, outside = (
-        RealSample(images=images, patients=EACH(len(images))) for images in (members, held_out)
-    )
+    inside = RealSample(images=members, patients=EACH(len(members)))
+    outside = RealSample(images=held_out, patients=EACH(len(held_out)) + len(members))
     return measure(Plain(), synthetic, inside, inside, outside, quantile=0.05, seed=0)
 
 
@@ -130,8 +130,8 @@ def verdict(space: SpaceFindings, members: int, held_out: int) -> tuple[str, tup
     findings = AuditFindings(
         images=images,
         learned_from=LearnedFrom(is_on_record=True, elsewhere=0, unknown=()),
-        copies=Copies(synthetic=0, held_out=0),
-        near=(space.near,),
+        copies=Copies(resaved=0, held_out=0, singular=0),
+        near=space.near,
         attacks=space.attacks,
     )
     return decide(findings, THRESHOLDS)
@@ -178,17 +178,19 @@ def test_copies_count_only_where_patients_are_no_copies_of_each_other():
     findings = AuditFindings(
         images=images,
         learned_from=LearnedFrom(is_on_record=True, elsewhere=0, unknown=()),
-        copies=Copies(synthetic=1, held_out=0),
-        near=(space.near,),
+        copies=Copies(resaved=1, held_out=0, singular=0),
+        near=space.near,
         attacks=space.attacks,
     )
     status, (reason,) = decide(findings, THRESHOLDS)
     assert status == "failed" and reason.startswith("1 of 300 images are copies")
-    alike = dataclasses.replace(findings, copies=Copies(synthetic=1, held_out=1))
+    alike = dataclasses.replace(findings, copies=Copies(resaved=1, held_out=1, singular=0))
     assert decide(alike, THRESHOLDS)[0] == "passed"
     part = dataclasses.replace(images, synthetic=20)
     status, reasons = decide(
-        dataclasses.replace(findings, copies=Copies(synthetic=0, held_out=0), images=part),
+        dataclasses.replace(
+            findings, copies=Copies(resaved=0, held_out=0, singular=0), images=part
+        ),
         THRESHOLDS,
     )
     assert status == "undecided" and "20 of 300 images were compared" in reasons[0]
@@ -197,4 +199,4 @@ def test_copies_count_only_where_patients_are_no_copies_of_each_other():
 def test_one_patient_each_is_measured_without_failing():
     alone = found(rows(1, 5), rows(0, 1), rows(2, 1))
     assert alone.attacks[0].shift is None and len(alone.attacks) == 1
-    assert np.isfinite([alone.attacks[0].result.auc, alone.near.share]).all()
+    assert np.isfinite([alone.attacks[0].result.auc, alone.near[0].share]).all()

@@ -46,7 +46,7 @@ def write_audit(workspace, config, method, centre, digest=None) -> None:
             held_out_patients=25,
         ),
         learned_from=LearnedFrom(is_on_record=True, elsewhere=0, unknown=()),
-        copies=Copies(synthetic=0, held_out=0),
+        copies=Copies(resaved=0, held_out=0, singular=0),
         near=(
             NearImages(
                 space="pixels", expected=0.05, expected_high=0.1, share=0.07, low=0.03, high=0.12
@@ -94,7 +94,7 @@ def test_every_set_has_its_verdict_with_reasons(finished, config):
     assert "nearest distance, features 0.51 (0.47 to 0.55) 0.50 (0.45 to 0.55)" in text
     assert "never shipped no part of the verdict 0.97 (0.95 to 0.99) – –" in text
     assert "30 of 30 images beside 60 members (30 patients) and 50 held-out images" in text
-    assert "by pixels: 7.0% (3.0% to 12.0%), of unseen real images 5.0%" in text
+    assert "by pixels: 7.0% (3.0% to 12.0%), of real images to another patient 5.0%" in text
     assert page.count('alt="worst pairs of the ') == 2
 
 

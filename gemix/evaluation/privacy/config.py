@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range, Seed
+from gemix.core.config_schema import Config, ConfigIssue, Range, Seed
 
 SpaceName = Literal["pixels", "features"]
 
@@ -40,22 +40,21 @@ class AuditConfig(Config):
     near_quantile: Annotated[
         float,
         Range(0.001, 0.5),
-        "Share of held-out real images that count as near to the training images.",
+        "Share of real images that count as near to another patient.",
     ] = 0.05
-    max_near: Annotated[
-        Fraction, "Largest share of synthetic images that are as near; a set fails beyond it."
-    ] = 0.15
+    max_near_ratio: Annotated[
+        float,
+        Range(1, 1000),
+        "Largest share of synthetic images that are as near, over that of real ones.",
+    ] = 3.0
     seed: Annotated[Seed, "Seed of samples, halves and bootstrap."] = 0
 
     def validate(self) -> list[ConfigIssue]:
-        """Require one or more spaces, each once, and a share that unseen images keep to."""
+        """Require one or more spaces, each once, and thresholds that do not contradict."""
         issues = []
         if not self.spaces or len(set(self.spaces)) < len(self.spaces):
             allowed = "a list of one or more different spaces"
             issues.append(ConfigIssue("spaces", list(self.spaces), allowed))
-        if self.max_near <= self.near_quantile:
-            allowed = f"more than near_quantile, {self.near_quantile:g}"
-            issues.append(ConfigIssue("max_near", self.max_near, allowed))
         if self.pass_auc < self.fail_auc:
             allowed = f"at least fail_auc, {self.fail_auc:g}"
             issues.append(ConfigIssue("pass_auc", self.pass_auc, allowed))

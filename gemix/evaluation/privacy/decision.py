@@ -64,18 +64,23 @@ def why_not_passed(store: Store, set_digest: str, thresholds: AuditConfig) -> st
 def _copying(found: AuditFindings, thresholds: AuditConfig) -> Iterator[str]:
     """Yield what distances fail a set for."""
     copies, total = found.copies, found.images.synthetic
-    if copies.synthetic and not copies.held_out:
+    if copies.resaved and not copies.held_out:
         yield (
-            f"{copies.synthetic} of {total} images are copies of training images (resaved, "
+            f"{copies.resaved} of {total} images are copies of training images (resaved, "
             "brightened or mirrored), which no held-out real image is"
         )
+    if copies.singular and _enough(found, thresholds):
+        yield (
+            f"{copies.singular} of {total} images are less than half as far from one training "
+            "patient, beside the others, as any real image is from another patient"
+        )
     for near in found.near if _enough(found, thresholds) else ():
-        if near.low > max(thresholds.max_near, near.expected_high):
+        if near.low > max(near.expected_high, thresholds.max_near_ratio * near.expected):
             yield (
                 f"{near.share:.1%} of the images ({near.low:.1%} to {near.high:.1%}) are nearer to "
                 f"one training patient, beside the others, than all but {near.expected:.1%} (at "
-                f"most {near.expected_high:.1%}) of unseen real images, by {near.space}; "
-                f"audit.max_near is {thresholds.max_near:g}"
+                f"most {near.expected_high:.1%}) of real images are to another, by {near.space}; "
+                f"audit.max_near_ratio is {thresholds.max_near_ratio:g}"
             )
 
 

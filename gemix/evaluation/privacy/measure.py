@@ -28,7 +28,8 @@ class RealSample:
 
     Attributes:
         images: uint8 [N, C, H, W].
-        patients: int64 [N]; equal numbers are one patient (or group of neighbours).
+        patients: int64 [N]; equal numbers are one patient (or group of neighbours), in all samples
+            of an audit.
     """
 
     images: np.ndarray
@@ -49,13 +50,15 @@ class SpaceFindings:
 
     Attributes:
         relative: relative distance of each synthetic image, float64 [M].
+        is_copy: whether it is below half of all that real images have to other patients, bool [M].
         worst: rows of the synthetic images of the smallest relative distances, int64 [12].
         nearest: row of the training image nearest to each of these, int64 [12].
     """
 
-    near: NearImages
+    near: tuple[NearImages, ...]
     attacks: tuple[MembershipAttack, ...]
     relative: np.ndarray
+    is_copy: np.ndarray
     worst: np.ndarray
     nearest: np.ndarray
 
@@ -77,7 +80,7 @@ def measure(
         training: real images that were learned from; the nearest are searched in them.
         members: some of them, whose membership is inferred.
         held_out: real images of other patients; none of the sets is empty.
-        quantile: share of the held-out images that count as near.
+        quantile: share of the real images that count as near; the nearest one always does.
         seed: of the bootstrap and of halves.
     """
     target = rows_of(space, training.images)
@@ -101,23 +104,34 @@ def measure(
             held.new_full((int(stands_in.sum()),), held_count + 1),
         ]
     )
-    of_members = patient_distances(member_views, others, columns, held_count + 2)
-    of_held_out = patient_distances(
-        held_views,
-        torch.cat([others, target]),
-        torch.cat([columns, patients + held_count + 2]),
-        held_count + 2 + count,
+    of_members, of_held_out = (
+        patient_distances(
+            real_views,
+            torch.cat([others, target]),
+            torch.cat([columns, patients + held_count + 2]),
+            held_count + 2 + count,
+        )
+        for real_views in (member_views, held_views)
     )
-    unseen = relative_distances(of_held_out[:, held_count + 2 :]).cpu().numpy()
-    inside, outside = of_members.cpu().numpy(), of_held_out[:, : held_count + 2].cpu().numpy()
+    (inside, members_beside), (outside, held_out_beside) = (
+        (found[:, : held_count + 2].cpu().numpy(), found[:, held_count + 2 :])
+        for found in (of_members, of_held_out)
+    )
+    own = np.searchsorted(np.unique(training.patients), members.patients)
+    members_beside[torch.arange(len(own)), torch.from_numpy(own)] = torch.inf
+    real = torch.cat([relative_distances(found) for found in (members_beside, held_out_beside)])
+    real = real.cpu().numpy()
+    real_patients = np.concatenate([members.patients, held_out.patients])
     return SpaceFindings(
-        near=near_images(
-            space.name, relative, unseen, held_out.patients, quantile=quantile, seed=seed
+        near=tuple(
+            near_images(space.name, relative, real, real_patients, quantile=level, seed=seed)
+            for level in (quantile, 0.0)
         ),
         attacks=_attacks(
             space.name, inside, outside, members.patients, held.cpu().numpy(), stands_in, seed
         ),
         relative=relative,
+        is_copy=relative < real.min() / 2,
         worst=worst,
         nearest=of_worst.argmin(dim=1).cpu().numpy(),
     )

@@ -17,7 +17,7 @@ from gemix.data.shards.partial_reading import read_rows
 from gemix.evaluation.privacy.config import AuditConfig
 from gemix.evaluation.privacy.draws import Draw
 from gemix.evaluation.privacy.measure import RealSample
-from gemix.io.audit_record import AuditedImages, Copies, LearnedFrom
+from gemix.io.audit_record import AuditedImages, LearnedFrom
 from gemix.io.storage import Store
 
 _COLUMNS = ("patient", "checksum", "source", "soft_label")
@@ -126,7 +126,14 @@ def collect(target: Store, real: Sequence[Store], config: AuditConfig) -> AuditI
     training = rows.take(learned).sample(config.real_images, config.seed)
     members = training.sample(config.images, config.seed)
     held_out = rows.take(unseen).sample(config.images, config.seed)
-    samples = [_sample(part) for part in (training, members, held_out)]
+    names = np.unique(rows.groups.astype(str))
+    samples = [
+        RealSample(
+            images=part.read(),
+            patients=np.searchsorted(names, part.groups.astype(str)).astype(np.int64),
+        )
+        for part in (training, members, held_out)
+    ]
     return AuditInput(
         synthetic=synthetic,
         synthetic_images=synthetic.read(),
@@ -154,11 +161,11 @@ def collect(target: Store, real: Sequence[Store], config: AuditConfig) -> AuditI
     )
 
 
-def copies(target: Store, found: AuditInput) -> tuple[Copies, np.ndarray]:
-    """Find images that are copies of training images, by thumbnails of all that are on record.
+def resaved_copies(target: Store, found: AuditInput) -> tuple[np.ndarray, np.ndarray]:
+    """Find images that are training images resaved, by thumbnails of all that are on record.
 
     Returns:
-        The numbers of them, and which synthetic images they are, bool [M].
+        Which synthetic images are, bool [M], and which held-out ones, bool [K].
     """
     synthetic = thumbnails(found.synthetic_images)
     held_out = thumbnails(found.held_out_sample.images)
@@ -166,7 +173,7 @@ def copies(target: Store, found: AuditInput) -> tuple[Copies, np.ndarray]:
     for learned in _learned_thumbnails(target, found):
         is_copy |= find_copies(synthetic, learned)
         is_alike |= find_copies(held_out, learned)
-    return Copies(synthetic=int(is_copy.sum()), held_out=int(is_alike.sum())), is_copy
+    return is_copy, is_alike
 
 
 def list_rows(sets: Sequence[tuple[Store, Manifest]], splits: Sequence[str] | None) -> Rows:
@@ -236,11 +243,6 @@ def _learned_thumbnails(target: Store, found: AuditInput) -> Iterator[np.ndarray
 
 def _among(names: np.ndarray, known: Collection[str]) -> np.ndarray:
     return np.array([name in known for name in names], bool)
-
-
-def _sample(rows: Rows) -> RealSample:
-    patients = np.unique(rows.groups.astype(str), return_inverse=True)[1]
-    return RealSample(images=rows.read(), patients=patients.astype(np.int64))
 
 
 def _splits(sets: Sequence[tuple[Store, Manifest]]) -> np.ndarray:
