@@ -73,8 +73,8 @@ def audit_set(
         )
     stores = [Store(url) for url in (workspace.data, *real)]
     settings = _settings(config, stores)
-    earlier = read_audit(store, manifest.digest)
-    if earlier and earlier.settings == settings and not overwrite:
+    earlier = None if overwrite else read_audit(store, manifest.digest)
+    if earlier and earlier.settings == settings:
         log.info("%s: audited already; --overwrite audits it again", store.url)
         return earlier
     store.delete(AUDIT)

@@ -204,6 +204,10 @@ def test_a_repeated_audit_is_the_same_and_takes_no_time(workspace, passed, caplo
     caplog.clear()
     assert audit_set(CONFIG, workspace, "softmax", overwrite=True) == passed
     assert "audited already" not in caplog.text and store.read_bytes("audit.json") == before
+    store.write_bytes("audit.json", before[:100])
+    with pytest.raises(DataError, match=r"audit\.json.*run gemix audit --overwrite"):
+        audit_set(CONFIG, workspace, "softmax")
+    assert audit_set(CONFIG, workspace, "softmax", overwrite=True) == passed
 
 
 def test_a_set_of_unknown_origin_can_fail_and_not_pass(workspace, tmp_path, patients):
