@@ -23,6 +23,7 @@ from gemix.core.config_schema import (
 from gemix.core.errors import ConfigError
 from gemix.data.config import DataConfig
 from gemix.evaluation.image_quality.config import MetricsConfig
+from gemix.evaluation.privacy.config import AuditConfig
 from gemix.gan.config import GanConfig
 from gemix.labels import LabelConfig
 from gemix.synthesis.config import SynthesisConfig
@@ -128,6 +129,9 @@ class PipelineConfig(Config):
     teacher: Annotated[
         ClassifierConfig, "Classifiers of real images that say what synthetic ones show."
     ] = ClassifierConfig(seeds=2)
+    audit: Annotated[AuditConfig, Operational(), "The privacy audit of synthetic sets."] = (
+        AuditConfig()
+    )
     classifier: Annotated[ClassifierConfig, "Classifiers and their training."] = ClassifierConfig()
     tracking: Annotated[TrackingConfig, Operational(), "Names in MLflow."] = TrackingConfig()
     compute: Annotated[ComputeConfig, Operational(), "Resources of the Ray jobs."] = ComputeConfig()

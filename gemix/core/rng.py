@@ -37,6 +37,7 @@ class Stream(enum.IntEnum):
     PATH_LENGTH_NOISE = 19
     SHARD_ORDER = 20
     REDRAW = 21
+    AUDIT = 22
 
 
 def sample_rng(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:

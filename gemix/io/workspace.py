@@ -46,6 +46,10 @@ class Workspace:
         """Shards of one method's synthetic images; marker ``manifest.json``."""
         return f"{self.workdir}/synthetic/{method}"
 
+    def audit(self, set_digest: str) -> str:
+        """Picture of an audit of the set of this digest: it shows real images, which stay here."""
+        return f"{self.workdir}/audits/{set_digest[:16]}"
+
     @property
     def classifiers(self) -> str:
         """One directory a method and seed below; marker ``classifiers.json``."""

@@ -36,6 +36,7 @@ from gemix.report.data_section import DataPart, data_part
 from gemix.report.examples import Example, examples, small_png
 from gemix.report.image_metrics import ImageMetricsPart, image_metrics
 from gemix.report.label_figure import read_figure
+from gemix.report.privacy_audit import AuditPart, audit_parts
 from gemix.report.set_cards import SetCardsPart, set_cards
 from gemix.report.verdict import Verdict, decide
 from gemix.synthesis.fidelity import SetFidelity, read_fidelity
@@ -65,6 +66,7 @@ class ReportContent:
         data: the real images; None before prepare.
         synthetic: number of images of each method's finished set.
         set_cards: main rows of the sets' cards; None where no set has one.
+        audits: the privacy audit of each finished set.
         examples: for each class the rows to show, (training set, images).
         label_figures: an SVG file of the labels of each method's finished set that has one.
         label_paths: one strip for each pair of classes.
@@ -85,6 +87,7 @@ class ReportContent:
     data: DataPart | None
     synthetic: Mapping[str, int]
     set_cards: SetCardsPart | None
+    audits: tuple[AuditPart, ...]
     examples: Mapping[str, tuple[tuple[str, tuple[Example, ...]], ...]]
     label_figures: Mapping[str, bytes]
     label_paths: tuple[LabelPath, ...]
@@ -145,6 +148,7 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
         data=data,
         synthetic={name: Manifest.load(Store(url)).images() for name, url in sets.items()},
         set_cards=set_cards(sets),
+        audits=audit_parts(workspace, sets, config.audit),
         examples=_examples(workspace.data, sets, data.manifest.classes) if data else {},
         label_figures={
             name: figure

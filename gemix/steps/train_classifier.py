@@ -24,6 +24,7 @@ from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.normal_class import normal_class
+from gemix.evaluation.privacy.decision import why_not_passed
 from gemix.io.results import CLASSIFIERS, ONLY, REAL
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
@@ -76,12 +77,13 @@ def train_classifiers(
     learned, val, test = real_splits(workspace, "train", "val", "test")
     pairs = [*itertools.product([learned, *generators], [val, test]), (val, test)]
     overlap = enforce_no_overlap("train-classifier", config, pairs)
+    unaudited = _without_passed_audit(config, sets)
     executor = executor or LocalExecutor()
     executor.require(config.compute)
     store = open_step(workspace.classifiers, CLASSIFIERS, config, overwrite)
     write_provenance(store, [learned, val], generators)  # val chooses the epoch
     with tracking.start_run(config, workspace.workdir, "train-classifier") as run:
-        run.set_tags(overlap.tags)
+        run.set_tags(overlap.tags | {f"gemix.audit.{name}": why for name, why in unaudited.items()})
         for method, urls in arms.items():
             run.log_dataset(Manifest.load(Store(urls[-1])).digest, method, "training")
         settings = {
@@ -122,6 +124,20 @@ def _synthetic_sets(
         else:
             log.info("no %s images in %s, left out", method, url)
     return sets
+
+
+def _without_passed_audit(config: PipelineConfig, synthetic: Mapping[str, str]) -> dict[str, str]:
+    """Warn of each synthetic set without a passed audit; return why it has none, by method."""
+    found = {}
+    for method, url in synthetic.items():
+        store = Store(url)
+        if why := why_not_passed(store, Manifest.load(store).digest, config.audit):
+            found[method] = why
+            log.warning(
+                "the %s images have no passed privacy audit: %s; run gemix audit %s",
+                *(method, why, method),
+            )
+    return found
 
 
 def _training_sets(

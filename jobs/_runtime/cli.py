@@ -22,6 +22,7 @@ COMMANDS = {
     "explore": "write a page with sliders: soft labels from a few latents, asked and seen",
     "synthesize": "make N images of soft labels, as Parquet shards",
     "card": "write what synthetic sets are made of, show and are for",
+    "audit": "tell whether a synthetic set gives away whom it was learned from",
     "train-classifier": "train classifiers on real, and on real + synthetic images",
     "evaluate": "evaluate the classifiers on the test set; register the best",
     "report": "write one HTML page of it all",

@@ -17,6 +17,7 @@ from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.gan.sampling import sample_images
 from gemix.io.storage import Store
 from gemix.steps.runtime.outputs import open_step
+from gemix.steps.sets.audit import audit_set, finished_sets
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_gan import train_gan
 from gemix.synthesis.shards import shard_ranges
@@ -164,3 +165,16 @@ def test_shards_cover_the_set_once():
         covered = [i for start, size in ranges for i in range(start, start + size)]
         assert covered == list(range(count))
         assert max(size for _, size in ranges) <= rows
+
+
+def test_sets_of_a_trained_generator_are_audited(synthesized, tiny_config):
+    workspace, manifests = synthesized
+    assert finished_sets(tiny_config, workspace) == ["softmax", "onehot"]
+    audit = audit_set(tiny_config, workspace, "softmax")
+    assert audit.set_digest == manifests["softmax"].digest
+    assert audit.generator == load_generator(Store(workspace.gan)).checksum
+    assert audit.findings.learned_from.is_on_record and audit.findings.learned_from.elsewhere == 0
+    assert {attack.space for attack in audit.findings.attacks} == {"pixels", "features"}
+    assert audit.verdict == "undecided"  # of 18 patients
+    assert any("audit.min_patients" in reason for reason in audit.reasons)
+    assert 0 <= audit.discriminator.auc <= 1

@@ -1,1 +1,1 @@
-"""Privacy audits of a generator."""
+"""Privacy audits of a generator, and of a set of its images with a verdict."""

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gemix.evaluation.label_fidelity.measure import Proportion
+from gemix.io.audit_record import AUDIT
 from gemix.io.records import others, read_record
 from gemix.io.results import Difference
 from gemix.io.storage import Store
 
 CARD, CARD_TEXT = "card.json", "card.md"
-AUDIT = "audit.json"  # of gemix audit
 SYNTHETIC = "synthetic"  # a name of images beside those of the real splits
 
 
