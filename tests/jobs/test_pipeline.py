@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def finished(tiny_overrides, tmp_path_factory):
-    config = load("demo", tiny_overrides)
+    config = load("demo", [*tiny_overrides, "synthesis.labels=teacher"])
     workspace = Workspace.at(tmp_path_factory.mktemp("pipeline"))
     return config, workspace, run_pipeline(config, workspace, executor=RayExecutor())
 
@@ -45,7 +45,7 @@ def test_the_summary_holds_every_figure(finished):
             assert 0 <= row[name] <= 1
         assert row["fnr"] == pytest.approx(1 - row["macro_recall"])
         assert np.sum(row["confusion"]) == summary["data"]["splits"]["test"]
-    steps = {"prepare", "train-gan", "synthesize-softmax", "synthesize-onehot"}
+    steps = {"prepare", "train-teacher", "train-gan", "synthesize-softmax", "synthesize-onehot"}
     assert steps | {"train-classifier", "evaluate", "report"} == set(summary["wall_seconds"])
 
 

@@ -39,7 +39,12 @@ TINY = (
     *("gan.kimg=0.032", "gan.batch=8", "gan.z_dim=16", "gan.w_dim=16", "gan.channel_base=128"),
     *("gan.channel_max=16", "gan.precision=float32", "metrics.images=0"),
     *("teacher.model=test_resnet", "teacher.epochs=2", "teacher.batch=8", "teacher.seeds=2"),
-    *("synthesis.methods=[softmax]", "synthesis.count=150", "synthesis.shard_rows=40"),
+    *(
+        "synthesis.methods=[softmax]",
+        "synthesis.labels=asked",
+        "synthesis.count=150",
+        "synthesis.shard_rows=40",
+    ),
 )
 
 
