@@ -69,7 +69,7 @@ def warp(images: Tensor, transform: Tensor) -> Tensor:
         transform: [N, 3, 3], source to target, coordinates from -1 to 1 across the image.
 
     Returns:
-        [N, C, H, W]; differentiable twice in the images, not in the transform.
+        [N, C, H, W]; differentiable twice in the images.
     """
     size = images.shape[-1]
     images, transform = _blit(images, transform.double())
@@ -82,8 +82,14 @@ def warp(images: Tensor, transform: Tensor) -> Tensor:
     source = torch.einsum("nij,hwj->nhwi", _inverse(transform), target)
     grid = source * (size / (size - 1))  # -1 and 1 are the centres of the border pixels
     upsampled = upsample @ images @ upsample.t()
-    sample = _gather_sample if torch.compiler.is_compiling() else _GridSample.apply
-    return downsample @ sample(upsampled, grid.to(images.dtype)) @ downsample.t()
+    warped = F.grid_sample(
+        upsampled,
+        grid.to(images.dtype),
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=True,
+    )
+    return downsample @ warped @ downsample.t()
 
 
 def _blit(images: Tensor, transform: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,73 +152,3 @@ def _cached_resamplers(size: int, device: torch.device) -> tuple[Tensor, Tensor]
     upsample = 2 * F.conv1d(spread, taps.flip(0)[None, None])[:, 0].t()
     downsample = F.conv1d(torch.eye(2 * size + 2 * _REACH)[:, None], taps[None, None], stride=2)
     return upsample.contiguous().to(device), downsample[:, 0].t().contiguous().to(device)
-
-
-def _gather_sample(image: Tensor, grid: Tensor) -> Tensor:
-    """Sample as :class:`_GridSample` does, in operations whose derivatives all compile."""
-    height, width = image.shape[2:]
-    x, y = (_mirrored(grid[..., i], size) for i, size in ((0, width), (1, height)))
-    left, top = x.floor(), y.floor()
-    right_share, bottom_share = x - left, y - top
-    flat, total = image.flatten(2), 0
-    for down, row_share in ((0, 1 - bottom_share), (1, bottom_share)):
-        for right, column_share in ((0, 1 - right_share), (1, right_share)):
-            # beyond the last pixel the share is 0
-            row = (top.long() + down).clamp(max=height - 1)
-            index = row * width + (left.long() + right).clamp(max=width - 1)
-            index = index.flatten(1)[:, None].expand(-1, image.shape[1], -1)
-            values = flat.gather(2, index).unflatten(2, grid.shape[1:3])
-            total = total + values * (row_share * column_share)[:, None]
-    return total
-
-
-def _mirrored(coordinate: Tensor, size: int) -> Tensor:
-    """Return pixels from 0 to size - 1 of coordinates from -1 to 1, mirrored at border pixels."""
-    last = size - 1
-    distance = ((coordinate + 1) / 2 * last).abs().fmod(2 * last)  # from the first pixel
-    return torch.minimum(distance, 2 * last - distance).clamp(0, last)
-
-
-class _GridSample(torch.autograd.Function):
-    """Sample bilinearly, mirrored at border pixels; twice differentiable in the image.
-
-    The backward pass of PyTorch's grid_sample has no derivative. Sampling is linear in the image,
-    so the derivative of its backward pass is sampling itself.
-    """
-
-    @staticmethod
-    def forward(ctx, image: Tensor, grid: Tensor) -> Tensor:
-        ctx.save_for_backward(grid)
-        ctx.size = image.shape
-        return F.grid_sample(
-            image, grid, mode="bilinear", padding_mode="reflection", align_corners=True
-        )
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        (grid,) = ctx.saved_tensors
-        return _GridSampleBackward.apply(gradient, grid, ctx.size), None
-
-
-class _GridSampleBackward(torch.autograd.Function):
-    """Map gradients of samples to gradients of the image, the transpose of :class:`_GridSample`."""
-
-    @staticmethod
-    def forward(ctx, gradient: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
-        ctx.save_for_backward(grid)
-        bilinear, reflection = 0, 2
-        image_gradient, _ = torch.ops.aten.grid_sampler_2d_backward(
-            gradient.contiguous(),
-            gradient.new_zeros(size),
-            grid,
-            bilinear,
-            reflection,
-            True,  # align_corners
-            (True, False),
-        )
-        return image_gradient
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        (grid,) = ctx.saved_tensors
-        return _GridSample.apply(gradient, grid), None, None
