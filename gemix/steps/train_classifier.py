@@ -17,7 +17,7 @@ import torch
 
 from gemix.classifier.bundle import MODEL, Classifier, is_finished
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.distributed import local_indices
+from gemix.classifier.distributed import batch_parts
 from gemix.classifier.models import check_model, check_name
 from gemix.classifier.train import check_sets, train
 from gemix.config import PipelineConfig
@@ -65,7 +65,9 @@ def train_classifiers(
             ``data.allow_overlap`` is set, images or patients that are both learned and held out.
         ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
     """
-    local_indices(Workers(0, config.compute.ranks), config.classifier.batch)
+    batch_parts(
+        Workers(0, config.compute.ranks), config.classifier.batch, config.classifier.accumulate
+    )
     check_name(config.classifier.model)
     real = Manifest.load(Store(workspace.data))
     check_model(config.classifier.model, channels=real.channels, resolution=real.resolution)
