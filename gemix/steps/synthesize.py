@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gemix.config import PipelineConfig
-from gemix.core.device import compute_dtype, default_device
+from gemix.core.device import default_device, precision_name
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry
 from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
@@ -138,7 +138,5 @@ class ShardWriter:
             labels=self.config.labels,
             config=self.config.synthesis,
         )
-        wanted, device = self.config.synthesis.precision, default_device()
-        if wanted == "tf32" and device.type == "cuda":
-            return entry.to_json(), wanted
-        return entry.to_json(), str(compute_dtype(wanted, device)).removeprefix("torch.")
+        precision = precision_name(self.config.synthesis.precision, default_device())
+        return entry.to_json(), precision
