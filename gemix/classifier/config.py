@@ -26,6 +26,12 @@ class ClassifierConfig(Config):
         "Images of an epoch; null: as many as real ones, so that all methods take as many steps.",
     ] = None
     batch: Annotated[int, Range(2, 65536), "Images in one step, over all workers."] = 32
+    accumulate: Annotated[
+        int,
+        Range(1, 65536),
+        "Backward passes in which a worker takes its share of a batch: more need less memory, and "
+        "batch normalization is by the images of one.",
+    ] = 1
     lr: Annotated[float, Range(1e-8, 1.0), "Highest learning rate (AdamW, warm-up, cosine)."] = 3e-4
     weight_decay: Annotated[float, Range(0, 1000), "Weight decay of AdamW."] = 0.05
     augment: Annotated[

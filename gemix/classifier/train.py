@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,12 @@ from torch import Tensor
 from gemix.classifier.augment.base import AugmentContext
 from gemix.classifier.augment.registry import load_augmentation
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.distributed import data_parallel, local_indices
+from gemix.classifier.distributed import (
+    averaged_gradients,
+    batch_parts,
+    data_parallel,
+    keep_statistics_pace,
+)
 from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.classifier.predict import predict_logits
@@ -148,7 +153,7 @@ class _Trainer:
         self, training: ImageSet, config: ClassifierConfig, device: torch.device, workers: Workers
     ):
         self.config, self.device, self.workers = config, device, workers
-        self.batch_indices = local_indices(workers, config.batch)
+        self.parts = batch_parts(workers, config.batch, config.accumulate)
         self.augment = load_augmentation(config.augment)
         self.normalization = Normalization.of(training.images)
         self.images = torch.from_numpy(np.ascontiguousarray(training.images)).to(device)
@@ -162,6 +167,7 @@ class _Trainer:
         _seed_torch(config.seed, 0)
         network = build(self.spec, pretrained=config.pretrained, weights=config.weights)
         self.network = network.to(device, memory_format=torch.channels_last)
+        keep_statistics_pace(self.network, config.accumulate)
         self.parallel = data_parallel(self.network, workers)
         _seed_torch(config.seed, 1 + workers.rank)  # dropout differs between the workers
         self.optimizer = create_optimizer_v2(
@@ -176,40 +182,57 @@ class _Trainer:
         """Train one epoch; return the mean loss and the last learning rate."""
         self.parallel.train()
         losses = []
-        for step, rows in self.batches(epoch):
-            context = AugmentContext(
-                seed=self.config.seed,
-                step=step,
-                batch_indices=self.batch_indices,
-                horizontal_flip=self.config.horizontal_flip,
-            )
-            images, targets = self.augment(
-                self.normalization(self.images[rows]), self.targets[rows], context
-            )
-            logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits, targets)
+        for step, parts in self.batches(epoch):
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            for number, (batch_indices, rows) in enumerate(parts, start=1):
+                # once a step, in the last backward pass
+                with averaged_gradients(self.parallel, number == len(parts)):
+                    loss = self.loss(step, batch_indices, rows)
+                    (loss / len(parts)).backward()
+                losses.append(loss.detach())
             self.optimizer.step()
             self.schedule.step()
-            losses.append(loss.detach())
         mean = self.workers.all_reduce_mean(torch.stack(losses).mean())
         return {"train_loss": self.finite(mean), "lr": self.schedule.get_last_lr()[0]}
 
-    def batches(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield the steps of an epoch with this worker's rows of the global batch."""
+    def loss(self, step: int, batch_indices: Sequence[int], rows: Tensor) -> Tensor:
+        """Return the mean loss of the images of one part of a batch.
+
+        Args:
+            batch_indices: of the images in the global batch.
+            rows: of the images in the training set, int64 [n].
+        """
+        context = AugmentContext(
+            seed=self.config.seed,
+            step=step,
+            batch_indices=batch_indices,
+            horizontal_flip=self.config.horizontal_flip,
+        )
+        images, targets = self.augment(
+            self.normalization(self.images[rows]), self.targets[rows], context
+        )
+        logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
+        return F.cross_entropy(logits, targets)
+
+    def batches(self, epoch: int) -> Iterator[tuple[int, list[tuple[list[int], Tensor]]]]:
+        """Yield the steps of an epoch, each with the parts of this worker's share of the batch.
+
+        A part is its indices into the global batch and its rows of the training set.
+        """
         order = functools.lru_cache(maxsize=2)(
             lambda pass_: permutation(
                 self.config.seed, Stream.CLASSIFIER_ORDER, len(self.images), step=pass_
             )
         )
         for step in range(epoch * self.steps, (epoch + 1) * self.steps):
-            places = [
-                divmod(step * self.config.batch + index, len(self.images))
-                for index in self.batch_indices
-            ]
-            rows = [int(order(pass_)[place]) for pass_, place in places]
-            yield step, torch.tensor(rows, device=self.device)
+            parts = []
+            for indices in self.parts:
+                places = [
+                    divmod(step * self.config.batch + index, len(self.images)) for index in indices
+                ]
+                rows = [int(order(pass_)[place]) for pass_, place in places]
+                parts.append((indices, torch.tensor(rows, device=self.device)))
+            yield step, parts
 
     def validate(self, validation: ImageSet, score: Scorer) -> tuple[dict[str, float], np.ndarray]:
         """Return loss and scores on all validation images, and the predicted classes, int64 [N].

@@ -34,6 +34,16 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def precision_name(precision: str, device: torch.device) -> str:
+    """Return what a `precision` setting computes in on a device: float32, tf32 or bfloat16.
+
+    Only GPUs have TF32.
+    """
+    if precision == "tf32" and device.type == "cuda":
+        return precision
+    return str(compute_dtype(precision, device)).removeprefix("torch.")
+
+
 def resolve_precision(device: torch.device, workers: Workers) -> str:
     """Return the precision that `auto` means on all workers: bfloat16 if each supports it."""
     lacks = float(compute_dtype("auto", device) != torch.bfloat16)

@@ -86,6 +86,31 @@ class Workers:
         return [name for name, count in zip(tensors, differs, strict=True) if count]
 
 
+class AsyncFlag:
+    """A boolean of rank 0 that all workers learn one call later, without waiting for it.
+
+    It travels between the hosts, so that no GPU takes part, and by the next call it has arrived. A
+    single worker knows it at once. All workers create it together.
+    """
+
+    def __init__(self, workers: Workers):
+        # a group of its own, since the messages of one group must not interleave
+        self._group = dist.new_group(backend="gloo") if workers.size > 1 else None
+        self._flag = torch.zeros(1)
+        self._work: dist.Work | None = None
+
+    def exchange(self, value: bool) -> bool:
+        """Begin to tell rank 0's value; return that of the call before, False in the first."""
+        if self._group is None:
+            return value
+        if self._work is not None:
+            self._work.wait()
+        told = bool(self._flag)
+        self._flag = torch.tensor([float(value)])
+        self._work = dist.broadcast(self._flag, src=0, group=self._group, async_op=True)
+        return told
+
+
 def _checksum(tensor: Tensor) -> Tensor:
     """Return a weighted sum of the words of a tensor, which wraps: int64 scalar on its device."""
     words = tensor.detach().contiguous().reshape(-1).view(torch.uint8)

@@ -14,7 +14,7 @@ import torch
 
 import gemix
 from gemix.config import PipelineConfig
-from gemix.core.device import compute_dtype, default_device
+from gemix.core.device import default_device, precision_name
 from gemix.core.errors import ConfigError
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest
@@ -215,10 +215,7 @@ class ShardWriter:
 
     def __call__(self, plan: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Write one shard; return it as plain values, and the precision that it was made in."""
-        wanted, device = self.config.synthesis.precision, default_device()
-        precision = str(compute_dtype(wanted, device)).removeprefix("torch.")
-        if wanted == "tf32" and device.type == "cuda":
-            precision = wanted
+        precision = precision_name(self.config.synthesis.precision, default_device())
         digest = resume_cache.digest_of(plan, self._inputs, precision)
         result = resume_cache.load(self.store, plan["name"], digest)
         if result is None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gemix.classifier.bundle import MODEL
-from gemix.classifier.distributed import local_indices
+from gemix.classifier.distributed import batch_parts
 from gemix.classifier.models import check_model, check_name
 from gemix.classifier.train import check_sets
 from gemix.config import PipelineConfig
@@ -63,7 +63,9 @@ def train_classifiers(
             ``data.allow_overlap`` is set, images or patients that are both learned and held out.
         ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
     """
-    local_indices(Workers(0, config.compute.ranks), config.classifier.batch)
+    batch_parts(
+        Workers(0, config.compute.ranks), config.classifier.batch, config.classifier.accumulate
+    )
     check_name(config.classifier.model)
     real = Manifest.load(Store(workspace.data))
     check_model(config.classifier.model, channels=real.channels, resolution=real.resolution)

@@ -28,7 +28,7 @@ from gemix.io.results import read_training
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
 from gemix.steps.gan_training.cost import summarize_cost
-from gemix.steps.gan_training.data import open_training_data
+from gemix.steps.gan_training.data import gan_architecture, open_training_data
 from gemix.steps.gan_training.metrics import SnapshotEvaluator
 from gemix.steps.gan_training.stage import Stage, wrap_disk_full
 from gemix.steps.runtime.executor import Executor, LocalExecutor, Polling, WorkerContext
@@ -175,9 +175,7 @@ def check_side(url: str, data: Manifest) -> None:
 def training_spec(config: PipelineConfig, data: Manifest) -> TrainingSpec:
     """Return what a new training on the train split of these data is made of."""
     return TrainingSpec(
-        architecture=config.gan.architecture(
-            resolution=data.resolution, img_channels=data.channels, label_dim=len(data.classes)
-        ),
+        architecture=gan_architecture(config.gan, data),
         config=config.gan,
         classes=data.classes,
         data_digest=data.content_digest("train"),

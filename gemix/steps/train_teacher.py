@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from gemix.classifier.bundle import Classifier
-from gemix.classifier.distributed import local_indices
+from gemix.classifier.distributed import batch_parts
 from gemix.classifier.models import check_model, check_name
 from gemix.config import PipelineConfig
 from gemix.core.distributed import Workers
@@ -53,7 +53,7 @@ def train_teachers(
         ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
     """
     settings = config.teacher
-    local_indices(Workers(0, config.compute.ranks), settings.batch)
+    batch_parts(Workers(0, config.compute.ranks), settings.batch, settings.accumulate)
     check_name(settings.model)
     real = Manifest.load(Store(workspace.data))
     check_model(settings.model, channels=real.channels, resolution=real.resolution)

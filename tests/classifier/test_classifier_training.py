@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch.distributed as dist
 
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.distributed import local_indices
+from gemix.classifier.distributed import batch_parts, keep_statistics_pace
 from gemix.classifier.train import TrainingResult, train
 from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError, DataError, GemixError
@@ -131,19 +132,86 @@ def worker(
         dist.destroy_process_group()
 
 
-@pytest.mark.slow
-def test_two_workers_return_the_same_and_learn_the_same(sets, quick, trained, tmp_path):
-    meet = str(tmp_path / "meet")
+def two_workers(sets: tuple, config: ClassifierConfig, folder: Path) -> list:
+    """Return what :func:`worker` returns on both."""
+    meet = str(folder / "meet")
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, spawn) as pool:
-        futures = [pool.submit(worker, rank, meet, sets, quick) for rank in range(2)]
-        (first, rows), (second, other) = (future.result(timeout=120) for future in futures)
+        futures = [pool.submit(worker, rank, meet, sets, config) for rank in range(2)]
+        return [future.result(timeout=120) for future in futures]
+
+
+@pytest.mark.slow
+def test_two_workers_return_the_same_and_learn_the_same(sets, quick, trained, tmp_path):
+    (first, rows), (second, other) = two_workers(sets, quick, tmp_path)
     assert same(first, second)
     assert rows == other == first.history
     assert list(first.state) == list(trained.state)
     assert first.kept["val_macro_f2"] > 0.9
 
 
+@pytest.fixture(scope="module")
+def unnormalized(quick) -> ClassifierConfig:
+    """A few steps of a network without batch statistics."""
+    return dataclasses.replace(quick, model="test_convnext", epochs=1, epoch_images=36)
+
+
+@pytest.fixture(scope="module")
+def whole(sets, unnormalized) -> TrainingResult:
+    return train(*sets, unnormalized, accuracy)
+
+
+def assert_trained_alike(found: TrainingResult, whole: TrainingResult, start: dict) -> None:
+    """Up to rounding; Adam takes a whole step for a gradient of any size, also one near 0."""
+    error, way = (
+        sum(float((whole.state[name] - other[name]).square().sum()) for name in other) ** 0.5
+        for other in (found.state, start)
+    )
+    assert error < 1e-3 * way
+    assert found.kept["train_loss"] == pytest.approx(whole.kept["train_loss"], rel=1e-4)
+    assert found.kept["val_loss"] == pytest.approx(whole.kept["val_loss"], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def start(sets, unnormalized) -> dict[str, torch.Tensor]:
+    standing = dataclasses.replace(unnormalized, lr=1e-8, weight_decay=0.0)
+    return train(*sets, standing, accuracy).state
+
+
+@pytest.mark.parametrize("accumulate", [2, 6])
+def test_a_batch_in_parts_trains_as_a_whole_one(sets, unnormalized, whole, start, accumulate):
+    parts = dataclasses.replace(unnormalized, accumulate=accumulate)
+    assert_trained_alike(train(*sets, parts, accuracy), whole, start)
+
+
+@pytest.mark.slow
+def test_two_workers_with_parts_train_as_one_without(sets, unnormalized, whole, start, tmp_path):
+    first, second = two_workers(sets, dataclasses.replace(unnormalized, accumulate=3), tmp_path)
+    assert same(first[0], second[0])
+    assert_trained_alike(first[0], whole, start)
+
+
+def test_running_batch_statistics_keep_their_pace_in_parts():
+    images = torch.randn(8, 3, 4, 4)
+    once, in_parts = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    keep_statistics_pace(in_parts, 4)
+    once(images)
+    for _ in range(4):
+        in_parts(images)
+    torch.testing.assert_close(in_parts.running_mean, once.running_mean)
+    torch.testing.assert_close(in_parts.running_var, once.running_var)
+
+
+def test_the_parts_are_those_of_as_many_workers():
+    of_two = [part for rank in range(2) for part in batch_parts(Workers(rank, 2), 12, 3)]
+    assert of_two == [batch_parts(Workers(rank, 6), 12)[0] for rank in range(6)]
+    assert sorted(index for part in of_two for index in part) == list(range(12))
+
+
 def test_a_batch_that_cannot_be_shared_is_refused():
-    with pytest.raises(ConfigError, match="multiple of 2 from 4 on"):
-        local_indices(Workers(0, 2), 5)
+    with pytest.raises(ConfigError, match=r"5 cannot be shared.*multiple of 2 from 4 on"):
+        batch_parts(Workers(0, 2), 5)
+    with pytest.raises(ConfigError, match=r"12 .* 2 workers in 4 parts each; .* multiple of 8 "):
+        batch_parts(Workers(0, 2), 12, 4)
+    with pytest.raises(ConfigError, match=r"from 24 on, .*classifier\.accumulate"):
+        batch_parts(Workers(), 12, 12)

@@ -106,17 +106,22 @@ def test_generator_loss_and_gradients(case):
 
 def test_r1_and_its_gradients(case):
     case.discriminator.zero_grad()
-    images = case["in.x"].requires_grad_()
-    penalty = regularizers.r1_penalty(case.discriminator(images, case.label), images)
+    penalty = regularizers.r1_penalty(lambda x: case.discriminator(x, case.label), case["in.x"])
     assert_close(penalty, case.ref["r1.per_image"])
     (penalty.mean() / 2).backward()
     case.assert_gradients(case.discriminator, "gradD_r1.")
 
 
+def path_lengths(case) -> torch.Tensor:
+    generator = case.generator
+    ws, noise = generator.map(case["in.z"], case.label), generator.synthesis.noise_const()
+    return regularizers.path_lengths(
+        lambda ws: generator.synthesis(ws, noise), ws, case["pl.noise"]
+    )
+
+
 def test_path_lengths(case):
-    ws = case.generator.map(case["in.z"], case.label).detach().requires_grad_()
-    images = case.generator.synthesis(ws, case.generator.synthesis.noise_const())
-    assert_close(regularizers.path_lengths(images, ws, case["pl.noise"]), case.ref["pl.lengths"])
+    assert_close(path_lengths(case), case.ref["pl.lengths"])
 
 
 def test_path_length_penalty_and_its_gradients(case):
@@ -126,28 +131,23 @@ def test_path_length_penalty_and_its_gradients(case):
     held against that of the same formula, written down without regard to workers.
     """
     start, decay = 0.1 * float(case["pl.lengths"].mean()), 0.01
-    generator = case.generator
-
-    def lengths() -> torch.Tensor:
-        ws = generator.map(case["in.z"], case.label)
-        images = generator.synthesis(ws, generator.synthesis.noise_const())
-        return regularizers.path_lengths(images, ws, case["pl.noise"])
 
     def gradient(penalty: torch.Tensor) -> torch.Tensor:
-        found = torch.autograd.grad(penalty, list(generator.parameters()), allow_unused=True)
+        parameters = list(case.generator.parameters())
+        found = torch.autograd.grad(penalty, parameters, allow_unused=True)
         return torch.cat([g.flatten() for g in found if g is not None])
 
-    own = lengths()
+    own = path_lengths(case)
     penalty, mean = regularizers.path_length_penalty(own, own.mean(), torch.tensor(start), decay)
     reference = case.ref["pl.lengths"].astype(np.float64)
     expected_mean = start + decay * (reference.mean() - start)
     assert mean.item() == pytest.approx(expected_mean, rel=RELATIVE)
     assert penalty.item() == pytest.approx(np.square(reference - expected_mean).mean(), rel=1e-3)
     ours = gradient(penalty)
-    own = lengths()
+    own = path_lengths(case)
     moving = start + decay * (own.mean() - start)
     whole = gradient((own - moving).square().mean())
-    constant = gradient((lengths() - expected_mean).square().mean())
+    constant = gradient((path_lengths(case) - expected_mean).square().mean())
     assert (ours - whole).norm() / whole.norm() < RELATIVE
     assert (constant - whole).norm() / whole.norm() > 10 * RELATIVE  # the two do differ
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gemix.core import device as devices
-from gemix.core.device import resolve_precision
+from gemix.core.device import precision_name, resolve_precision
 from gemix.core.distributed import Workers
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig, SamplingConfig
@@ -119,3 +119,10 @@ def test_tf32_is_a_precision_of_the_steps_alone(images, fallback_level, rounded)
     )
     assert (in_steps, between) == ({rounded}, {False})
     assert state.precision == "tf32"
+
+
+def test_a_precision_is_named_by_what_the_device_computes_in():
+    gpu = torch.device("cuda")
+    assert [precision_name("tf32", device) for device in (gpu, CPU)] == ["tf32", "float32"]
+    assert [precision_name("bfloat16", device) for device in (gpu, CPU)] == ["bfloat16"] * 2
+    assert precision_name("auto", CPU) == resolve_precision(CPU, Workers())

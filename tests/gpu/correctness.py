@@ -139,22 +139,23 @@ def check_parity(path: Path, device: torch.device) -> dict:
     images = generator(tensor("in.z"), label, noise)
     loss = adversarial.nonsaturating_generator_loss(discriminator(images, label))
     loss.backward()
-    reals = tensor("in.x").requires_grad_()
-    logits = discriminator(reals, label)
-    ws = generator.map(tensor("in.z"), label).detach().requires_grad_()
+    reals = tensor("in.x")
+    penalties = regularizers.r1_penalty(lambda images: discriminator(images, label), reals)
     lengths = regularizers.path_lengths(
-        generator.synthesis(ws, noise), ws, tensor("pl.noise")
-    ).detach()
+        lambda ws: generator.synthesis(ws, noise),
+        generator.map(tensor("in.z"), label),
+        tensor("pl.noise"),
+    )
     names = [name for name, p in generator.named_parameters() if f"gradG.{name}" in ref.files]
     of_generator = dict(generator.named_parameters())
     errors = {
         "image": distance(generator.synthesis(tensor("out.ws"), noise), tensor("out.image_const")),
-        "logits": distance(logits, tensor("out.logits_real")),
+        "logits": distance(discriminator(reals, label), tensor("out.logits_real")),
         "gradient of G": distance(
             torch.cat([of_generator[name].grad.flatten() for name in names]),
             torch.cat([tensor(f"gradG.{name}").flatten() for name in names]),
         ),
-        "R1": distance(regularizers.r1_penalty(logits, reals), tensor("r1.per_image")),
+        "R1": distance(penalties, tensor("r1.per_image")),
         "path lengths": distance(lengths, tensor("pl.lengths")),
     }
     worst = max(errors, key=errors.__getitem__)

@@ -128,8 +128,9 @@ def _warp_changed(images: Tensor, transform: Tensor) -> Tensor:
 def selects_changed(images: Tensor) -> bool:
     """Return whether only the images that change are warped.
 
-    At a small p most do not, and on a CPU warping is the costly part. A GPU would wait for the host
-    to learn how many they are, and shapes in a compiled graph must not depend on the draws.
+    At a small p most do not, and on a CPU warping is the costly part. Elsewhere all are warped: a
+    GPU would wait for the host to learn how many change, and shapes in a compiled graph must not
+    depend on the draws.
     """
     return images.device.type == "cpu" and not torch.compiler.is_compiling()
 

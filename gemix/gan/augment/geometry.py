@@ -82,6 +82,8 @@ def warp(images: Tensor, transform: Tensor) -> Tensor:
     source = torch.einsum("nij,hwj->nhwi", _inverse(transform), target)
     grid = source * (size / (size - 1))  # -1 and 1 are the centres of the border pixels
     upsampled = upsample @ images @ upsample.t()
+    # Both are needed: in a compiled graph torch.func.grad loses derivatives of derivatives through
+    # an autograd.Function; gathering takes longer where nothing fuses it.
     sample = _gather_sample if torch.compiler.is_compiling() else _GridSample.apply
     return downsample @ sample(upsampled, grid.to(images.dtype)) @ downsample.t()
 
@@ -143,9 +145,11 @@ def _cached_resamplers(size: int, device: torch.device) -> tuple[Tensor, Tensor]
     spread = F.pad(units[..., None], (0, 1)).flatten(2)
     # six taps before the centre of an upsampled pixel, five after, none beyond the last pixel
     spread = F.pad(spread, (6 - 2 * _MARGIN, 4 - 2 * _MARGIN))
-    upsample = 2 * F.conv1d(spread, taps.flip(0)[None, None])[:, 0].t()
-    downsample = F.conv1d(torch.eye(2 * size + 2 * _REACH)[:, None], taps[None, None], stride=2)
-    return upsample.contiguous().to(device), downsample[:, 0].t().contiguous().to(device)
+    spread, unit = spread[:, 0], torch.eye(2 * size + 2 * _REACH)
+    # no convolutions: what is computed once must not count among the operations of a step
+    upsample = 2 * (spread.unfold(1, len(taps), 1) * taps.flip(0)).sum(dim=2).t()
+    downsample = (unit.unfold(1, len(taps), 2) * taps).sum(dim=2).t()
+    return upsample.contiguous().to(device), downsample.contiguous().to(device)
 
 
 def _gather_sample(image: Tensor, grid: Tensor) -> Tensor:
@@ -176,17 +180,22 @@ def _mirrored(coordinate: Tensor, size: int) -> Tensor:
 class _GridSample(torch.autograd.Function):
     """Sample bilinearly, mirrored at border pixels; twice differentiable in the image.
 
-    The backward pass of PyTorch's grid_sample has no derivative. Sampling is linear in the image,
-    so the derivative of its backward pass is sampling itself.
+    The backward pass of PyTorch's grid_sample has a derivative from version 2.12 on, and 2.11 is
+    supported. Sampling is linear in the image, so the derivative of its backward pass is sampling
+    itself.
     """
 
     @staticmethod
-    def forward(ctx, image: Tensor, grid: Tensor) -> Tensor:
-        ctx.save_for_backward(grid)
-        ctx.size = image.shape
+    def forward(image: Tensor, grid: Tensor) -> Tensor:
         return F.grid_sample(
             image, grid, mode="bilinear", padding_mode="reflection", align_corners=True
         )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        image, grid = inputs
+        ctx.save_for_backward(grid)
+        ctx.size = image.shape
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
@@ -198,8 +207,7 @@ class _GridSampleBackward(torch.autograd.Function):
     """Map gradients of samples to gradients of the image, the transpose of :class:`_GridSample`."""
 
     @staticmethod
-    def forward(ctx, gradient: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
-        ctx.save_for_backward(grid)
+    def forward(gradient: Tensor, grid: Tensor, size: torch.Size) -> Tensor:
         bilinear, reflection = 0, 2
         image_gradient, _ = torch.ops.aten.grid_sampler_2d_backward(
             gradient.contiguous(),
@@ -211,6 +219,11 @@ class _GridSampleBackward(torch.autograd.Function):
             (True, False),
         )
         return image_gradient
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        _, grid, _ = inputs
+        ctx.save_for_backward(grid)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):

@@ -1,40 +1,43 @@
-"""The regularizers of StyleGAN2: R1 and path length."""
+"""The regularizers of StyleGAN2: R1 and path length.
+
+Both differentiate a gradient. torch.func.grad takes it, since autograd.grad with create_graph does
+not compile into one graph.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 
-def r1_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real_images: Tensor) -> Tensor:
     """Return the squared norm of the gradient of D at each real image: [N].
 
     Mescheder et al., "Which training methods for GANs do actually converge?", 2018, equation 9
-    without its factor gamma / 2. `real_images` must require a gradient.
+    without its factor gamma / 2.
+
+    Args:
+        discriminator: maps images to logits [N, 1].
+        real_images: [N, C, H, W].
     """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
-    return squared_norms(gradient)
-
-
-def squared_norms(gradient: Tensor) -> Tensor:
-    """Return the squared norm of each image of a gradient [N, C, H, W]: [N]."""
+    gradient = torch.func.grad(lambda images: discriminator(images).sum())(real_images)
     return gradient.square().sum(dim=(1, 2, 3))
 
 
-def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
+def path_lengths(synthesis: Callable[[Tensor], Tensor], ws: Tensor, noise: Tensor) -> Tensor:
     """Return the length of J_w^T y for each noise image y: [N].
 
-    Karras et al. 2020, section 3.2. `noise` is y divided by sqrt(H W); the norm is averaged over
-    the styles of `ws` [N, num_ws, w_dim], of which `images` must be a function.
+    Karras et al. 2020, section 3.2. The norm is over w, root mean square over the styles.
+
+    Args:
+        synthesis: maps styles to images [N, C, H, W].
+        ws: styles, [N, num_ws, w_dim].
+        noise: y divided by sqrt(H W), [N, C, H, W].
     """
-    (gradient,) = torch.autograd.grad((images * noise).sum(), ws, create_graph=True)
-    return style_norms(gradient)
-
-
-def style_norms(gradient: Tensor) -> Tensor:
-    """Return norms over w of a gradient [N, num_ws, w_dim], root mean square over styles: [N]."""
+    gradient = torch.func.grad(lambda ws: (synthesis(ws) * noise).sum())(ws)
     return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
 

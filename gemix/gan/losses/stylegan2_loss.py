@@ -19,9 +19,7 @@ class StyleGAN2Loss:
     """One method a phase, a pure function of the networks' weights and of its arguments.
 
     Random numbers are a function of the step. No method communicates with other workers or changes
-    anything, so each compiles as a whole, random numbers and backward pass included. A gradient
-    penalty is a torch.func.grad in a compiled graph, where autograd.grad with create_graph does not
-    compile; in eager mode it is the latter, which uses the custom derivatives that make it fast.
+    anything, so each compiles as a whole, random numbers and backward pass included.
 
     Arguments of all methods: `step`, int64 [1]; `batch_index`, of the samples in the global batch,
     int64 [n]; `p`, probability of the augmentations, float64 [1], None for no augmentation. They
@@ -72,10 +70,7 @@ class StyleGAN2Loss:
             return self.generator.synthesis(ws, latents.noise, self.dtype)
 
         ws = mixed_styles(self.generator, latents)
-        if not torch.compiler.is_compiling():
-            return regularizers.path_lengths(synthesis(ws), ws, path_noise)
-        gradient = torch.func.grad(lambda ws: (synthesis(ws) * path_noise).sum())(ws)
-        return regularizers.style_norms(gradient)
+        return regularizers.path_lengths(synthesis, ws, path_noise)
 
     def discriminator_loss(
         self,
@@ -106,8 +101,4 @@ class StyleGAN2Loss:
             images = self.augment(images, Stream.AUGMENT_REAL, 2 * step + 1, batch_index, p)
             return self.discriminator(images, label, self.dtype)
 
-        if not torch.compiler.is_compiling():
-            reals = reals.requires_grad_()
-            return regularizers.r1_penalty(logits(reals), reals)
-        gradient = torch.func.grad(lambda images: logits(images).sum())(reals)
-        return regularizers.squared_norms(gradient)
+        return regularizers.r1_penalty(logits, reals)

@@ -9,13 +9,14 @@ from gemix.gan.estimate import PEAK_TFLOPS, UTILIZATION, TrainingCost, estimate_
 from gemix.gan.models.architecture import Architecture
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
+from gemix.steps.gan_training.data import gan_architecture
 
 CLASSES = 3  # where the data are not prepared yet; they hardly matter
 LAUNCH_BOUND_FLOPS = 1e12  # of a step: milliseconds at the rates above
 GBIT_PER_S = {"10 Gb/s network": 10, "100 Gb/s network": 100, "one machine (PCIe 4)": 200}
 
 
-def gan_architecture(config: PipelineConfig, workspace: Workspace) -> Architecture:
+def planned_architecture(config: PipelineConfig, workspace: Workspace) -> Architecture:
     """Return the networks that a training in a work directory would have."""
     store = Store(workspace.data)
     if not store.exists(MANIFEST):
@@ -24,10 +25,7 @@ def gan_architecture(config: PipelineConfig, workspace: Workspace) -> Architectu
             img_channels=len(config.data.windows),
             label_dim=CLASSES,
         )
-    data = Manifest.load(store)
-    return config.gan.architecture(
-        resolution=data.resolution, img_channels=data.channels, label_dim=len(data.classes)
-    )
+    return gan_architecture(config.gan, Manifest.load(store))
 
 
 def summarize_cost(spec: TrainingSpec, workers: int) -> str:
@@ -47,7 +45,7 @@ def summarize_cost(spec: TrainingSpec, workers: int) -> str:
 
 def describe_cost(config: PipelineConfig, workspace: Workspace) -> str:
     """Return a page on the cost of a training: counts, and hours by type of GPU and network."""
-    architecture, gan = gan_architecture(config, workspace), config.gan
+    architecture, gan = planned_architecture(config, workspace), config.gan
     cost, workers = estimate_cost(architecture, gan), config.compute.ranks
     size, label = architecture.resolution, "generator and discriminator"
     lines = [

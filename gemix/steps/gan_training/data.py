@@ -17,12 +17,20 @@ from gemix.gan.data.dataset import InMemoryDataset, TrainingDataset
 from gemix.gan.data.gloo_channel import GlooChannel
 from gemix.gan.data.shuffle_order import ShuffleOrder
 from gemix.gan.data.streaming import ShardReader, StreamingDataset
+from gemix.gan.models.architecture import Architecture
 from gemix.io.storage import Store
 from gemix.steps.runtime.executor import MapUnordered, WorkerContext
 
 log = logging.getLogger("gemix.train-gan")
 
 SHARE_OF_MEMORY = 0.25  # of the device and of the machine; the rest is for the training
+
+
+def gan_architecture(config: GanConfig, data: Manifest) -> Architecture:
+    """Return the networks that make images such as a set has, of its classes."""
+    return config.architecture(
+        resolution=data.resolution, img_channels=data.channels, label_dim=len(data.classes)
+    )
 
 
 def open_training_data(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from gemix.core.distributed import Workers
+from gemix.core.distributed import AsyncFlag, Workers
 from gemix.core.errors import DiskFullError
 from gemix.core.stop import Stopped
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, checkpoints, save_checkpoint
@@ -25,7 +25,8 @@ from gemix.steps.gan_training.log import LOG_POINTS, TrainingLog
 from gemix.steps.runtime.executor import Polling, poll_signals
 from gemix.tracking.mlflow_run import Run
 
-_STEPS_BETWEEN_POLLS = 8  # of several workers, which communicate to stop after the same step
+# of several workers, which stop after the same step: that of the poll after rank 0 was told
+_STEPS_BETWEEN_POLLS = 4
 
 
 class Stage:
@@ -89,7 +90,7 @@ class Stage:
                 self.due = False
                 at_snapshot(state, state.step // self.snapshot_steps)
                 self.save(state)
-            if self._agree_to_stop(state, should_stop):
+            if self._agree_to_stop(state, stop, should_stop):
                 if not state.failing_steps:
                     self.save(state)
                 self.writer.wait()
@@ -100,6 +101,7 @@ class Stage:
         state = self.load_or_init_state()
         if self.log:
             self.log.start(state)
+        stop = AsyncFlag(self.workers)
         try:
             with self.polling() as should_stop:
                 return train(
@@ -119,11 +121,13 @@ class Stage:
         values = torch.stack([self.latest[name].float() for name in names])
         return dict(zip(names, self.workers.all_reduce_mean(values).tolist(), strict=True))
 
-    def _agree_to_stop(self, state: TrainingState, should_stop: Callable[[], bool]) -> bool:
-        """Return on all workers whether rank 0 is to stop."""
+    def _agree_to_stop(
+        self, state: TrainingState, stop: AsyncFlag, should_stop: Callable[[], bool]
+    ) -> bool:
+        """Return on all workers whether rank 0 was to stop; no step waits for the answer."""
         if self.workers.size > 1 and state.step % _STEPS_BETWEEN_POLLS:
             return False
-        return self.workers.broadcast_bool(should_stop(), self.data.device)
+        return stop.exchange(should_stop())
 
     def finish(self, state: TrainingState, generator: ImageGenerator | None = None) -> None:
         """Write the last checkpoint, log and samples.
