@@ -6,7 +6,10 @@ import dataclasses
 import functools
 import itertools
 import logging
+import shutil
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,11 @@ import torch
 import gemix
 from gemix.config import PipelineConfig
 from gemix.core.device import default_device, precision_name
-from gemix.core.errors import ConfigError
+from gemix.core.errors import ConfigError, DataError
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
+from gemix.gan.sampling import sample_images
 from gemix.io import resume_cache
 from gemix.io.records import write_record
 from gemix.io.results import LABEL_FIGURE
@@ -43,6 +47,9 @@ from gemix.tracking import mlflow_run as tracking
 
 log = logging.getLogger("gemix.synthesize")
 
+_LARGE = 20_000  # images; size and time of smaller sets are not worth a line
+_PROBE = 32
+
 
 def synthesize(
     config: PipelineConfig,
@@ -61,7 +68,8 @@ def synthesize(
         CheckpointError: without a generator of these classes, or a teacher where one is needed.
         DataError: if the generator or the teacher learned from what is held out, unless
             ``data.allow_overlap`` is set; if images keep disagreeing with their labels
-            (`synthesis.accept`); for class weights that do not fit the classes.
+            (`synthesis.accept`); for class weights that do not fit the classes; if the set does not
+            fit on the disk.
         ConfigError: for a number of thresholds that is not that of the classes.
     """
     data = Manifest.load(Store(workspace.data))
@@ -85,6 +93,7 @@ def synthesize(
     executor.require(config.compute)
     count = config.synthesis.images(data.images("train"))
     plan = _Plan(config, labels, gan_url, generator, teacher, learned, count)
+    _announce(plan, len(methods or config.synthesis.methods), workspace)
     with tracking.start_run(config, workspace.workdir, "synthesize") as run:
         run.set_tags(overlap.tags)
         manifests = {}
@@ -110,6 +119,44 @@ class _Plan:
     teacher: Teachers | None
     learned: list[Provenance]
     count: int
+
+
+def _announce(plan: _Plan, sets: int, workspace: Workspace) -> None:
+    """Say how large and how long in making a large set is, from a few images made here.
+
+    Raises:
+        DataError: if the disk has not half of the room that its pixels take uncompressed.
+    """
+    size = plan.generator.network.architecture
+    each = size.img_channels * size.resolution**2
+    total = sets * plan.count
+    if total < _LARGE:
+        return
+    asked = np.eye(size.label_dim, dtype=np.float32)[np.arange(_PROBE) % size.label_dim]
+    for _ in range(2):  # a first call is slower than the others
+        started = time.monotonic()
+        sample_images(plan.generator.network, range(_PROBE), asked, plan.config.synthesis)
+    seconds = (time.monotonic() - started) / _PROBE * total / plan.config.compute.ranks
+    log.info(
+        "%s images of %d KB: %.3g GB before compression, about %.3g hours on %d worker(s) like "
+        "this process, without what teachers take",
+        *(f"{total:,}", each // 1024, total * each / 1e9, seconds / 3600),
+        plan.config.compute.ranks,
+    )
+    store = Store(workspace.workdir)
+    if store.is_local:
+        free = shutil.disk_usage(_existing(Path(store.path("")))).free
+        if free < total * each / 2:
+            raise DataError(
+                f"{store.url}: {free / 1e9:.3g} GB are free, and {total:,} images take up to "
+                f"{total * each / 1e9:.3g} GB; lower synthesis.count or synthesis.ratio "
+                f"({plan.count:,} images a set), or choose another --workdir"
+            )
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder above that is there."""
+    return path if path.exists() else _existing(path.parent)
 
 
 def _teacher(

@@ -253,3 +253,11 @@ def test_another_site_makes_images_with_an_exported_generator_and_its_teacher(tr
     prepare_serial(open_source(home.data), home.data, Store(shuffled.data))
     with pytest.raises(DataError, match="the training images of the generator"):
         synthesize(home, shuffled)
+
+
+def test_a_set_that_is_too_large_is_refused_before_it_starts(workspace, caplog):
+    with pytest.raises(DataError, match=r"GB are free.*lower synthesis\.count"):
+        synthesize(settings("synthesis.count=1000000000"), workspace)
+    assert "1,000,000,000 images of 0 KB: 256 GB before compression" in caplog.text
+    assert "hours on 1 worker(s)" in caplog.text
+    assert not Store(workspace.synthetic("softmax")).list()
