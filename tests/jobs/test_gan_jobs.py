@@ -17,7 +17,8 @@ from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.gan.sampling import sample_images
 from gemix.io.storage import Store
 from gemix.steps.runtime.outputs import open_step
-from gemix.steps.sets.audit import audit_set, finished_sets
+from gemix.steps.sets.audit import audit_set
+from gemix.steps.sets.find_sets import finished_sets
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_gan import train_gan
 from gemix.synthesis.shards import shard_ranges
