@@ -25,6 +25,7 @@ from gemix.data.config import DataConfig
 from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.gan.config import GanConfig
 from gemix.labels import LabelConfig
+from gemix.sweep.config import SweepConfig
 from gemix.synthesis.config import SynthesisConfig
 
 RENAMED = {"gan.data": "gan.data_loading"}
@@ -117,6 +118,7 @@ class PipelineConfig(Config):
     labels: Annotated[LabelConfig, "Samplers of soft labels."] = LabelConfig()
     synthesis: Annotated[SynthesisConfig, "Sets of synthetic images."] = SynthesisConfig()
     classifier: Annotated[ClassifierConfig, "Classifiers and their training."] = ClassifierConfig()
+    sweep: Annotated[SweepConfig, Operational(), "The sweep of T, b and N."] = SweepConfig()
     tracking: Annotated[TrackingConfig, Operational(), "Names in MLflow."] = TrackingConfig()
     compute: Annotated[ComputeConfig, Operational(), "Resources of the Ray jobs."] = ComputeConfig()
 

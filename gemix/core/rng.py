@@ -36,6 +36,7 @@ class Stream(enum.IntEnum):
     METRIC = 18
     PATH_LENGTH_NOISE = 19
     SHARD_ORDER = 20
+    SWEEP = 30
 
 
 def sample_rng(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:
