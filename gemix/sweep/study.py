@@ -135,7 +135,7 @@ class SweepStudy:
 
     def is_hopeless(self, number: int, scores: Sequence[Scores]) -> bool:
         """Return whether a running trial may end after some of its seeds."""
-        if self._name_of(number) is not None:
+        if self.name_of(number) is not None:
             return False  # the first points are what the others are compared with
         best = best_record(self.records())
         return best is not None and self.objective.is_hopeless(scores, best.seed_scores)
@@ -145,7 +145,7 @@ class SweepStudy:
         mean = Scores.mean(scores)
         attributes: dict[str, Any] = {SEED_SCORES: [scores_to_json(one) for one in scores]}
         reference = self.reference()
-        if self._name_of(number) == REFERENCE:
+        if self.name_of(number) == REFERENCE:
             reports = self._reports[number]
             attributes[CURVE] = {str(s): scores_to_json(one) for s, one in reports.items()}
             constraints = self.objective.constraints(mean, mean)
@@ -172,7 +172,7 @@ class SweepStudy:
         Raises:
             GemixError: if it is the reference, or one failure too many in a row.
         """
-        name = self._name_of(number)
+        name = self.name_of(number)
         self._end(number, TrialState.FAIL, None, {REASON: reason}, {})
         self._failed_in_a_row.append(reason)
         if name == REFERENCE:
@@ -180,6 +180,10 @@ class SweepStudy:
         count = len(self._failed_in_a_row)
         if count >= self.config.max_failures:
             raise GemixError(f"{count} trials failed one after another, the last one: {reason}")
+
+    def name_of(self, number: int) -> str | None:
+        """Return the name of a running trial, None if it is none of the first points."""
+        return self._running[number].user_attrs.get(NAME)
 
     def interrupt(self) -> None:
         """Queue the running trials again, for the next process."""
@@ -279,9 +283,6 @@ class SweepStudy:
 
         self._do(end)
         del self._running[number], self._reports[number]
-
-    def _name_of(self, number: int) -> str | None:
-        return self._running[number].user_attrs.get(NAME)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ COMMANDS = {
     "sample": "make a few images of given seeds and labels, to look at",
     "synthesize": "make N images of soft labels, as Parquet shards",
     "train-classifier": "train classifiers on real, and on real + synthetic images",
+    "sweep": "search T, b and N for the best classifier on validation",
     "evaluate": "evaluate the classifiers on the test set; register the best",
     "report": "write one HTML page of it all",
     "config": "print every setting with its meaning, allowed values and default",
