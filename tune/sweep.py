@@ -30,7 +30,8 @@ log = logging.getLogger("gemix.sweep")
 _TUNE = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # gemix's own ends a sweep, see gemix.core.stop
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the database has what they would write
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nobody reads Tune's snapshots
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 it prints nothing beside our log
 }
 
 
@@ -67,6 +68,8 @@ def run_sweep(
 def _fit(sweep: Sweep, compute: ComputeConfig, resources: dict[str, float]) -> None:
     for name, value in _TUNE.items():
         os.environ.setdefault(name, value)
+    # it would miss what those loggers write
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     study, total = sweep.study, steps_of(sweep.config)
 
     def describe(params: Any) -> dict[str, Any]:
