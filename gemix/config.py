@@ -26,6 +26,7 @@ from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.evaluation.privacy.config import AuditConfig
 from gemix.gan.config import GanConfig
 from gemix.labels import LabelConfig
+from gemix.sweep.config import SweepConfig
 from gemix.synthesis.config import SynthesisConfig
 
 RENAMED = {"gan.data": "gan.data_loading"}
@@ -133,6 +134,7 @@ class PipelineConfig(Config):
         AuditConfig()
     )
     classifier: Annotated[ClassifierConfig, "Classifiers and their training."] = ClassifierConfig()
+    sweep: Annotated[SweepConfig, Operational(), "The sweep of T, b and N."] = SweepConfig()
     tracking: Annotated[TrackingConfig, Operational(), "Names in MLflow."] = TrackingConfig()
     compute: Annotated[ComputeConfig, Operational(), "Resources of the Ray jobs."] = ComputeConfig()
 

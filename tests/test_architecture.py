@@ -19,6 +19,7 @@ LAYERS = (
     {"io"},
     {"data", "labels", "gan", "classifier", "evaluation"},
     {"synthesis", "zoo"},
+    {"sweep"},
     {"config"},
     {"tracking"},
     {"report"},

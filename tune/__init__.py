@@ -1,1 +1,1 @@
-"""The sweep of T, b and N with Ray Tune and Optuna will live here; nothing is in it yet."""
+"""The sweep on Ray Tune; what is searched and stored lies in ``gemix.sweep``, without Ray."""

@@ -61,6 +61,11 @@ class Workspace:
         return f"{self.workdir}/evaluation"
 
     @property
+    def sweep(self) -> str:
+        """The study's database and what its trials share; marker ``sweep.json``."""
+        return f"{self.workdir}/sweep"
+
+    @property
     def report(self) -> str:
         """The page; marker ``report.html``."""
         return f"{self.workdir}/report"

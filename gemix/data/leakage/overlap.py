@@ -22,6 +22,7 @@ from gemix.data.leakage.near_duplicates import find_copies
 from gemix.data.leakage.perceptual_hash import THUMBNAIL_BYTES, thumbnails
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import copy_images
+from gemix.data.shards.seal import check_not_sealed
 from gemix.io.storage import Store
 
 TAG = "gemix.overlap"
@@ -88,6 +89,7 @@ class Split:
         Raises:
             DataError: if a shard is missing, damaged or of another length than the manifest says.
         """
+        check_not_sealed(self.split, self.store.url)
         manifest = Manifest.load(self.store)
         for shard in manifest.shards_of(self.split):
             table = self.store.read_columns(shard.name, ["patient", "checksum", "source"])
@@ -102,6 +104,7 @@ class Split:
 
     def thumbnails(self) -> Iterator[np.ndarray]:
         """Yield the thumbnails of a shard at a time, in the order of its rows."""
+        check_not_sealed(self.split, self.store.url)
         manifest = Manifest.load(self.store)
         for shard in manifest.shards_of(self.split):
             table = self.store.read_columns(shard.name, ["image"])

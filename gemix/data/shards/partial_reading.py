@@ -8,6 +8,7 @@ import pyarrow as pa
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import Manifest, ShardEntry
 from gemix.data.shards.reading import copy_images, damage_remedy, read_table
+from gemix.data.shards.seal import check_not_sealed
 from gemix.io.storage import Store
 
 
@@ -40,6 +41,7 @@ def read_soft_labels(store: Store, manifest: Manifest, split: str) -> np.ndarray
     Raises:
         DataError: naming the file, if it is missing or its labels cannot be read.
     """
+    check_not_sealed(split, store.url)
     classes, parts = len(manifest.classes), [np.empty((0, len(manifest.classes)), np.float32)]
     for shard in manifest.shards_of(split):
         try:

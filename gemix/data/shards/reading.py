@@ -16,6 +16,7 @@ from gemix.core.errors import DataError
 from gemix.data.image_set import ImageSet
 from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry, combine_content
 from gemix.data.shards.schema import class_names_of, is_shard_schema
+from gemix.data.shards.seal import check_not_sealed
 from gemix.io.storage import Store
 
 _COLUMNS = ("class_index", "soft_label", "patient", "source")  # beside the images
@@ -109,6 +110,7 @@ def read_table(store: Store, manifest: Manifest, shard: ShardEntry) -> pa.Table:
 def _checked_file(store: Store, manifest: Manifest, shard: ShardEntry) -> pq.ParquetFile:
     """Open the shard's file in memory; see :func:`read_table`."""
     where, remedy = f"{store.url}/{shard.name}", damage_remedy(manifest)
+    check_not_sealed(shard.split, where)
     data = _bytes_of(store, shard.name)
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise DataError(f"{where}: damaged, its SHA-256 is not the manifest's; {remedy}")

@@ -1,0 +1,229 @@
+"""The search space: parameters, the conditions under which they are read, and the first points."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from gemix.core.errors import ConfigError
+from gemix.sweep.config import SweepConfig
+
+REFERENCE, PUBLISHED = "real only", "published default"
+"""Names of the first two trials: without synthetic images, and T = 1, b = 2, ratio 1."""
+
+_DEFAULTS = {
+    "ratio": 1.0,
+    "method": "softmax",
+    "temperature": 1.0,
+    "bias": 2.0,
+    "dirichlet_dominant": 2.0,
+    "dirichlet_other": 1.0,
+    "pair_beta": 1.0,
+    "class_balance": 0.0,
+    "truncation_psi": 1.0,
+}
+_DIRICHLETS = ("dirichlet", "dirichlet_pair")
+
+Params = Mapping[str, Any]
+"""Values of the parameters that a trial reads, by name."""
+
+
+class Suggesting(Protocol):
+    """What suggests values: an :class:`optuna.Trial`, or Ray's wrapper of one."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Return a number of a range."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return one of some values."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One dimension: a range of numbers, or a choice.
+
+    Attributes:
+        name: in the study.
+        setting: dotted path of the setting that it changes; None where that is computed.
+        low, high, step, log: of a range.
+        choices: of a choice; empty for a range.
+        methods: label samplers that read it; empty if it does not depend on them.
+        with_images: whether it is read only where there are synthetic images.
+    """
+
+    name: str
+    setting: str | None
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+    methods: tuple[str, ...] = ()
+    with_images: bool = True
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """Optuna's object for it."""
+        if self.choices:
+            return CategoricalDistribution(self.choices)
+        return FloatDistribution(self.low, self.high, step=self.step, log=self.log)
+
+    def suggest(self, trial: Suggesting) -> Any:
+        """Return the value that a trial takes."""
+        if self.choices:
+            return trial.suggest_categorical(self.name, self.choices)
+        return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+
+    def is_active(self, params: Params) -> bool:
+        """Return whether a trial of these values reads it."""
+        if self.with_images and self.name != "ratio" and params["ratio"] == 0:
+            return False  # there are no images that it could change
+        return not self.methods or params["method"] in self.methods
+
+    def contains(self, value: Any) -> bool:
+        """Return whether a value is one of its points."""
+        if self.choices:
+            return value in self.choices
+        return self.low <= value <= self.high and (
+            self.step is None or abs(value / self.step - round(value / self.step)) < 1e-9
+        )
+
+    def __str__(self) -> str:
+        if self.choices:
+            text = f"one of {', '.join(map(str, self.choices))}"
+        else:
+            text = f"{self.low:g} to {self.high:g}"
+            text += f" in steps of {self.step:g}" if self.step else ", log" if self.log else ""
+        return text + (f" for {', '.join(self.methods)}" if self.methods else "")
+
+
+class SearchSpace:
+    """The parameters of a sweep, in the order in which they are asked for.
+
+    Args:
+        config: its ranges.
+        lr, model: the classifier's where they are not searched; those of the first points.
+
+    Raises:
+        ConfigError: if the space does not contain `lr` and `model`, with which real images alone
+            are the reference.
+    """
+
+    def __init__(self, config: SweepConfig, *, lr: float, model: str):
+        self.parameters = tuple(_parameters(config))
+        self._defaults = _DEFAULTS | {"lr": lr, "model": model}
+        for parameter in self.parameters:
+            value = self._defaults.get(parameter.name)
+            if not parameter.with_images and not parameter.contains(value):
+                raise ConfigError(
+                    f"classifier.{parameter.name}={value} is the reference of the sweep, and none "
+                    f"of its points: {parameter}; change either"
+                )
+
+    def suggest(self, trial: Suggesting) -> dict[str, Any]:
+        """Return the values of a trial, of the parameters that it reads."""
+        params: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if parameter.is_active(params):
+                params[parameter.name] = parameter.suggest(trial)
+        return params
+
+    def first_points(self) -> dict[str, dict[str, Any]]:
+        """Return the points that every sweep begins with, by name.
+
+        Real images alone are a point of every space. The published default is left out where the
+        ranges do not contain it.
+        """
+        points = {REFERENCE: self._defaults | {"ratio": 0.0}, PUBLISHED: self._defaults}
+        return {
+            name: self.active(point)
+            for name, point in points.items()
+            if all(p.contains(point[p.name]) for p in self.parameters if p.is_active(point))
+        }
+
+    def active(self, point: Params) -> dict[str, Any]:
+        """Return the parameters that a trial of a point reads."""
+        return {p.name: point[p.name] for p in self.parameters if p.is_active(point)}
+
+    def filled(self, params: Params) -> dict[str, Any]:
+        """Return a value of each parameter; one that a trial does not read has a fixed one."""
+        return {p.name: params.get(p.name, self._fixed(p)) for p in self.parameters}
+
+    def _fixed(self, parameter: Parameter) -> Any:
+        value = self._defaults[parameter.name]
+        if parameter.contains(value):
+            return value
+        return parameter.choices[0] if parameter.choices else parameter.low
+
+    def settings(self, params: Params, class_counts: Sequence[int]) -> dict[str, Any]:
+        """Return the settings that a trial changes: values by dotted path.
+
+        Args:
+            class_counts: real training images of each class, from which class weights follow.
+        """
+        changed = {
+            p.setting: params[p.name]
+            for p in self.parameters
+            if p.setting is not None and p.name in params
+        }
+        if "class_balance" in params:
+            changed["labels.class_weights"] = class_weights(class_counts, params["class_balance"])
+        return changed
+
+    def describe(self) -> dict[str, str]:
+        """Return the space in words, one entry a parameter."""
+        return {parameter.name: str(parameter) for parameter in self.parameters}
+
+
+def class_weights(class_counts: Sequence[int], balance: float) -> list[float] | None:
+    """Return weights n^-g of the classes, of mean 1; None, which is uniform, for g = 0.
+
+    Args:
+        class_counts: n, images of each class; a class without any counts as one image.
+        balance: g, from 0 (uniform) to 1 (the rarer a class, the more synthetic images it gets).
+    """
+    if balance == 0:
+        return None
+    weights = [max(1, count) ** -balance for count in class_counts]
+    mean = sum(weights) / len(weights)
+    return [weight / mean for weight in weights]
+
+
+def _parameters(config: SweepConfig) -> Iterator[Parameter]:
+    low, high = config.ratio
+    yield Parameter(
+        name="ratio", setting="synthesis.ratio", low=low, high=high, step=config.ratio_step
+    )
+    yield Parameter(name="method", setting=None, choices=config.methods)
+    ranges = (
+        ("temperature", "labels.temperature", True, ("softmax",)),
+        ("bias", "labels.bias", False, ("softmax",)),
+        ("dirichlet_dominant", "labels.dirichlet_dominant", True, _DIRICHLETS),
+        ("dirichlet_other", "labels.dirichlet_other", True, _DIRICHLETS),
+        ("pair_beta", "labels.pair_beta", True, ("dirichlet_pair",)),
+        ("class_balance", None, False, ()),
+        ("truncation_psi", "synthesis.truncation_psi", False, ()),
+        ("lr", "classifier.lr", True, ()),
+    )
+    for name, setting, log, methods in ranges:
+        bounds = getattr(config, name)
+        read = tuple(method for method in methods if method in config.methods)
+        if bounds is not None and (read or not methods):
+            yield Parameter(
+                name=name,
+                setting=setting,
+                low=bounds[0],
+                high=bounds[1],
+                log=log,
+                methods=read,
+                with_images=name != "lr",
+            )
+    if config.models:
+        yield Parameter(
+            name="model", setting="classifier.model", choices=config.models, with_images=False
+        )

@@ -1,0 +1,160 @@
+"""Synthetic images by what they are made of, shared by all that ask for them.
+
+Image i of a set is a function of its seed, its label and how the generator is sampled, so a set of
+N images begins with the smaller ones. Blocks of images lie in a directory that is named after all
+the rest. They may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from gemix.core.device import default_device, precision_name
+from gemix.core.errors import DataError
+from gemix.data.image_set import ImageSet
+from gemix.data.shards.reading import copy_images
+from gemix.gan.checkpoints.generator_io import GeneratorBundle
+from gemix.io.storage import Store
+from gemix.labels import LabelConfig
+from gemix.synthesis.config import SynthesisConfig
+from gemix.synthesis.shards import write_synthetic_shard
+from gemix.synthesis.teacher import Teachers
+
+BLOCK = 128  # images of a file; part of the address, so never change it
+_MAKES_IMAGES = (  # settings that images and labels depend on
+    *("seed", "truncation_psi", "noise_mode"),
+    *("labels", "mixture", "accept", "min_seen", "attempts"),
+)
+_COLUMNS = ("image", "class_index", "soft_label", "patient", "source")
+
+
+class ImageCache:
+    """Blocks of synthetic images below a directory; several processes may fill it at once."""
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def images(
+        self,
+        generator: GeneratorBundle,
+        method: str,
+        *,
+        count: int,
+        labels: LabelConfig,
+        config: SynthesisConfig,
+        teachers: Teachers | None = None,
+    ) -> ImageSet:
+        """Return the first `count` images of a set; make those that are missing.
+
+        Args:
+            method: a label sampler's name.
+            count: 1 or more.
+            labels, config, teachers: as ``gemix synthesize`` takes them; `config.count` and
+                `config.ratio` do not matter.
+        """
+        address = image_address(generator.checksum, method, labels, config, teachers)
+        folder = self._store / address
+        tables = [
+            self._block(folder, generator, method, start, labels, config, teachers)
+            for start in range(0, count, BLOCK)
+        ]
+        rows = pa.concat_tables(tables).slice(0, count)
+        architecture = generator.network.architecture
+        side, channels = architecture.resolution, architecture.img_channels
+        images = np.empty((count, channels, side, side), np.uint8)
+        copy_images(folder.url, rows, images)
+        soft = rows["soft_label"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return ImageSet(
+            images=images,
+            labels=rows["class_index"].to_numpy().astype(np.int64),
+            soft_labels=soft.reshape(count, -1).astype(np.float32),
+            groups=tuple(rows["patient"].to_pylist()),
+            sources=tuple(rows["source"].to_pylist()),
+            classes=generator.classes,
+            digest=_digest([address, str(count)]),
+        )
+
+    def _block(
+        self,
+        folder: Store,
+        generator: GeneratorBundle,
+        method: str,
+        start: int,
+        labels: LabelConfig,
+        config: SynthesisConfig,
+        teachers: Teachers | None,
+    ) -> pa.Table:
+        """Return the rows of a block; write it if it is missing or damaged."""
+        name = f"{start:09d}.parquet"
+        if folder.exists(name):
+            try:
+                return folder.read_columns(name, _COLUMNS)
+            except DataError:
+                folder.delete(name)
+        write_synthetic_shard(
+            folder,
+            name,
+            generator,
+            method,
+            start=start,
+            count=BLOCK,
+            labels=labels,
+            config=config,
+            teachers=teachers,
+        )
+        return folder.read_columns(name, _COLUMNS)
+
+
+def image_address(
+    generator: str,
+    method: str,
+    labels: LabelConfig,
+    config: SynthesisConfig,
+    teachers: Teachers | None = None,
+) -> str:
+    """Return the hex digest of all that an image and its label are made of, but for its index.
+
+    Args:
+        generator: checksum of its weights.
+    """
+    made_of = {
+        "generator": generator,
+        "method": method,
+        "labels": labels.to_mapping(),
+        "synthesis": {name: getattr(config, name) for name in _MAKES_IMAGES},
+        "precision": precision_name(config.precision, default_device()),
+        "teachers": [row.checksum for row in teachers.rows] if teachers else [],
+    }
+    return _digest([json.dumps(made_of, sort_keys=True)])
+
+
+def joined(real: ImageSet, synthetic: ImageSet) -> ImageSet:
+    """Return real images followed by synthetic ones of the same classes and shape.
+
+    Raises:
+        DataError: if classes or shapes differ.
+    """
+    ours, theirs = ((s.classes, s.images.shape[1:]) for s in (real, synthetic))
+    if ours != theirs:
+        raise DataError(
+            f"real images are of {ours}, those of the generator of {theirs}; run gemix train-gan "
+            "on these data"
+        )
+    return ImageSet(
+        images=np.concatenate([real.images, synthetic.images]),
+        labels=np.concatenate([real.labels, synthetic.labels]),
+        soft_labels=np.concatenate([real.soft_labels, synthetic.soft_labels]),
+        groups=real.groups + synthetic.groups,
+        sources=real.sources + synthetic.sources,
+        classes=real.classes,
+        digest=_digest([real.digest, synthetic.digest]),
+    )
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

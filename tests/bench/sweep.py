@@ -1,0 +1,80 @@
+"""Which sampler finds planted optima: ``python -m tests.bench.sweep``.
+
+Twenty studies of thirty trials a sampler and objective. Found is an optimum if the chosen trial's
+true macro-F2 is within one standard deviation of the noise of the best feasible one, and a front if
+it has nine tenths of the true one's hypervolume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from gemix.sweep.samplers import SAMPLERS
+from gemix.sweep.testing import (
+    HARMFUL,
+    OPPOSED,
+    TRIALS,
+    excess,
+    front_share,
+    regret,
+    search,
+)
+
+FRONT_FOUND = 0.9
+FULL = {
+    "methods": ("softmax", "dirichlet", "dirichlet_pair", "onehot"),
+    "dirichlet_dominant": (0.5, 20.0),
+    "dirichlet_other": (0.1, 2.0),
+    "pair_beta": (0.1, 10.0),
+    "class_balance": (0.0, 1.0),
+    "truncation_psi": (0.5, 1.0),
+}
+
+
+def main() -> None:
+    """Print one line a sampler and objective."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS))
+    args = parser.parse_args()
+    for sampler in args.samplers:
+        _optimum(sampler, args.seeds, args.trials)
+        _front(sampler, args.seeds, args.trials)
+
+
+def _optimum(sampler: str, seeds: int, trials: int) -> None:
+    started = time.monotonic()
+    runs = [search(HARMFUL, seed, sampler=sampler, trials=trials) for seed in range(seeds)]
+    seconds = (time.monotonic() - started) / (seeds * trials)
+    misses = [regret(HARMFUL, run) for run in runs]
+    among_three = sum(regret(HARMFUL, run, first=3) <= HARMFUL.noise for run in runs)
+    over = [excess(HARMFUL, run) for run in runs]
+    print(
+        f"{sampler:4} optimum: found in {sum(m <= HARMFUL.noise for m in misses)} of {seeds} "
+        f"(among the top three in {among_three}), regret {np.mean(misses):.4f} mean, "
+        f"{max(misses):.4f} worst, feasible in {sum(o <= 0 for o in over)}, "
+        f"{seconds:.2f} s a trial",
+        flush=True,
+    )
+
+
+def _front(sampler: str, seeds: int, trials: int) -> None:
+    started = time.monotonic()
+    runs = [search(OPPOSED, seed, sampler=sampler, trials=trials) for seed in range(seeds)]
+    seconds = (time.monotonic() - started) / (seeds * trials)
+    shares = [front_share(OPPOSED, run) for run in runs]
+    over = [excess(OPPOSED, run) for run in runs]
+    print(
+        f"{sampler:4} front:   found in {sum(s >= FRONT_FOUND for s in shares)} of {seeds}, "
+        f"hypervolume {np.mean(shares):.3f} mean, {min(shares):.3f} worst, feasible in "
+        f"{sum(o <= 0 for o in over)}, {seconds:.2f} s a trial",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

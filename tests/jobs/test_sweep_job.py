@@ -1,0 +1,112 @@
+"""gemix sweep on Ray Tune: to the end, and through Ctrl-C and kills of the driver."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from gemix.config import load
+from gemix.io.storage import Store
+from gemix.io.workspace import Workspace
+from jobs.sweep import COMMAND
+from tests.jobs.sweep_files import SWEEP, write_generator
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_overrides) -> list[str]:
+    return [*tiny_overrides, *SWEEP, "sweep.grace_epochs=4"]
+
+
+@pytest.fixture(scope="module")
+def workdir(arguments, prepared) -> str:
+    write_generator(load("demo", arguments), prepared)
+    return prepared.workdir
+
+
+def trials_of(workdir: str) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(
+        study_name="sweep", storage=f"sqlite:///{Workspace(workdir).sweep}/study.db"
+    ).trials
+
+
+def states_of(workdir: str) -> list[str]:
+    return [
+        "INTERRUPTED" if "interrupted" in trial.user_attrs else trial.state.name
+        for trial in trials_of(workdir)
+    ]
+
+
+def start(workdir: str, arguments: list[str]) -> subprocess.Popen:
+    command = [sys.executable, "-m", "jobs.sweep", "-w", workdir, *arguments]
+    return subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+
+def wait_for(process: subprocess.Popen, word: str) -> None:
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if word in line:
+            return
+    pytest.fail("".join(lines))
+
+
+def test_stopped_killed_and_run_to_the_end(workdir, arguments, capsys):
+    long = [*arguments, "classifier.epochs=40"]
+    stopped = start(workdir, long)
+    wait_for(stopped, "trial 1 (published default)")
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.wait(60) == 130
+    assert "the same command resumes" in stopped.stderr.read()
+    assert states_of(workdir) == ["COMPLETE", "INTERRUPTED", "WAITING"]
+
+    killed = start(workdir, long)
+    wait_for(killed, "trial 2 (published default)")
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert states_of(workdir)[:3] == ["COMPLETE", "INTERRUPTED", "RUNNING"]
+
+    assert COMMAND.main(["-w", workdir, *long]) == 0
+    assert "published default" in capsys.readouterr().out
+    states = states_of(workdir)
+    assert "RUNNING" not in states and "WAITING" not in states
+    assert sum(state in ("COMPLETE", "PRUNED") for state in states) == 4
+    names = [t.user_attrs.get("name") for t in trials_of(workdir) if t.state.name == "COMPLETE"]
+    assert names.count("real only") == names.count("published default") == 1
+    results = Store(Workspace(workdir).sweep).read_json("sweep.json")
+    assert len(results["trials"]) == 4
+    reports = trials_of(workdir)[results["published_default"]].intermediate_values
+    assert sorted(reports) == list(range(1, 81))
+
+    assert COMMAND.main(["-w", workdir, *long]) == 1
+    assert "raise sweep.trials to go on" in capsys.readouterr().err
+    assert COMMAND.main(["-w", workdir, *long, "sweep.trials=5"]) == 0
+    assert len(Store(Workspace(workdir).sweep).read_json("sweep.json")["trials"]) == 5
+
+
+def test_every_trial_failing_ends_it_with_the_reason(workdir, arguments, capsys):
+    """The reference is fine; images cannot be kept where a file has their directory's name."""
+    images = Path(Workspace(workdir).sweep) / "images"
+    shutil.rmtree(images, ignore_errors=True)
+    images.parent.mkdir(exist_ok=True)
+    images.write_text("no directory")
+    more = ["sweep.study=failing", "sweep.max_failures=2", "sweep.trials=9"]
+    assert COMMAND.main(["-w", workdir, *arguments, *more]) == 1
+    images.unlink()
+    said = capsys.readouterr().err
+    assert "2 trials failed one after another, the last one:" in said and "images" in said
+    assert "Traceback" not in said

@@ -1,0 +1,176 @@
+"""A trial of a sweep, and how a sweep is opened, without Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from gemix.config import PipelineConfig, load
+from gemix.core.errors import AlreadyFinishedError, ConfigError, DataError
+from gemix.data.leakage.overlap import Split
+from gemix.data.leakage.provenance import PROVENANCE, write_provenance
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import read_images
+from gemix.data.shards.seal import sealed
+from gemix.gan.checkpoints.generator_io import load_generator
+from gemix.io.storage import Store
+from gemix.io.workspace import Workspace
+from gemix.steps.sweep import trial as trial_module
+from gemix.steps.sweep.opening import open_sweep
+from gemix.steps.sweep.results import table, write_results
+from gemix.steps.sweep.trial import Report, run_trial, steps_of
+from gemix.steps.synthesize import synthesize
+from gemix.sweep.objective import Scores
+from gemix.synthesis.cache import BLOCK, ImageCache
+from tests.jobs.sweep_files import SWEEP, write_generator
+
+
+@pytest.fixture(scope="module")
+def config(tiny_overrides) -> PipelineConfig:
+    return load("demo", (*tiny_overrides, *SWEEP))
+
+
+@pytest.fixture(scope="module")
+def workspace(config, prepared) -> Workspace:
+    write_generator(config, prepared)
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def splits(workspace):
+    return [read_images([workspace.data], split) for split in ("train", "val")]
+
+
+@pytest.fixture
+def run(config, workspace, splits):
+    """Runs a trial and returns its scores and reports."""
+
+    def run_(settings=None, method=None) -> tuple[list[Scores], list[Report]]:
+        reports: list[Report] = []
+        found = run_trial(config, workspace, settings or {}, method, *splits, reports.append)
+        return found, reports
+
+    return run_
+
+
+def test_a_trial_reports_every_epoch_of_its_seeds(run, config):
+    scores, reports = run({"synthesis.ratio": 0.5}, "softmax")
+    assert [report.step for report in reports] == [1, 2, 3, 4] and steps_of(config) == 4
+    assert [len(report.seed_scores) for report in reports] == [0, 1, 1, 2]
+    assert list(reports[-1].seed_scores) == scores and len(scores) == 2
+    assert reports[-1].scores == Scores.mean(scores)
+    assert reports[2].scores.macro_f2 != reports[0].scores.macro_f2 or scores[0] == scores[1]
+    assert scores[0].missed_disease_rate is not None
+
+
+def test_what_was_trained_before_is_not_trained_again(run, monkeypatch):
+    """By a trial that a kill repeats, or by another one of the same images and settings."""
+    expected = run({"labels.temperature": 0.5}, "softmax")
+    monkeypatch.setattr(trial_module, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert run({"labels.temperature": 0.5}, "softmax") == expected
+    with pytest.raises(pytest.fail.Exception):
+        run({"labels.temperature": 0.6}, "softmax")
+
+
+def test_a_trial_may_be_ended_by_its_report(config, workspace, splits):
+    class Ended(Exception):
+        pass
+
+    def report(one: Report) -> None:
+        raise Ended
+
+    with pytest.raises(Ended):
+        run_trial(config, workspace, {"classifier.lr": 0.01}, None, *splits, report)
+
+
+def test_the_test_split_is_out_of_reach(config, workspace):
+    assert len(read_images([workspace.data], "test"))
+    with sealed("test"):
+        assert len(read_images([workspace.data], "val"))
+        for split in ("test", None):
+            with pytest.raises(DataError, match="the test split is out of reach"):
+                read_images([workspace.data], split)
+        with pytest.raises(DataError, match="out of reach"):
+            list(Split(Store(workspace.data), "test"))
+    assert len(read_images([workspace.data], "test"))
+
+
+def test_cached_images_are_those_of_synthesize(config, workspace, tmp_path):
+    synthesize(config, workspace, methods=["softmax"])
+    made = read_images([workspace.synthetic("softmax")])
+    cache, generator = ImageCache(Store(tmp_path)), load_generator(Store(workspace.gan))
+    ask = {"labels": config.labels, "config": config.synthesis}
+    found = cache.images(generator, "softmax", count=len(made), **ask)
+    np.testing.assert_array_equal(found.images, made.images)
+    np.testing.assert_array_equal(found.soft_labels, made.soft_labels)
+    np.testing.assert_array_equal(found.labels, made.labels)
+
+
+def test_a_larger_set_begins_with_the_smaller_one(config, workspace, tmp_path):
+    store, generator = Store(tmp_path), load_generator(Store(workspace.gan))
+    ask = {"labels": config.labels, "config": config.synthesis}
+    small = ImageCache(store).images(generator, "onehot", count=20, **ask)
+    written = store.file_versions(recursive=True)
+    large = ImageCache(store).images(generator, "onehot", count=BLOCK + 5, **ask)
+    assert written.items() < store.file_versions(recursive=True).items() and len(written) == 1
+    np.testing.assert_array_equal(large.images[:20], small.images)
+    assert len(large) == BLOCK + 5 and large.digest != small.digest
+    name = next(iter(written))
+    store.write_bytes(name, store.read_bytes(name)[:-40])  # mended
+    again = ImageCache(store).images(generator, "onehot", count=20, **ask)
+    np.testing.assert_array_equal(again.images, small.images)
+    other = dataclasses.replace(config.labels, temperature=0.1)
+    ImageCache(store).images(generator, "onehot", count=1, labels=other, config=config.synthesis)
+    assert len(store.list(recursive=True)) == 3
+
+
+def test_a_sweep_is_opened_and_leaves_its_results(config, workspace):
+    sweep = open_sweep(config, workspace)
+    counts = Manifest.load(Store(workspace.data)).counts["train"]
+    assert len(sweep.training) == sum(counts.values())
+    while (proposal := sweep.study.propose()) is not None:
+        value = 0.5 + 0.01 * proposal.number
+        sweep.study.complete(proposal.number, [Scores(macro_f2=value, fnr=0.3)] * 2)
+    results = write_results(sweep)
+    assert (results["best"], results["top"]) == (3, [3, 2, 1])
+    assert (results["reference"], results["published_default"]) == (0, 1)
+    assert results["trials"][1]["settings"]["labels.temperature"] == 1.0
+    assert results["trials"][0]["settings"] == {"synthesis.ratio": 0.0}
+    text = table(sweep.study.records(), sweep.study.objective)
+    assert text.splitlines()[1].split()[:3] == ["3", "0.530", "0.300"]
+    assert "(published default)" in text and "trials: 4 complete; 0 of" in text
+    with pytest.raises(AlreadyFinishedError, match=r"all 4 trials .* raise sweep\.trials"):
+        open_sweep(config, workspace)
+    more = dataclasses.replace(config.sweep, trials=5)
+    assert open_sweep(dataclasses.replace(config, sweep=more), workspace).study.propose()
+    assert not open_sweep(config, workspace, overwrite=True).study.records()
+
+
+def test_what_would_change_the_worth_of_a_trial_is_refused(config, workspace):
+    open_sweep(config, workspace, overwrite=True).study.propose()
+    longer = dataclasses.replace(config.classifier, epochs=3)
+    with pytest.raises(ConfigError, match=r"settings\.classifier\.epochs: 2 before, 3 now"):
+        open_sweep(dataclasses.replace(config, classifier=longer), workspace)
+    operational = dataclasses.replace(config.sweep, trials=9, seed=5, concurrent=1)
+    open_sweep(dataclasses.replace(config, sweep=operational), workspace)
+
+
+def test_a_generator_that_learned_from_the_validation_images_is_refused(config, workspace):
+    gan = Store(workspace.gan)
+    write_provenance(gan, [Split(Store(workspace.data), "val")], [])
+    try:
+        with pytest.raises(DataError, match="the generator"):
+            open_sweep(config, workspace)
+    finally:
+        gan.delete(PROVENANCE)
+
+
+def test_bad_requests_are_refused_before_anything_is_written(config, workspace, tmp_path):
+    with pytest.raises(DataError, match="gemix prepare"):
+        open_sweep(config, Workspace.at(tmp_path))
+    wrong = dataclasses.replace(config.sweep, models=("resnt18", "test_resnet"))
+    with pytest.raises(ConfigError, match="resnet18"):
+        open_sweep(dataclasses.replace(config, sweep=wrong), workspace)
+    assert not Store(tmp_path).list(recursive=True)
