@@ -22,6 +22,8 @@ from gemix.sweep.space import SearchSpace
 
 STARTUP_TRIALS = 6  # random ones, the first points included, before there is a model
 
+_ATTEMPTS = 5  # to find a point that is new
+
 INTERRUPTED = "interrupted"
 """Attribute of a trial whose process died; another one repeats it, and it counts nowhere."""
 
@@ -76,7 +78,7 @@ class ConditionalSampler(BaseSampler):
             for other in others:
                 if other.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING):
                     copy.add_trial(self._filled(other))
-            return copy.ask(self._distributions).params
+            return self._new_point(copy, others)
 
     def sample_independent(
         self,
@@ -89,6 +91,18 @@ class ConditionalSampler(BaseSampler):
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         sampler = RandomSampler(self._seed_of(trial, others))
         return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def _new_point(self, copy: optuna.Study, others: list[FrozenTrial]) -> dict[str, Any]:
+        """Return a point that differs from all others, if a few attempts find one.
+
+        A trial that reads what another one has read gives the same result.
+        """
+        seen = [other.params for other in others]
+        for _ in range(_ATTEMPTS):
+            params = copy.ask(self._distributions).params  # stays in the copy as running
+            if self._space.active(params) not in seen:
+                break
+        return params
 
     def _seed_of(self, trial: FrozenTrial, others: list[FrozenTrial]) -> int:
         """Return the seed of a trial, a function of its place among the trials that count."""

@@ -180,17 +180,17 @@ class SamplerContract:
         assert [record.params for record in other][2:] != params[0][2:]
 
     def test_it_does_better_than_chance(self):
-        """Mean regret of three searches against the expectation of as many random points."""
-        found = [regret(HARMFUL, search(HARMFUL, seed, sampler=self.sampler)) for seed in range(3)]
-        assert np.mean(found) < 0.02
+        """The best of twenty random points is 0.025 below the optimum on average."""
+        runs = [search(HARMFUL, seed, sampler=self.sampler, trials=20) for seed in range(2)]
+        assert np.mean([regret(HARMFUL, run) for run in runs]) < 0.02
 
     def test_the_chosen_trial_is_feasible(self):
         """In truth, within the noise of what is measured."""
-        records = search(HARMFUL, 0, sampler=self.sampler)
+        records = search(HARMFUL, 0, sampler=self.sampler, trials=15)
         assert excess(HARMFUL, records) <= HARMFUL.noise
 
     def test_a_front_is_found_under_a_constraint(self):
-        """Most of its hypervolume, and nothing that breaks the constraint."""
-        records = search(OPPOSED, 0, sampler=self.sampler)
+        """More of its hypervolume than by chance (0.69), and nothing that breaks the constraint."""
+        records = search(OPPOSED, 0, sampler=self.sampler, trials=20)
         assert front_share(OPPOSED, records) > 0.75
         assert excess(OPPOSED, records) <= 0

@@ -48,6 +48,14 @@ def test_a_parameter_that_a_trial_does_not_read_is_not_in_the_study():
         assert ("bias" in record.params) == (images and record.params["method"] == "softmax")
 
 
+def test_no_trial_repeats_another_one_while_there_are_others():
+    flat = dataclasses.replace(HARMFUL, truth=lambda params: Scores(macro_f2=0.8, fnr=0.2))
+    for sampler in SAMPLERS:
+        records = search(flat, 0, methods=("onehot",), sampler=sampler, trials=8)
+        ratios = [record.params["ratio"] for record in records]
+        assert len(set(ratios)) >= 7, sampler  # of nine
+
+
 def test_the_samplers_model_sees_every_trial(monkeypatch):
     """Also those that read the ratio alone, whose other parameters have fixed values."""
     seen = []
