@@ -29,8 +29,7 @@ class ClassifierConfig(Config):
     accumulate: Annotated[
         int,
         Range(1, 65536),
-        "Backward passes in which a worker takes its share of a batch: more need less memory, and "
-        "batch normalization is by the images of one.",
+        "Backward passes of a worker's share of a batch, for less memory; batch norm is by pass.",
     ] = 1
     lr: Annotated[float, Range(1e-8, 1.0), "Highest learning rate (AdamW, warm-up, cosine)."] = 3e-4
     weight_decay: Annotated[float, Range(0, 1000), "Weight decay of AdamW."] = 0.05
