@@ -19,6 +19,7 @@ class TestTPE(SamplerContract):
 @pytest.mark.slow
 class TestGP(SamplerContract):
     sampler = "gp"
+    runs = 2
 
 
 def test_every_sampler_has_its_contract():
