@@ -18,7 +18,7 @@ from gemix.gan.sampling import sample_images
 from gemix.synthesis.config import SynthesisConfig
 from gemix.synthesis.teacher import Teachers
 
-_HOPELESS = 10  # times `attempts` draws of a class without one that is accepted
+_HOPELESS = 2000  # draws of a class without one that is accepted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +104,8 @@ class _Tally:
 
     def is_hopeless(self, attempts: int) -> bool:
         """Return whether many images of a class were drawn and none was accepted."""
-        return bool(((self.accepted == 0) & (self.drawn >= _HOPELESS * attempts)).any())
+        enough = min(_HOPELESS, 10 * attempts)
+        return bool(((self.accepted == 0) & (self.drawn >= enough)).any())
 
     def __str__(self) -> str:
         rows = zip(self.classes, self.accepted, self.drawn, strict=True)
