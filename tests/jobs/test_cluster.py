@@ -168,10 +168,11 @@ def submit_every_step(head, endpoint, bucket, work, overrides, tmp_path) -> None
         "verify": f"{workdir}/data",
         # images this small look alike, which it says with exit code 1
         "check": f"{workdir}/data 2>&1 || test $? -eq 1",
+        "train_teacher": f"{common} compute.workers=0",  # the GAN has workers of its own
         "train_gan": common,
         "sample": f"-w {workdir} --label 1,0,0 --out {tmp_path}/samples",
         "synthesize": common,
-        "train_classifier": f"{common} compute.workers=0",  # the GAN has workers of its own
+        "train_classifier": f"{common} compute.workers=0",
         "evaluate": common,
         "report": common,
         "pipeline": common,
