@@ -38,7 +38,7 @@ class Stream(enum.IntEnum):
     SHARD_ORDER = 20
     REDRAW = 21
     AUDIT = 22
-    SWEEP = 23
+    SWEEP = 30
 
 
 def sample_rng(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:
