@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ import torch
 import gemix
 from gemix.config import PipelineConfig
 from gemix.core.device import default_device, precision_name
-from gemix.core.errors import ConfigError, DataError
+from gemix.core.errors import DataError
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.gan.checkpoints.generator_io import GeneratorBundle, load_generator
@@ -35,6 +36,7 @@ from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.synthesis.class_weights import class_shares, recall_provenance, resolve_class_weights
 from gemix.synthesis.fidelity import FIDELITY, SetFidelity, measure_set
+from gemix.synthesis.labelling import check_thresholds
 from gemix.synthesis.shards import (
     SyntheticShard,
     check_generator,
@@ -42,7 +44,7 @@ from gemix.synthesis.shards import (
     synthetic_manifest,
     write_synthetic_shard,
 )
-from gemix.synthesis.teacher import TEACHER, Teachers
+from gemix.synthesis.teacher import Teachers
 from gemix.tracking import mlflow_run as tracking
 
 log = logging.getLogger("gemix.synthesize")
@@ -128,7 +130,7 @@ def _announce(plan: _Plan, sets: int, workspace: Workspace) -> None:
         DataError: if the disk has not half of the room that its pixels take uncompressed.
     """
     size = plan.generator.network.architecture
-    each = size.img_channels * size.resolution**2
+    each = math.prod(size.image_shape)
     total = sets * plan.count
     if total < _LARGE:
         return
@@ -163,22 +165,17 @@ def _teacher(
     config: PipelineConfig, workspace: Workspace, generator: GeneratorBundle
 ) -> Teachers | None:
     """Return the teachers; None if there are none and nothing depends on them."""
-    url = config.synthesis.teacher or workspace.teacher
-    is_wanted = config.synthesis.needs_teacher or config.synthesis.teacher is not None
-    if not is_wanted and not Store(url).exists(TEACHER):
-        log.info("no teacher in %s: nobody looks whether the images show their labels", url)
-        return None
-    teacher = Teachers.load(url)
-    architecture = generator.network.architecture
-    side = architecture.resolution
-    teacher.check(generator.classes, (architecture.img_channels, side, side))
-    thresholds = config.synthesis.min_seen
-    if thresholds is not None and len(thresholds) != len(generator.classes):
-        raise ConfigError(
-            f"synthesis.min_seen has {len(thresholds)} numbers for {len(generator.classes)} "
-            f"classes, {', '.join(generator.classes)}; give one a class"
-        )
-    return teacher
+    settings, url = config.synthesis, config.synthesis.teacher or workspace.teacher
+    check_thresholds(settings, generator.classes)
+    teachers = Teachers.load_if_there(
+        url,
+        generator.classes,
+        generator.network.architecture.image_shape,
+        required=settings.needs_teacher or settings.teacher is not None,
+    )
+    if teachers is None:
+        log.info("no teacher in %s: label fidelity is not measured", url)
+    return teachers
 
 
 def _make_set(

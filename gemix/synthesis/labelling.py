@@ -8,10 +8,11 @@ with what was asked can be drawn again.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
-from gemix.core.errors import DataError
+from gemix.core.errors import ConfigError, DataError
 from gemix.core.rng import Stream, sample_rng
 from gemix.gan.checkpoints.generator_io import GeneratorBundle
 from gemix.gan.sampling import sample_images
@@ -19,6 +20,19 @@ from gemix.synthesis.config import SynthesisConfig
 from gemix.synthesis.teacher import Teachers
 
 _HOPELESS = 2000  # draws of a class without one that is accepted
+
+
+def check_thresholds(config: SynthesisConfig, classes: Sequence[str]) -> None:
+    """Check that `min_seen` has a number for each class.
+
+    Raises:
+        ConfigError: if it has not.
+    """
+    if config.min_seen is not None and len(config.min_seen) != len(classes):
+        raise ConfigError(
+            f"synthesis.min_seen has {len(config.min_seen)} numbers for {len(classes)} classes, "
+            f"{', '.join(classes)}; give one a class"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

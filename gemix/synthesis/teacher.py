@@ -71,6 +71,21 @@ class Teachers:
                 )
         return cls(store.url, members, rows)
 
+    @classmethod
+    def load_if_there(
+        cls, url: str, classes: Sequence[str], shape: tuple[int, int, int], *, required: bool
+    ) -> Teachers | None:
+        """Read and check the directory; return None if there is none and none is required.
+
+        Raises:
+            CheckpointError, DataError: as :meth:`load` and :meth:`check` raise them.
+        """
+        if not required and not Store(url).exists(TEACHER):
+            return None
+        teachers = cls.load(url)
+        teachers.check(classes, shape)
+        return teachers
+
     def check(self, classes: Sequence[str], shape: tuple[int, int, int]) -> None:
         """Check that they know images of these classes and this shape [C, H, W].
 

@@ -43,6 +43,11 @@ class Architecture:
         return min(self.channel_base // resolution, self.channel_max)
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        return self.img_channels, self.resolution, self.resolution
+
+    @property
     def resolutions(self) -> list[int]:
         """4, 8, ... up to the image's resolution."""
         return [2**i for i in range(2, int(math.log2(self.resolution)) + 1)]

@@ -22,7 +22,7 @@ from gemix.io.workspace import Workspace
 from gemix.steps.gan_training.evaluator import Evaluator, SnapshotEvaluation
 from gemix.steps.gan_training.log import TrainingLog
 from gemix.steps.gan_training.shipped_generator import ShippedGenerator, shipped_generator
-from gemix.synthesis.teacher import TEACHER, Teachers
+from gemix.synthesis.teacher import Teachers
 
 log = logging.getLogger("gemix.train-gan")
 
@@ -204,11 +204,13 @@ def _values(evaluation: SnapshotEvaluation) -> dict[str, Any]:
 
 def _teacher(config: MetricsConfig, workspace: Workspace, spec: TrainingSpec) -> Classifier | None:
     """Return the first teacher; None if there is none and nothing depends on it."""
-    if config.best_by == "images" and not Store(workspace.teacher).exists(TEACHER):
-        return None
-    teachers, sizes = Teachers.load(workspace.teacher), spec.architecture
-    teachers.check(spec.classes, (sizes.img_channels, sizes.resolution, sizes.resolution))
-    return teachers.members[0]
+    teachers = Teachers.load_if_there(
+        workspace.teacher,
+        spec.classes,
+        spec.architecture.image_shape,
+        required=config.best_by == "labels",
+    )
+    return teachers and teachers.members[0]
 
 
 def affordable(takes: float, spent: float, budget: float) -> bool:

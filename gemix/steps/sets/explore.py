@@ -17,7 +17,7 @@ from gemix.gan.sampling import label_path, sample_images
 from gemix.io.storage import Store, open_output
 from gemix.io.workspace import Workspace
 from gemix.report.explore import ExploreContent, latent_of, render_explore, simplex_rows
-from gemix.synthesis.teacher import TEACHER, Teachers
+from gemix.synthesis.teacher import Teachers
 
 log = logging.getLogger("gemix.explore")
 
@@ -124,11 +124,12 @@ def _teachers(
     config: PipelineConfig, workspace: Workspace, generator: GeneratorBundle
 ) -> Teachers | None:
     url = config.synthesis.teacher or workspace.teacher
-    if config.synthesis.teacher is None and not Store(url).exists(TEACHER):
+    teachers = Teachers.load_if_there(
+        url,
+        generator.classes,
+        generator.network.architecture.image_shape,
+        required=config.synthesis.teacher is not None,
+    )
+    if teachers is None:
         log.info("no teacher in %s: the page shows what was asked for alone", url)
-        return None
-    teachers = Teachers.load(url)
-    architecture = generator.network.architecture
-    side = architecture.resolution
-    teachers.check(generator.classes, (architecture.img_channels, side, side))
     return teachers

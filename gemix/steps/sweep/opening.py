@@ -27,6 +27,7 @@ from gemix.sweep.config import without_password
 from gemix.sweep.database import Retrying, connect, database_url
 from gemix.sweep.space import SearchSpace
 from gemix.sweep.study import SweepStudy
+from gemix.synthesis.labelling import check_thresholds
 from gemix.synthesis.shards import check_generator
 from gemix.synthesis.teacher import TeacherRow, Teachers
 
@@ -83,6 +84,7 @@ def open_sweep(config: PipelineConfig, workspace: Workspace, overwrite: bool = F
     check_generator(generator, manifest.classes)
     made_by = [Provenance(Store(gan_url), "the generator")]
     teachers: tuple[TeacherRow, ...] = ()
+    check_thresholds(config.synthesis, manifest.classes)
     if config.synthesis.needs_teacher:
         found = Teachers.load(config.synthesis.teacher or workspace.teacher)
         found.check(manifest.classes, manifest.image_shape)
