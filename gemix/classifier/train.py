@@ -106,7 +106,11 @@ def train(
             row |= scores
             history.append(row)
             is_last = epoch + 1 == config.epochs
-            if is_last if keep == "last" else kept is None or _rank(row) > _rank(kept):
+            if (
+                is_last
+                if keep == "last"
+                else kept is None or rank_of_epoch(row) > rank_of_epoch(kept)
+            ):
                 kept, state, predicted = row, trainer.snapshot(), found
             on_epoch(row)
     return TrainingResult(
@@ -142,7 +146,8 @@ def check_sets(training: ImageSet, held_out: ImageSet, *, allow_overlap: bool = 
         )
 
 
-def _rank(row: Mapping[str, float]) -> tuple[float, float]:
+def rank_of_epoch(row: Mapping[str, float]) -> tuple[float, float]:
+    """Return what the best epoch of a training has most of: macro-F2, then a low loss."""
     return row[f"val_{CRITERION}"], -row["val_loss"]
 
 

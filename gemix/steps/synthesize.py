@@ -40,6 +40,7 @@ from gemix.synthesis.labelling import check_thresholds
 from gemix.synthesis.shards import (
     SyntheticShard,
     check_generator,
+    rows_digest,
     shard_ranges,
     synthetic_manifest,
     write_synthetic_shard,
@@ -259,8 +260,8 @@ class ShardWriter:
 
     def __call__(self, plan: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """Write one shard; return it as plain values, and the precision that it was made in."""
-        precision = precision_name(self.config.synthesis.precision, default_device())
-        digest = resume_cache.digest_of(plan, self._inputs, precision)
+        rows = self.method, self.config.labels, self.config.synthesis, self.teachers
+        digest = resume_cache.digest_of(gemix.__version__, plan, rows_digest(self.generator, *rows))
         result = resume_cache.load(self.store, plan["name"], digest)
         if result is None:
             shard = write_synthetic_shard(
@@ -276,16 +277,4 @@ class ShardWriter:
             )
             result = shard.to_json()
             resume_cache.save(self.store, plan["name"], digest, shard.entry.sha256, result)
-        return result, precision
-
-    @property
-    def _inputs(self) -> list[Any]:
-        """All that the rows of a shard depend on, but for the shard's own plan."""
-        return [
-            gemix.__version__,
-            self.method,
-            self.config.labels.to_mapping(),
-            self.config.synthesis.to_mapping(),
-            self.generator.checksum,
-            [row.checksum for row in self.teachers.rows] if self.teachers else [],
-        ]
+        return result, precision_name(self.config.synthesis.precision, default_device())

@@ -8,13 +8,11 @@ the rest. They may be deleted at any time.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from gemix.core.device import default_device, precision_name
 from gemix.core.errors import DataError
 from gemix.data.image_set import ImageSet
 from gemix.data.shards.reading import copy_images
@@ -22,14 +20,10 @@ from gemix.gan.checkpoints.generator_io import GeneratorBundle
 from gemix.io.storage import Store
 from gemix.labels import LabelConfig
 from gemix.synthesis.config import SynthesisConfig
-from gemix.synthesis.shards import write_synthetic_shard
+from gemix.synthesis.shards import rows_digest, write_synthetic_shard
 from gemix.synthesis.teacher import Teachers
 
 BLOCK = 128  # images of a file; part of the address, so never change it
-_MAKES_IMAGES = (  # settings that images and labels depend on
-    *("seed", "truncation_psi", "noise_mode"),
-    *("labels", "mixture", "accept", "min_seen", "attempts"),
-)
 _COLUMNS = ("image", "class_index", "soft_label", "patient", "source")
 
 
@@ -57,7 +51,7 @@ class ImageCache:
             labels, config, teachers: as ``gemix synthesize`` takes them; `config.count` and
                 `config.ratio` do not matter.
         """
-        address = image_address(generator.checksum, method, labels, config, teachers)
+        address = rows_digest(generator, method, labels, config, teachers)
         folder = self._store / address
         tables = [
             self._block(folder, generator, method, start, labels, config, teachers)
@@ -108,29 +102,6 @@ class ImageCache:
             teachers=teachers,
         )
         return folder.read_columns(name, _COLUMNS)
-
-
-def image_address(
-    generator: str,
-    method: str,
-    labels: LabelConfig,
-    config: SynthesisConfig,
-    teachers: Teachers | None = None,
-) -> str:
-    """Return the hex digest of all that an image and its label are made of, but for its index.
-
-    Args:
-        generator: checksum of its weights.
-    """
-    made_of = {
-        "generator": generator,
-        "method": method,
-        "labels": labels.to_mapping(),
-        "synthesis": {name: getattr(config, name) for name in _MAKES_IMAGES},
-        "precision": precision_name(config.precision, default_device()),
-        "teachers": [row.checksum for row in teachers.rows] if teachers else [],
-    }
-    return _digest([json.dumps(made_of, sort_keys=True)])
 
 
 def joined(real: ImageSet, synthetic: ImageSet) -> ImageSet:

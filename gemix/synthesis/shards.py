@@ -8,11 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from gemix.core.device import default_device, precision_name
 from gemix.core.errors import CheckpointError
 from gemix.data.leakage.provenance import PROVENANCE_SHA256
 from gemix.data.shards.manifest import Manifest, ShardEntry
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.gan.checkpoints.generator_io import GeneratorBundle
+from gemix.io import resume_cache
 from gemix.io.storage import Store
 from gemix.labels import LabelConfig, sample_labels
 from gemix.synthesis.config import SynthesisConfig
@@ -20,6 +22,10 @@ from gemix.synthesis.labelling import draw_labelled
 from gemix.synthesis.teacher import TeacherRow, Teachers
 
 SHARDS, FEWEST_ROWS = 16, 64
+_MAKES_ROWS = (  # settings that images and labels depend on
+    *("seed", "truncation_psi", "noise_mode"),
+    *("labels", "mixture", "accept", "min_seen", "attempts"),
+)
 
 
 def check_generator(generator: GeneratorBundle, classes: tuple[str, ...]) -> None:
@@ -42,6 +48,26 @@ def shard_ranges(count: int, shard_rows: int) -> list[tuple[int, int]]:
     """
     rows = min(shard_rows, max(FEWEST_ROWS, -(-count // SHARDS)))
     return [(start, min(rows, count - start)) for start in range(0, count, rows)]
+
+
+def rows_digest(
+    generator: GeneratorBundle,
+    method: str,
+    labels: LabelConfig,
+    config: SynthesisConfig,
+    teachers: Teachers | None,
+) -> str:
+    """Return 32 hex digits of all that the rows of a set depend on, but for their indices."""
+    return resume_cache.digest_of(
+        {
+            "generator": generator.checksum,
+            "method": method,
+            "labels": labels.to_mapping(),
+            "synthesis": {name: getattr(config, name) for name in _MAKES_ROWS},
+            "precision": precision_name(config.precision, default_device()),
+            "teachers": [row.checksum for row in teachers.rows] if teachers else [],
+        }
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

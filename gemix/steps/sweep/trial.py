@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.train import train
+from gemix.classifier.train import rank_of_epoch, train
 from gemix.config import PipelineConfig
 from gemix.data.image_set import ImageSet
 from gemix.data.shards.manifest import Manifest
 from gemix.evaluation.classification.normal_class import normal_class
 from gemix.evaluation.classification.rates import score
 from gemix.gan.checkpoints.generator_io import load_generator
+from gemix.io.resume_cache import digest_of
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
+from gemix.steps.runtime.classifier_training import repetitions
 from gemix.sweep.objective import Scores
 from gemix.synthesis.cache import ImageCache, joined
 from gemix.synthesis.class_weights import resolve_class_weights
@@ -88,12 +88,8 @@ def run_trial(
     store = Store(workspace.sweep) / TRAININGS
     normal = normal_class(training.classes, config.data.normal_class)
     finished: list[Scores] = []
-    for index in range(config.sweep.seeds):
-        repetition = dataclasses.replace(
-            config.classifier,
-            seed=config.classifier.seed + index,
-            epoch_images=config.classifier.epoch_images or len(training),
-        )
+    settings_of_all = dataclasses.replace(config.classifier, seeds=config.sweep.seeds)
+    for index, repetition in enumerate(repetitions(settings_of_all, len(training))):
         seed = _Seed(finished, index * repetition.epochs, repetition.epochs, report)
         name = f"{_address(repetition, images, validation, normal)}.json"
         if store.exists(name):
@@ -125,9 +121,8 @@ class _Seed:
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         """Report an epoch; the best one counts, as :func:`gemix.classifier.train.train` has it."""
-        rank = row["val_macro_f2"], -row["val_loss"]
-        if rank > self._rank:
-            self._rank, self.best = rank, Scores.of_row(row)
+        if rank_of_epoch(row) > self._rank:
+            self._rank, self.best = rank_of_epoch(row), Scores.of_row(row)
         seeds = (*self._finished, self.best)
         self._report(
             Report(
@@ -161,10 +156,11 @@ def _address(
     config: ClassifierConfig, training: ImageSet, validation: ImageSet, normal: int | None
 ) -> str:
     """Return the hex digest of all that a training's history depends on."""
-    made_of = {
-        "classifier": {k: v for k, v in config.to_mapping().items() if k != "seeds"},
-        "training": training.digest,
-        "validation": validation.digest,
-        "normal": normal,
-    }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    return digest_of(
+        {
+            "classifier": {k: v for k, v in config.to_mapping().items() if k != "seeds"},
+            "training": training.digest,
+            "validation": validation.digest,
+            "normal": normal,
+        }
+    )
