@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from gemix.core.stop import STOP
 from gemix.sweep.objective import Scores
+from gemix.sweep.records import format_params
 from gemix.sweep.study import SweepStudy
 from tune.objective import ERROR, METRIC, SEED_SCORES, STEP, scores_of_result
 
@@ -74,7 +75,7 @@ class StudySearcher(Searcher):
             return None
         self._numbers[trial_id] = proposal.number
         name = f" ({proposal.name})" if proposal.name else ""
-        log.info("trial %d%s: %s", proposal.number, name, _text(proposal.params))
+        log.info("trial %d%s: %s", proposal.number, name, format_params(proposal.params))
         return self._describe(proposal.params)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -217,10 +218,3 @@ class EndOfSweep(Stopper):
     def stop_all(self) -> bool:
         """Return whether all end."""
         return STOP.requested or self._searcher.failure is not None
-
-
-def _text(params: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in params.items()
-    )

@@ -105,12 +105,8 @@ def train(
             scores, found = trainer.validate(validation, score)
             row |= scores
             history.append(row)
-            is_last = epoch + 1 == config.epochs
-            if (
-                is_last
-                if keep == "last"
-                else kept is None or rank_of_epoch(row) > rank_of_epoch(kept)
-            ):
+            is_best = kept is None or rank_of_epoch(row) > rank_of_epoch(kept)
+            if {"best": is_best, "last": epoch + 1 == config.epochs}[keep]:
                 kept, state, predicted = row, trainer.snapshot(), found
             on_epoch(row)
     return TrainingResult(

@@ -39,7 +39,7 @@ class AuditedImages:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnedFrom:
-    """What is known of the images that the generator learned from.
+    """Provenance of the images that the generator learned from.
 
     Attributes:
         is_on_record: whether the set has a record; else the train split is presumed.

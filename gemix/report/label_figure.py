@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.schema import weights_of
 from gemix.io.results import LABEL_FIGURE
 from gemix.io.storage import Store
 from gemix.report.charts import MUTED, RULE, SERIES, STYLE, color, svg_file
@@ -41,8 +42,7 @@ def draw_set(store: Store, manifest: Manifest) -> bytes:
     thetas, dominants, count = [], [], 0
     for shard in manifest.shards:
         table = store.read_columns(shard.name, ["asked_label", "class_index"])
-        weights = table["asked_label"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        thetas.append(weights.reshape(len(table), -1))
+        thetas.append(weights_of(table["asked_label"], len(manifest.classes)))
         dominants.append(table["class_index"].to_numpy())
         count += len(table)
         if count >= COUNTED:

@@ -113,7 +113,7 @@ def synthesize(
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What the sets of all methods have in common; `labels` has its class weights as numbers."""
+    """Inputs that the sets of all methods share; `labels` has its class weights as numbers."""
 
     config: PipelineConfig
     labels: LabelConfig

@@ -14,21 +14,17 @@ from typing import Any
 import torch
 
 from gemix.classifier.bundle import MODEL
-from gemix.classifier.distributed import batch_parts
-from gemix.classifier.models import check_model, check_name
 from gemix.classifier.train import check_sets
 from gemix.config import PipelineConfig
-from gemix.core.distributed import Workers
 from gemix.core.errors import DataError
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
-from gemix.evaluation.classification.normal_class import normal_class
 from gemix.evaluation.privacy.decision import why_not_passed
 from gemix.io.results import CLASSIFIERS, ONLY, REAL
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.steps.runtime.classifier_training import repetitions, train_into
+from gemix.steps.runtime.classifier_training import check_training, repetitions, train_into
 from gemix.steps.runtime.executor import Executor, LocalExecutor, WorkerContext
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
@@ -63,13 +59,10 @@ def train_classifiers(
             ``data.allow_overlap`` is set, images or patients that are both learned and held out.
         ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
     """
-    batch_parts(
-        Workers(0, config.compute.ranks), config.classifier.batch, config.classifier.accumulate
-    )
-    check_name(config.classifier.model)
     real = Manifest.load(Store(workspace.data))
-    check_model(config.classifier.model, channels=real.channels, resolution=real.resolution)
-    normal_class(real.classes, config.data.normal_class)
+    check_training(
+        config.classifier, real, workers=config.compute.ranks, normal=config.data.normal_class
+    )
     sets = _synthetic_sets(config, workspace, methods)
     arms = _training_sets(workspace, sets, synthetic_only)
     generators = [

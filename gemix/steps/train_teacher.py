@@ -14,19 +14,15 @@ import numpy as np
 import torch
 
 from gemix.classifier.bundle import Classifier
-from gemix.classifier.distributed import batch_parts
-from gemix.classifier.models import check_model, check_name
 from gemix.config import PipelineConfig
-from gemix.core.distributed import Workers
 from gemix.data.leakage.provenance import write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
-from gemix.evaluation.classification.normal_class import normal_class
 from gemix.evaluation.label_fidelity.measure import label_fidelity
 from gemix.io.records import write_record
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.steps.runtime.classifier_training import repetitions, train_into
+from gemix.steps.runtime.classifier_training import check_training, repetitions, train_into
 from gemix.steps.runtime.executor import Executor, LocalExecutor, WorkerContext
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
@@ -53,11 +49,8 @@ def train_teachers(
         ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
     """
     settings = config.teacher
-    batch_parts(Workers(0, config.compute.ranks), settings.batch, settings.accumulate)
-    check_name(settings.model)
     real = Manifest.load(Store(workspace.data))
-    check_model(settings.model, channels=real.channels, resolution=real.resolution)
-    normal_class(real.classes, config.data.normal_class)
+    check_training(settings, real, workers=config.compute.ranks, normal=config.data.normal_class)
     learned, val, test = real_splits(workspace, "train", "val", "test")
     overlap = enforce_no_overlap("train-teacher", config, itertools.product([learned], [val, test]))
     executor = executor or LocalExecutor()

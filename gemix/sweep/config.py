@@ -34,7 +34,7 @@ RANGES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepConfig(Config):
-    """What is searched, for what, and for how long.
+    """Search space, objective and budget of a sweep.
 
     A range is a list of low and high; two equal numbers fix a parameter, and null leaves it as the
     sections ``labels``, ``synthesis`` and ``classifier`` have it.

@@ -117,3 +117,11 @@ def pareto_front(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 def scores_to_json(scores: Scores) -> dict[str, float | None]:
     """Return plain values, of which ``Scores(**values)`` is made again."""
     return dataclasses.asdict(scores)
+
+
+def format_params(params: Mapping[str, Any]) -> str:
+    """Return parameters as text, for logs and tables."""
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in params.items()
+    )

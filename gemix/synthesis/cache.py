@@ -16,6 +16,7 @@ import pyarrow as pa
 from gemix.core.errors import DataError
 from gemix.data.image_set import ImageSet
 from gemix.data.shards.reading import copy_images
+from gemix.data.shards.schema import weights_of
 from gemix.gan.checkpoints.generator_io import GeneratorBundle
 from gemix.io.storage import Store
 from gemix.labels import LabelConfig
@@ -62,11 +63,10 @@ class ImageCache:
         side, channels = architecture.resolution, architecture.img_channels
         images = np.empty((count, channels, side, side), np.uint8)
         copy_images(folder.url, rows, images)
-        soft = rows["soft_label"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return ImageSet(
             images=images,
             labels=rows["class_index"].to_numpy().astype(np.int64),
-            soft_labels=soft.reshape(count, -1).astype(np.float32),
+            soft_labels=weights_of(rows["soft_label"], len(generator.classes)).astype(np.float32),
             groups=tuple(rows["patient"].to_pylist()),
             sources=tuple(rows["source"].to_pylist()),
             classes=generator.classes,

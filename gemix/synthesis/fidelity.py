@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-import pyarrow as pa
 
 from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.schema import weights_of
 from gemix.evaluation.label_fidelity.measure import LabelFidelity, LabelFidelityMeter, Proportion
 from gemix.io.records import read_record
 from gemix.io.storage import Store
@@ -19,7 +19,7 @@ FIDELITY = "fidelity.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherView:
-    """What one teacher sees.
+    """Label fidelity as one teacher measures it.
 
     Attributes:
         name: of the teacher.
@@ -72,8 +72,8 @@ def measure_set(
     same, rows, kept = 0, 0, np.zeros(classes, np.int64)
     for shard in manifest.shards:
         table = store.read_columns(shard.name, ["asked_label", "seen_labels"])
-        asked = _flat(table["asked_label"]).reshape(-1, classes)
-        seen = _flat(table["seen_labels"]).reshape(-1, len(teachers), classes)
+        asked = weights_of(table["asked_label"], classes)
+        seen = weights_of(table["seen_labels"], len(teachers), classes)
         for index, meter in enumerate(meters):
             meter.add(asked, seen[:, index])
         found = seen.argmax(axis=2)
@@ -104,11 +104,3 @@ def read_fidelity(store: Store) -> SetFidelity | None:
     if not store.exists(FIDELITY):
         return None
     return read_record(store, FIDELITY, SetFidelity, "run gemix synthesize --overwrite")
-
-
-def _flat(column: pa.ChunkedArray) -> np.ndarray:
-    """Return the numbers of a column of lists, or of lists of lists, one after another."""
-    values = column.combine_chunks()
-    while pa.types.is_list(values.type):
-        values = values.flatten()
-    return values.to_numpy(zero_copy_only=False)

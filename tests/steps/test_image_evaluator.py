@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
+from untrained_networks import ARCHITECTURE
 
 from gemix.core.distributed import Workers
 from gemix.data.shards.manifest import Manifest
@@ -20,7 +21,6 @@ from gemix.evaluation.image_quality.base import ImageMetricError
 from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.evaluation.image_quality.features.base import Extractor
 from gemix.gan.data.dataset import InMemoryDataset
-from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.generator import Generator
 from gemix.io.storage import Store
 from gemix.steps.gan_training.evaluator import Evaluator
@@ -61,19 +61,9 @@ def shards(tmp_path_factory) -> Store:
 
 
 def generator() -> Generator:
-    architecture = Architecture(
-        resolution=16,
-        img_channels=1,
-        label_dim=3,
-        z_dim=8,
-        w_dim=8,
-        mapping_layers=1,
-        channel_base=64,
-        channel_max=8,
-    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Generator(architecture).requires_grad_(False).eval()
+        return Generator(ARCHITECTURE).requires_grad_(False).eval()
 
 
 def evaluator(folder: Store, cache: Store, workers: Workers) -> Evaluator:

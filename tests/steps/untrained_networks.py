@@ -25,6 +25,17 @@ from gemix.io.workspace import Workspace
 CLASSES = ("benign", "malignant", "normal")
 TRAIN = (12, 4, 2)  # images of each class
 
+ARCHITECTURE = Architecture(
+    resolution=16,
+    img_channels=1,
+    label_dim=3,
+    z_dim=8,
+    w_dim=8,
+    mapping_layers=1,
+    channel_base=64,
+    channel_max=8,
+)
+
 
 def write_real(url: str, train: tuple[int, ...] = TRAIN, name: str = "") -> None:
     """Noise images: `train` of each class, and one each in the other splits."""
@@ -67,20 +78,10 @@ def write_workspace(folder: Path) -> Workspace:
     """Real images, and a generator of their classes whose record says that it has seen none."""
     workspace = Workspace.at(folder)
     write_real(workspace.data)
-    architecture = Architecture(
-        resolution=16,
-        img_channels=1,
-        label_dim=3,
-        z_dim=8,
-        w_dim=8,
-        mapping_layers=1,
-        channel_base=64,
-        channel_max=8,
-    )
     config = GanConfig(batch=8)
     spec = TrainingSpec(
-        architecture=architecture, config=config, classes=CLASSES, data_digest="0" * 64
+        architecture=ARCHITECTURE, config=config, classes=CLASSES, data_digest="0" * 64
     )
-    save_generator(Store(workspace.gan), new_state(architecture, config, torch.device("cpu")), spec)
+    save_generator(Store(workspace.gan), new_state(ARCHITECTURE, config, torch.device("cpu")), spec)
     write_provenance(Store(workspace.gan), [])
     return workspace

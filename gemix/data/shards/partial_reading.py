@@ -8,6 +8,7 @@ import pyarrow as pa
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import Manifest, ShardEntry
 from gemix.data.shards.reading import copy_images, damage_remedy, read_table
+from gemix.data.shards.schema import weights_of
 from gemix.data.shards.seal import check_not_sealed
 from gemix.io.storage import Store
 
@@ -46,8 +47,7 @@ def read_soft_labels(store: Store, manifest: Manifest, split: str) -> np.ndarray
     for shard in manifest.shards_of(split):
         try:
             column = store.read_columns(shard.name, ["soft_label"])["soft_label"]
-            values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            parts.append(values.reshape(shard.rows, classes))
+            parts.append(weights_of(column, classes))
         except (DataError, ValueError, pa.ArrowException) as error:
             raise DataError(
                 f"{store.url}/{shard.name}: its labels cannot be read ({error}); "

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from gemix.core.errors import DataError
 from gemix.data.image_set import ImageSet
 from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry, combine_content
-from gemix.data.shards.schema import class_names_of, is_shard_schema
+from gemix.data.shards.schema import class_names_of, is_shard_schema, weights_of
 from gemix.data.shards.seal import check_not_sealed
 from gemix.io.storage import Store
 
@@ -70,12 +70,10 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
     # hashing and decompressing leave the interpreter to others, so threads do keep cores busy
     with ThreadPoolExecutor(pa.cpu_count()) as pool:
         rows = pa.concat_tables(pool.map(read, chosen, ends))
-    classes = len(first.classes)
-    soft_labels = rows["soft_label"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return ImageSet(
         images=images,
         labels=rows["class_index"].to_numpy().astype(np.int64),
-        soft_labels=soft_labels.reshape(-1, classes).astype(np.float32),
+        soft_labels=weights_of(rows["soft_label"], len(first.classes)).astype(np.float32),
         groups=tuple(rows["patient"].to_pylist()),
         sources=tuple(rows["source"].to_pylist()),
         classes=first.classes,

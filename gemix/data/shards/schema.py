@@ -66,6 +66,18 @@ def is_shard_schema(schema: pa.Schema) -> bool:
     return schema.equals(SCHEMA) or schema.equals(_FIRST_SCHEMA)
 
 
+def weights_of(column: pa.ChunkedArray, *shape: int) -> np.ndarray:
+    """Return a column of lists (of lists) of numbers as an array [N, *shape].
+
+    Raises:
+        ValueError: if they have not this shape.
+    """
+    values = column.combine_chunks()
+    while pa.types.is_list(values.type):
+        values = values.flatten()
+    return values.to_numpy(zero_copy_only=False).reshape(len(column), *shape)
+
+
 def image_checksum(pixels: bytes | memoryview | np.ndarray) -> str:
     """Return the BLAKE2b-128 of an image's bytes: 32 hex digits."""
     return hashlib.blake2b(pixels, digest_size=16).hexdigest()

@@ -12,7 +12,7 @@ SpaceName = Literal["pixels", "features"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AuditConfig(Config):
-    """What is compared in an audit, and what a set may give away to pass it."""
+    """Settings of the privacy audit: the images compared, and the thresholds of its verdict."""
 
     images: Annotated[
         int,

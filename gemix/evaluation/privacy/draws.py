@@ -1,4 +1,4 @@
-"""What an audit draws at random: steps of its random stream, so that no two draws are alike."""
+"""Steps of the random stream of an audit, one for each kind of draw, so that none repeats."""
 
 from __future__ import annotations
 

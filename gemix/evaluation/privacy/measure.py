@@ -46,7 +46,7 @@ class RealSample:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpaceFindings:
-    """What was found in one space.
+    """Findings in one space.
 
     Attributes:
         relative: relative distance of each synthetic image, float64 [M].

@@ -1,1 +1,1 @@
-"""What the steps share: executors, output directories, the check for overlap."""
+"""Executors, output directories, the overlap check and classifier training, shared by the steps."""

@@ -9,15 +9,38 @@ from typing import Literal
 
 from gemix.classifier.bundle import Classifier, is_finished
 from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.distributed import batch_parts
+from gemix.classifier.models import check_model, check_name
 from gemix.classifier.train import train
 from gemix.core.distributed import Workers
 from gemix.data.image_set import ImageSet
+from gemix.data.shards.manifest import Manifest
 from gemix.evaluation.classification.normal_class import normal_class
 from gemix.evaluation.classification.rates import confusion_matrix, score
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+def check_training(
+    config: ClassifierConfig, real: Manifest, *, workers: int, normal: str | None
+) -> None:
+    """Check, before workers start, that classifiers can be trained on these images.
+
+    Args:
+        real: manifest of the real images.
+        workers: how many share a batch.
+        normal: ``data.normal_class``.
+
+    Raises:
+        ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
+        DataError: for a normal class that the data do not have.
+    """
+    batch_parts(Workers(0, workers), config.batch, config.accumulate)
+    check_name(config.model)
+    check_model(config.model, channels=real.channels, resolution=real.resolution)
+    normal_class(real.classes, normal)
 
 
 def repetitions(config: ClassifierConfig, real_images: int) -> list[ClassifierConfig]:

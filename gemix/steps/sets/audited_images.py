@@ -14,6 +14,7 @@ from gemix.data.leakage.perceptual_hash import thumbnails
 from gemix.data.leakage.provenance import Provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.partial_reading import read_rows
+from gemix.data.shards.schema import weights_of
 from gemix.evaluation.privacy.config import AuditConfig
 from gemix.evaluation.privacy.draws import Draw
 from gemix.evaluation.privacy.measure import RealSample
@@ -191,8 +192,7 @@ def list_rows(sets: Sequence[tuple[Store, Manifest]], splits: Sequence[str] | No
             place.append(np.stack([np.full_like(row, number), np.full_like(row, index), row], 1))
             for parts, name in zip(columns, _COLUMNS[:3], strict=True):
                 parts.append(table[name].to_numpy())
-            theta = table["soft_label"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            theta = theta.reshape(len(table), -1)
+            theta = weights_of(table["soft_label"], len(manifest.classes))
             labels.append(np.pad(theta, ((0, 0), (0, width - theta.shape[1]))))
     groups, checksums, sources = (np.concatenate(parts) for parts in columns)
     return Rows(

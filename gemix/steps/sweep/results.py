@@ -1,4 +1,4 @@
-"""What a sweep leaves: ``sweep.json`` and a table."""
+"""Write ``sweep.json``, and format the table that a sweep prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gemix.io.results import SWEEP
 from gemix.io.storage import Store
 from gemix.steps.sweep.opening import Sweep
 from gemix.sweep.objective import Objective
-from gemix.sweep.records import TrialRecord, best_record, pareto_front, ranking
+from gemix.sweep.records import TrialRecord, best_record, format_params, pareto_front, ranking
 from gemix.sweep.space import PUBLISHED, REFERENCE
 
 TOP = 3  # trials that are to be run again on fresh seeds
@@ -59,10 +59,7 @@ def table(records: Sequence[TrialRecord], objective: Objective, rows: int = 12) 
 
 
 def _row(record: TrialRecord) -> str:
-    params = ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in record.params.items()
-    )
+    params = format_params(record.params)
     note = f" ({record.name})" if record.name else ""
     broken = [name for name, value in record.constraints.items() if value > 0]
     note += f" infeasible: {', '.join(broken)}" if broken else ""

@@ -88,8 +88,8 @@ def run_trial(
     store = Store(workspace.sweep) / TRAININGS
     normal = normal_class(training.classes, config.data.normal_class)
     finished: list[Scores] = []
-    settings_of_all = dataclasses.replace(config.classifier, seeds=config.sweep.seeds)
-    for index, repetition in enumerate(repetitions(settings_of_all, len(training))):
+    classifier = dataclasses.replace(config.classifier, seeds=config.sweep.seeds)
+    for index, repetition in enumerate(repetitions(classifier, len(training))):
         seed = _Seed(finished, index * repetition.epochs, repetition.epochs, report)
         name = f"{_address(repetition, images, validation, normal)}.json"
         if store.exists(name):

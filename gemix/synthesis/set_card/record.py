@@ -18,7 +18,7 @@ SYNTHETIC = "synthetic"  # a name of images beside those of the real splits
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """What generator and teachers learned from, as the record that goes with the set has it.
+    """Training images of generator and teachers, by the provenance record of the set.
 
     Attributes:
         digests: content digests of the training splits.
