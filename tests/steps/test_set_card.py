@@ -19,6 +19,7 @@ from gemix.evaluation.image_quality.features.registry import open_extractor
 from gemix.evaluation.image_quality.measure import measure
 from gemix.evaluation.image_quality.real_stats import RealStats
 from gemix.evaluation.label_fidelity.measure import label_fidelity
+from gemix.io.audit_record import Audit, AuditedImages, AuditFindings, Copies, LearnedFrom
 from gemix.io.records import write_record
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
@@ -199,11 +200,24 @@ def test_a_metric_that_fails_is_told_and_ends_nothing(workspace, tmp_path):
 def test_an_audit_counts_for_the_version_that_was_audited(workspace):
     store = Store(workspace.synthetic("softmax"))
     digest = Manifest.load(store).digest
-    audit = {"set_digest": digest, "verdict": "passed", "reasons": ["No copy."], "pairs": [1]}
+    images = dict.fromkeys((field.name for field in dataclasses.fields(AuditedImages)), 9)
+    findings = AuditFindings(
+        images=AuditedImages(**images),
+        learned_from=LearnedFrom(is_on_record=True, elsewhere=0, unknown=()),
+        copies=Copies(resaved=0, held_out=0, singular=0),
+        near=(),
+        attacks=(),
+    )
     for audited, verdict in ((digest, "passed"), (digest, "failed"), ("0" * 64, None)):
-        store.write_json(
-            "audit.json", audit | {"set_digest": audited, "verdict": verdict or "passed"}
+        audit = Audit(
+            set_digest=audited,
+            verdict=verdict or "passed",
+            reasons=("No copy.",),
+            findings=findings,
+            settings={},
+            pairs=(),
         )
+        write_record(store, "audit.json", audit)
         card = write_card(CONFIG, workspace, "softmax", overwrite=True)
         assert (card.audit and card.audit.verdict) == verdict
         text = text_of(workspace, "softmax")

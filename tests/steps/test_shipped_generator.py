@@ -6,28 +6,18 @@ import dataclasses
 
 import pytest
 import torch
+from untrained_networks import ARCHITECTURE
 
 from gemix.core.distributed import Workers
 from gemix.core.errors import CheckpointError
 from gemix.gan.checkpoints.best_snapshot import save_if_best
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.config import GanConfig
-from gemix.gan.models.architecture import Architecture
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.steps.gan_training.shipped_generator import shipped_generator
 
-ARCHITECTURE = Architecture(
-    resolution=16,
-    img_channels=1,
-    label_dim=3,
-    z_dim=8,
-    w_dim=8,
-    mapping_layers=1,
-    channel_base=64,
-    channel_max=8,
-)
 SPEC = TrainingSpec(
     architecture=ARCHITECTURE, config=GanConfig(batch=8), classes=tuple("abc"), data_digest="d"
 )

@@ -12,6 +12,7 @@ from gemix.core.errors import AlreadyFinishedError, DataError
 from gemix.data.dataset_card.description import Description
 from gemix.data.leakage.provenance import Provenance
 from gemix.data.shards.manifest import Manifest
+from gemix.io.audit_record import read_audit
 from gemix.io.records import write_record
 from gemix.io.results import (
     CLASSIFIERS,
@@ -31,13 +32,13 @@ from gemix.synthesis.set_card.record import (
     CARD,
     CARD_TEXT,
     SYNTHETIC,
+    AuditVerdict,
     SetCard,
     SetClass,
     TeacherSummary,
     TrainingData,
     Transfer,
     TransferRate,
-    read_audit_verdict,
 )
 from gemix.synthesis.set_card.statements import INTENDED_USE, limits
 from gemix.tracking import mlflow_run as tracking
@@ -67,7 +68,7 @@ def write_card(
     _check(store, manifest, real, real_manifest)
     if store.exists(CARD) and not overwrite:
         raise AlreadyFinishedError(f"{store.url}: has a card; pass --overwrite to replace it")
-    origin = manifest.origin
+    origin, audit = manifest.origin, read_audit(store, manifest.digest)
     with tracking.start_run(config, workspace.workdir, "card") as run:
         run.log_dataset(manifest.digest, SYNTHETIC, "described")
         card = SetCard(
@@ -87,7 +88,7 @@ def write_card(
             fidelity=_fidelity(store, manifest),
             comparisons=compare_images(config.metrics, store, real, Store(workspace.metrics)),
             transfer=_transfer(workspace, store, manifest),
-            audit=read_audit_verdict(store, manifest.digest),
+            audit=audit and AuditVerdict.of(audit),
             intended_use=INTENDED_USE,
             limits=(),
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from gemix.evaluation.label_fidelity.measure import Proportion
-from gemix.io.audit_record import AUDIT
+from gemix.io.audit_record import Audit
 from gemix.io.records import others, read_record
 from gemix.io.results import Difference
 from gemix.io.storage import Store
@@ -139,6 +139,11 @@ class AuditVerdict:
     verdict: str
     reasons: tuple[str, ...]
 
+    @classmethod
+    def of(cls, audit: Audit) -> Self:
+        """Return what a card shows of an audit."""
+        return cls(set_digest=audit.set_digest, verdict=audit.verdict, reasons=audit.reasons)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetCard:
@@ -195,15 +200,3 @@ def read_card(store: Store, digest: str) -> SetCard | None:
         return None
     found = read_record(store, CARD, SetCard, "run gemix card --overwrite, or delete it")
     return found if found.digest == digest else None
-
-
-def read_audit_verdict(store: Store, digest: str) -> AuditVerdict | None:
-    """Read the verdict of a set's audit; None as for :func:`read_card`.
-
-    Raises:
-        DataError: if it is damaged.
-    """
-    if not store.exists(AUDIT):
-        return None
-    found = read_record(store, AUDIT, AuditVerdict, "run gemix audit --overwrite, or delete it")
-    return found if found.set_digest == digest else None
