@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from dicom_files import SALT, write
-from nifti_files import save
 from PIL import Image
 
 from gemix.data.config import DataConfig
@@ -12,6 +10,8 @@ from gemix.data.phantom import render_slice
 from gemix.data.prepare import prepare_serial
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
+from tests.data.dicom_files import SALT, write
+from tests.data.nifti_files import save
 
 CLASSES = ("normal", "cancer")
 PATIENTS, SLICES = 4, 6

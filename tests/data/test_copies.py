@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from test_leakage import image_set, textures
 
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
@@ -30,6 +29,7 @@ from gemix.data.scan import Scan
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.io.storage import Store
+from tests.data.test_leakage import image_set, textures
 
 
 def as_jpeg(image: np.ndarray, quality: int) -> np.ndarray:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import CANARY, CANARY_UID, SALT, assert_no_canary, body, write
 
 from gemix.core.errors import DataError
 from gemix.data.sources.dicom.source import DicomSource
+from tests.data.dicom_files import CANARY, CANARY_UID, SALT, assert_no_canary, body, write
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import CANARY, SALT, assert_no_canary, body, write
 from pydicom.uid import (
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
@@ -20,6 +19,7 @@ from pydicom.uid import (
 from gemix.core.errors import DataError
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.dicom.source import DicomSource
+from tests.data.dicom_files import CANARY, SALT, assert_no_canary, body, write
 
 
 @pytest.fixture(autouse=True)

@@ -6,15 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import (
-    CANARY_UID,
-    SALT,
-    SUPINE,
-    assert_no_canary,
-    body,
-    write,
-    write_archive,
-)
 from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
@@ -25,6 +16,15 @@ from pydicom.uid import (
 
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.dicom.source import DicomSource
+from tests.data.dicom_files import (
+    CANARY_UID,
+    SALT,
+    SUPINE,
+    assert_no_canary,
+    body,
+    write,
+    write_archive,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,23 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pydicom
 import pytest
-from dicom_files import (
+from pydicom.datadict import DicomDictionary
+from pydicom.uid import (
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
+from pydicom.valuerep import STR_VR
+
+from gemix.core.errors import DataError, StoreAccessError, StoreError
+from gemix.data.config import DataConfig
+from gemix.data.prepare import prepare_serial
+from gemix.data.scan import InvalidImageError
+from gemix.data.sources.dicom.header import read_headers
+from gemix.data.sources.dicom.source import DicomSource
+from gemix.data.sources.scan_refs import ScanRef
+from gemix.io import s3
+from gemix.io.storage import Store
+from tests.data.dicom_files import (
     CANARY,
     CANARY_UID,
     CANARY_VALUES,
@@ -29,23 +45,7 @@ from dicom_files import (
     write_archive,
     write_planted_archive,
 )
-from pydicom.datadict import DicomDictionary
-from pydicom.uid import (
-    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-    SecondaryCaptureImageStorage,
-)
-from pydicom.valuerep import STR_VR
-from s3_proxy import FaultyProxy
-
-from gemix.core.errors import DataError, StoreAccessError, StoreError
-from gemix.data.config import DataConfig
-from gemix.data.prepare import prepare_serial
-from gemix.data.scan import InvalidImageError
-from gemix.data.sources.dicom.header import read_headers
-from gemix.data.sources.dicom.source import DicomSource
-from gemix.data.sources.scan_refs import ScanRef
-from gemix.io import s3
-from gemix.io.storage import Store
+from tests.s3_proxy import FaultyProxy
 
 
 @pytest.fixture(autouse=True)

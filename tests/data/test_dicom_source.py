@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import (
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+
+from gemix.core.errors import DataError
+from gemix.data.scan import InvalidImageError
+from gemix.data.sources.dicom.source import DicomSource
+from gemix.io.storage import Store
+from tests.data.dicom_files import (
     CANARY,
     CANARY_UID,
     CORONAL,
@@ -17,13 +23,7 @@ from dicom_files import (
     write,
     write_archive,
 )
-from listings import undated
-from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
-
-from gemix.core.errors import DataError
-from gemix.data.scan import InvalidImageError
-from gemix.data.sources.dicom.source import DicomSource
-from gemix.io.storage import Store
+from tests.data.listings import undated
 
 
 @pytest.fixture(autouse=True)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import SALT, write
-from nifti_files import save, slices_of
 
 from gemix.data.preprocessing.hounsfield import has_air
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.dicom.source import DicomSource
 from gemix.data.sources.nifti.source import NiftiSource
 from gemix.io.storage import Store
+from tests.data.dicom_files import SALT, write
+from tests.data.nifti_files import save, slices_of
 
 SIDE = 48
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from dicom_files import CANARY, CANARY_UID, CORONAL, SALT, assert_no_canary, write
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
 from gemix.data.config import DataConfig
@@ -18,6 +17,7 @@ from gemix.data.prepare import QUARANTINE, prepare_serial
 from gemix.data.shards.manifest import Manifest
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
+from tests.data.dicom_files import CANARY, CANARY_UID, CORONAL, SALT, assert_no_canary, write
 
 GOOD = 10  # slices or volumes a class
 SIDE = 32

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from listings import undated
 from PIL import Image
 
 from gemix.core.errors import DataError
@@ -19,6 +18,7 @@ from gemix.data.prepare import prepare_serial
 from gemix.data.shards.reading import read_images
 from gemix.data.sources.medmnist.source import MedMnistSource
 from gemix.io.storage import Store
+from tests.data.listings import undated
 
 SIZES = {"train": 9, "val": 6, "test": 6}
 MEBIBYTES = 32  # of zeros in an archive of less than one

@@ -6,8 +6,6 @@ from pathlib import Path
 import boto3
 import numpy as np
 import pytest
-from listings import undated
-from nifti_files import patch, save, volume, write_archive
 
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig
@@ -16,6 +14,8 @@ from gemix.data.prepare import prepare_serial
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.nifti.source import NiftiSource
 from gemix.io.storage import Store
+from tests.data.listings import undated
+from tests.data.nifti_files import patch, save, volume, write_archive
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from nifti_files import patch, save, slices_of, volume, write_archive
 
 from gemix.data.config import DataConfig
 from gemix.data.preprocessing.preprocess import preprocess
 from gemix.data.scan import InvalidImageError, ScanFiltered
 from gemix.data.sources.nifti.source import NiftiSource
+from tests.data.nifti_files import patch, save, slices_of, volume, write_archive
 
 ALL_AXES = ["LPS", "RAS", "LAS", "RPI", "SAL", "PIR", "ASR"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 import pytest
-from parquet_files import ROWS, columns, write
 
 from gemix.core.errors import DataError
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.parquet.source import ParquetSource
+from tests.data.parquet_files import ROWS, columns, write
 
 BOMB = 8 * 2**20  # bytes of a value that takes a few KiB in a file, however often it is there
 

@@ -9,8 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from listings import undated
-from parquet_files import ROWS, columns, images, write
 
 from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
@@ -20,6 +18,8 @@ from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
 from gemix.data.sources.parquet.source import ParquetSource
 from gemix.io.storage import Store
+from tests.data.listings import undated
+from tests.data.parquet_files import ROWS, columns, images, write
 
 
 @pytest.fixture

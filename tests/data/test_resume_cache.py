@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from gemix.data.prepare import list_scans, prepare, prepare_serial
 from gemix.data.shards.manifest import MANIFEST
 from gemix.data.sources import open_source
 from gemix.io.storage import Store
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = DataConfig(
     resolution=32,
@@ -187,16 +190,16 @@ def test_runs_of_two_settings_take_no_part_of_each_other(tmp_path):
 @pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(whole, tmp_path):
     folder, rng = str(tmp_path / "killed"), np.random.default_rng(0)
-    here = os.path.dirname(__file__)
-    code = (
-        f"import sys; sys.path.insert(0, {here!r}); import test_resume_cache; "
-        f"test_resume_cache.run({folder!r})"
-    )
+    command = [
+        sys.executable,
+        "-c",
+        f"from tests.data.test_resume_cache import run; run({folder!r})",
+    ]
     for _ in range(4):
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
             process.stdout.readline()
             time.sleep(rng.uniform(0, 0.6))
             process.send_signal(signal.SIGKILL)
     assert not Store(folder).exists(MANIFEST)
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
     assert content(Store(folder)) == content(whole)

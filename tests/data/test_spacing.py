@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import SALT, write
-from nifti_files import save, slices_of
 
 from gemix.data.config import DataConfig
 from gemix.data.preprocessing.preprocess import preprocess
@@ -15,6 +13,8 @@ from gemix.data.preprocessing.spacing import to_square_pixels
 from gemix.data.scan import InvalidImageError, Scan
 from gemix.data.sources.dicom.source import DicomSource
 from gemix.data.sources.nifti.source import NiftiSource
+from tests.data.dicom_files import SALT, write
+from tests.data.nifti_files import save, slices_of
 
 RADIUS = 30.0  # mm
 

@@ -10,8 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from test_training import ARCHITECTURE as LARGER
-from test_training import CPU, tiny_config
 from torch import nn
 
 from gemix.core.distributed import Workers
@@ -22,6 +20,8 @@ from gemix.gan.training.loop import train
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.state import TrainingState
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
+from tests.gan.test_training import ARCHITECTURE as LARGER
+from tests.gan.test_training import CPU, tiny_config
 
 SIZES = {"mapping_layers": 1, "channel_base": 32, "channel_max": 4}
 ARCHITECTURE = dataclasses.replace(LARGER, resolution=8, label_dim=0, d_mapping_layers=1, **SIZES)

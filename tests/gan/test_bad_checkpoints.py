@@ -8,7 +8,6 @@ import json
 
 import pytest
 from safetensors.torch import load, save
-from test_training import ARCHITECTURE, CPU, spec_of, tiny_config
 
 from gemix.core.errors import CheckpointError
 from gemix.gan.checkpoints.best_snapshot import BEST, read_best, save_best_generator, save_if_best
@@ -23,6 +22,7 @@ from gemix.gan.checkpoints.transfer import PretrainedWeights
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.stages import resume_or_start
 from gemix.io.storage import Store
+from tests.gan.test_training import ARCHITECTURE, CPU, spec_of, tiny_config
 
 CONFIG = tiny_config()
 TO_THE_ONE_BEFORE = r"delete .*checkpoint-00000002\.json to go on from the checkpoint before it"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_training import ARCHITECTURE, CPU, tiny_config
 
 from gemix.core.errors import CheckpointError
 from gemix.gan.checkpoints.best_snapshot import read_best, save_best_generator, save_if_best
@@ -12,6 +11,7 @@ from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
+from tests.gan.test_training import ARCHITECTURE, CPU, tiny_config
 
 MEASURED = {"figure": "kid", "images": 100, "extractor": "toy"}
 

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_training import ARCHITECTURE, CPU, disks, tiny_config
 from torch import nn
 
 from gemix.core.distributed import Workers
@@ -21,6 +20,7 @@ from gemix.gan.sampling import sample_images
 from gemix.gan.training.cgan import CganTrainer
 from gemix.gan.training.loop import train
 from gemix.gan.training.registry import new_state
+from tests.gan.test_training import ARCHITECTURE, CPU, disks, tiny_config
 
 LOGITS = torch.tensor([[0.0], [2.0], [-1.0], [30.0], [-30.0]])
 

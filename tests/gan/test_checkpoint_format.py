@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import ARCHITECTURE, CPU, disks, spec_of, tiny_config, weights
 
 from gemix.core.distributed import Workers
 from gemix.core.errors import CheckpointError, DataError
@@ -34,6 +33,7 @@ from gemix.gan.training.loop import train
 from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
 from gemix.io.storage import Store
+from tests.gan.test_training import ARCHITECTURE, CPU, disks, spec_of, tiny_config, weights
 
 # A checkpoint after step 5 and the generator after step 8 of one training, as written by the
 # version before files had a format_version.

@@ -15,8 +15,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_training import ARCHITECTURE as LARGER
-from test_training import CPU, assert_same, tiny_config, weights
 
 from gemix.core.distributed import Workers
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
@@ -28,6 +26,8 @@ from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
+from tests.gan.test_training import ARCHITECTURE as LARGER
+from tests.gan.test_training import CPU, assert_same, tiny_config, weights
 
 SIZES = {"mapping_layers": 1, "channel_base": 64, "channel_max": 8}
 ARCHITECTURE = dataclasses.replace(LARGER, resolution=8, d_mapping_layers=1, **SIZES)

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_training import ARCHITECTURE, CPU, assert_same, spec_of, tiny_config, weights
 
 from gemix.core.distributed import Workers
 from gemix.gan.checkpoints.checkpoint import checkpoints, save_checkpoint
@@ -21,6 +20,7 @@ from gemix.gan.training.stages import resume_or_start
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.steps.gan_training.stage import Stage
+from tests.gan.test_training import ARCHITECTURE, CPU, assert_same, spec_of, tiny_config, weights
 
 NAN, INF = float("nan"), float("inf")
 PATIENCE = 3

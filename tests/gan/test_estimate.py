@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from test_training import ARCHITECTURE, CPU, disks, tiny_config
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from gemix.core.distributed import Workers
 from gemix.gan.estimate import TrainingCost, estimate_cost
 from gemix.gan.training.registry import METHODS, new_state
+from tests.gan.test_training import ARCHITECTURE, CPU, disks, tiny_config
 
 
 class NoTracking(ModuleTracker):

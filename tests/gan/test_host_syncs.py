@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_training import ARCHITECTURE, CPU, disks, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gemix.core.distributed import Workers
 from gemix.gan.augment import augmenter
 from gemix.gan.training.registry import METHODS, new_state
+from tests.gan.test_training import ARCHITECTURE, CPU, disks, tiny_config
 
 SYNCING = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "unique"}
 

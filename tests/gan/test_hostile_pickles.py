@@ -11,7 +11,6 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from public_pickle import EasyDict, PublicModule, dump, public_networks
 
 from gemix.core.errors import CheckpointError
 from gemix.gan.importers.network_pickle import read_network_pickle
@@ -20,6 +19,7 @@ from gemix.gan.importers.stylegan2 import import_networks
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import Generator
+from tests.public_pickle import EasyDict, PublicModule, dump, public_networks
 
 ARCHITECTURE = Architecture(
     resolution=8,

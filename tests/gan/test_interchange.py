@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from public_pickle import PublicModule, dump, public_networks
 
 from gemix.core.errors import CheckpointError
 from gemix.gan.importers.network_pickle import read_network_pickle
@@ -14,6 +13,7 @@ from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import Generator
 from gemix.gan.models.layers import Conv2dLayer, SynthesisLayer, ToRGBLayer
+from tests.public_pickle import PublicModule, dump, public_networks
 
 SIZES = {"z_dim": 12, "w_dim": 16, "mapping_layers": 2, "d_mapping_layers": 2, "channel_max": 16}
 ARCHITECTURES = {

@@ -10,17 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_training import CPU, disks, spec_of, tiny_config
 
 from gemix.gan.checkpoints.checkpoint import save_checkpoint
 from gemix.gan.checkpoints.generator_io import load_generator, save_generator
 from gemix.gan.training.loop import train
 from gemix.gan.training.stages import resume_or_start
 from gemix.io.storage import Store
+from tests.gan.test_training import CPU, disks, spec_of, tiny_config
+
+ROOT = Path(__file__).resolve().parents[2]
 
 KILLS = int(os.environ.get("KILLS", "4"))
 CONFIG = tiny_config(kimg=0.04 * KILLS)  # five steps a kill
@@ -41,10 +44,8 @@ def run(folder: str) -> None:
 
 def start(folder: str) -> subprocess.Popen:
     """A process that trains in a folder."""
-    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_kill; "
-    return subprocess.Popen(
-        [sys.executable, "-c", code + f"test_kill.run({folder!r})"], stdout=subprocess.PIPE
-    )
+    code = f"from tests.gan.test_kill import run; run({folder!r})"
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_training import ARCHITECTURE, CPU, disks, spec_of, tiny_config
 
 from gemix.core.distributed import Workers
 from gemix.core.errors import CheckpointError
@@ -31,6 +30,7 @@ from gemix.gan.training.loop import train
 from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
 from gemix.io.storage import Store
+from tests.gan.test_training import ARCHITECTURE, CPU, disks, spec_of, tiny_config
 
 PHASES = ("train_generator", "train_discriminator")
 

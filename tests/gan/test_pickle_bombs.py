@@ -9,8 +9,12 @@ import zipfile
 
 import pytest
 import torch
-from public_pickle import PublicModule, dump, public_networks
-from test_hostile_pickles import (
+
+from gemix.core.errors import CheckpointError
+from gemix.gan.importers.torch_storage import MAGIC
+from gemix.gan.models.discriminator import Discriminator
+from gemix.gan.models.generator import Generator
+from tests.gan.test_hostile_pickles import (
     ARCHITECTURE,
     MODULE,
     TENSOR,
@@ -19,11 +23,7 @@ from test_hostile_pickles import (
     imported,
     saved,
 )
-
-from gemix.core.errors import CheckpointError
-from gemix.gan.importers.torch_storage import MAGIC
-from gemix.gan.models.discriminator import Discriminator
-from gemix.gan.models.generator import Generator
+from tests.public_pickle import PublicModule, dump, public_networks
 
 # a tuple that holds itself twice, eighty times over: 2**80 parts to hash or to write out
 DOUBLED = b")q\x00" + 80 * b"h\x00h\x00\x86q\x00"

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from test_training import ARCHITECTURE, CPU, assert_same, disks, spec_of, tiny_config, weights
 
 from gemix.core.config_schema import InvalidConfig
 from gemix.core.distributed import Workers
@@ -24,6 +23,15 @@ from gemix.gan.training.stages import resume_or_start
 from gemix.gan.training.state import TrainingState
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 from gemix.io.storage import Store
+from tests.gan.test_training import (
+    ARCHITECTURE,
+    CPU,
+    assert_same,
+    disks,
+    spec_of,
+    tiny_config,
+    weights,
+)
 
 
 def trainer_of(settings: GanConfig, state: TrainingState | None = None) -> StyleGAN2ADATrainer:

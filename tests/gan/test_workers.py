@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from test_training import ARCHITECTURE, CPU, disks, tiny_config
 
 from gemix.core.distributed import Workers
 from gemix.gan.training.loop import train
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
+from tests.gan.test_training import ARCHITECTURE, CPU, disks, tiny_config
 
 
 def run_worker(rank: int, size: int, folder: str) -> None:

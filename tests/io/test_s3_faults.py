@@ -11,8 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import s3_proxy
-from s3_proxy import FaultyProxy
 
 from gemix.core.errors import DataError, StoreAccessError, StoreError
 from gemix.core.png import encode_png
@@ -23,6 +21,8 @@ from gemix.data.sources import open_source
 from gemix.data.sources.files import list_files, load_image
 from gemix.io import s3
 from gemix.io.storage import Store, open_output
+from tests import s3_proxy
+from tests.s3_proxy import FaultyProxy
 
 OPERATIONS = {
     "exists": lambda store: store.exists("x"),

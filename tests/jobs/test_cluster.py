@@ -25,7 +25,6 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from s3_proxy import FaultyProxy
 
 from gemix.data.config import PhantomConfig
 from gemix.data.phantom import render_slice
@@ -34,6 +33,7 @@ from gemix.data.shards.manifest import Manifest
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from jobs._runtime import cli
+from tests.s3_proxy import FaultyProxy
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]

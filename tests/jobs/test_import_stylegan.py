@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from public_pickle import dump, public_networks
 
 from gemix.gan.checkpoints.generator_io import load_generator, load_weights
 from gemix.gan.models.architecture import Architecture
@@ -14,6 +13,7 @@ from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import Generator
 from gemix.io.storage import Store
 from jobs._runtime.cli import main
+from tests.public_pickle import dump, public_networks
 
 SIZES = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 128, "channel_max": 16}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from s3_proxy import FaultyProxy
 
 from gemix.io import s3
 from jobs._runtime import cli
+from tests.s3_proxy import FaultyProxy
 
 pytestmark = pytest.mark.slow
 

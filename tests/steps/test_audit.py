@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from audit_sets import phantoms, write_real, write_synthetic
 from PIL import Image
 
 from gemix.config import PipelineConfig, load
@@ -27,6 +26,7 @@ from gemix.steps.runtime.executor import LocalExecutor
 from gemix.steps.sets.audit import audit_set
 from gemix.steps.train_classifier import train_classifiers
 from jobs import audit as audit_job
+from tests.steps.audit_sets import phantoms, write_real, write_synthetic
 
 CONFIG = load("demo", ["audit.spaces=[pixels]"])
 TRAIN, VAL, UNSEEN = 160, 80, 90

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from untrained_networks import CLASSES, TRAIN, write_classifier, write_real, write_workspace
 
 from gemix.config import PipelineConfig, load
 from gemix.core.errors import CheckpointError, DataError
@@ -22,6 +21,13 @@ from gemix.steps.runtime.overlap import real_splits
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_classifier import train_classifiers
 from gemix.synthesis.class_weights import class_shares, resolve_class_weights
+from tests.steps.untrained_networks import (
+    CLASSES,
+    TRAIN,
+    write_classifier,
+    write_real,
+    write_workspace,
+)
 
 CONFIG = PipelineConfig.from_mapping(
     {

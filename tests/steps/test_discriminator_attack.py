@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from audit_sets import write_real, write_synthetic
 
 from gemix.config import load
 from gemix.data.leakage.overlap import Split
@@ -18,6 +17,7 @@ from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
 from gemix.steps.sets.audited_images import collect
 from gemix.steps.sets.discriminator_attack import discriminator_attack
+from tests.steps.audit_sets import write_real, write_synthetic
 
 WIDTHS = ("gan.z_dim=8", "gan.w_dim=8", "gan.mapping_layers=1", "gan.channel_base=64")
 LABELS = torch.eye(3)

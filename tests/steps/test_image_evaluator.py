@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
-from untrained_networks import ARCHITECTURE
 
 from gemix.core.distributed import Workers
 from gemix.data.shards.manifest import Manifest
@@ -26,6 +25,7 @@ from gemix.io.storage import Store
 from gemix.steps.gan_training.evaluator import Evaluator
 from gemix.steps.gan_training.memorization_view import memorization_view
 from gemix.steps.gan_training.real_images import RealImages
+from tests.steps.untrained_networks import ARCHITECTURE
 
 ROWS = {"train": (40, 33), "val": (30,)}
 CONFIG = MetricsConfig(images=60, real_images=60, extractor="timm-random:test_resnet")

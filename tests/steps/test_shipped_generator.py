@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from untrained_networks import ARCHITECTURE
 
 from gemix.core.distributed import Workers
 from gemix.core.errors import CheckpointError
@@ -17,6 +16,7 @@ from gemix.gan.training.registry import new_state
 from gemix.gan.training.state import TrainingState
 from gemix.io.storage import Store
 from gemix.steps.gan_training.shipped_generator import shipped_generator
+from tests.steps.untrained_networks import ARCHITECTURE
 
 SPEC = TrainingSpec(
     architecture=ARCHITECTURE, config=GanConfig(batch=8), classes=tuple("abc"), data_digest="d"

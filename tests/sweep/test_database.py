@@ -20,7 +20,7 @@ from gemix.io.storage import Store
 from gemix.sweep import database
 from gemix.sweep.database import Retrying, connect, database_url
 from gemix.sweep.space import REFERENCE
-from tests.sweep.conftest import run_all, scores_of
+from tests.sweep.scores import run_all, scores_of
 
 
 def test_the_default_lies_in_the_work_directory(tmp_path):

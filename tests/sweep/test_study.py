@@ -10,7 +10,7 @@ from gemix.core.errors import ConfigError, GemixError
 from gemix.sweep.objective import Scores
 from gemix.sweep.records import best_record, pareto_front, ranking
 from gemix.sweep.space import PUBLISHED, REFERENCE
-from tests.sweep.conftest import run_all, scores_of
+from tests.sweep.scores import run_all, scores_of
 
 
 def params_of(study, *states) -> list[dict]:

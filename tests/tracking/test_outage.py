@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow_server import MlflowServer
 
 from gemix.config import PipelineConfig
 from gemix.core.errors import TrackingError
 from gemix.io.storage import Store
 from gemix.tracking import mlflow_run
 from gemix.tracking.mlflow_run import Run, start_run
+from tests.mlflow_server import MlflowServer
 
 CONFIG = PipelineConfig.from_mapping({"tracking": {"experiment": "outage"}})
 POINTS = {step: step / 10 for step in range(30)}
