@@ -80,18 +80,6 @@ def test_without_workers_it_runs_here_once(tmp_path, error):
     assert error is None or raised.value is error
 
 
-def test_what_the_user_can_mend_ends_the_run_at_once(tmp_path):
-    """The first of two workers waits for the second, which does not come."""
-
-    def fail(rank, before):
-        if rank == 1:
-            raise DataError("shard 7: damaged; write it again")
-
-    with pytest.raises(DataError, match=r"^shard 7: damaged; write it again$"):
-        run(tmp_path, fail, workers=2)
-    assert (tmp_path / "seen").read_text() == "0 1"
-
-
 @pytest.fixture
 def killed_in_setup(monkeypatch, tmp_path):
     """Kill rank 0 as often as given while rank 1 waits for it to set up the process group."""
