@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +22,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import boto3
 import pytest
 
+from gemix.tracking import database
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -28,6 +31,39 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def log_records(caplog) -> None:
     """Let every test read the log of gemix from ``caplog``."""
     caplog.set_level(logging.INFO, logger="gemix")
+
+
+INITIALIZE = database._initialize
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """A database of MLflow without runs."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    database.prepare_database(path)
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_database(request) -> Iterator[None]:
+    """Copies one database for every work directory: MLflow takes seconds to make one."""
+
+    def copy(path: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(database, "_initialize", INITIALIZE)
+            empty = request.getfixturevalue("empty_database")
+        shutil.copyfile(empty, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_initialize", copy)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_database(request, monkeypatch) -> None:
+    """Lets MLflow make the databases of a test that is about them."""
+    if request.node.get_closest_marker("makes_database"):
+        monkeypatch.setattr(database, "_initialize", INITIALIZE)
 
 
 @pytest.fixture(scope="session")

@@ -153,7 +153,8 @@ def check_workers(method: str) -> None:
     """Two processes have the gradients of one, in every phase, and end with equal weights."""
     alone, _ = _gradients(method, Workers())
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_run_worker, args=(2, method, METHODS[method], folder), nprocs=2)
+        args = (2, method, METHODS[method], folder)
+        mp.start_processes(_run_worker, args=args, nprocs=2, start_method="forkserver")
         found = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
     (ours, our_weights), (_, their_weights) = found
     assert len(ours) == len(alone), "the number of optimizer steps depends on that of workers"

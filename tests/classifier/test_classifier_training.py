@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from gemix.classifier.train import TrainingResult, train
 from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError, DataError, GemixError
 from gemix.data.image_set import ImageSet
+from tests.processes import FORKSERVER
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
@@ -135,8 +135,7 @@ def worker(
 def two_workers(sets: tuple, config: ClassifierConfig, folder: Path) -> list:
     """Return what :func:`worker` returns on both."""
     meet = str(folder / "meet")
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, spawn) as pool:
+    with ProcessPoolExecutor(2, FORKSERVER) as pool:
         futures = [pool.submit(worker, rank, meet, sets, config) for rank in range(2)]
         return [future.result(timeout=120) for future in futures]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from gemix.core.distributed import AsyncFlag, Workers
+from tests.processes import run_processes
 
 
 def test_a_single_worker_knows_its_flag_at_once():
@@ -41,6 +41,6 @@ def run_worker(rank: int, folder: str) -> None:
 
 
 def test_workers_learn_the_flag_of_rank_0_one_call_later_and_never_wait(tmp_path):
-    mp.spawn(run_worker, args=(str(tmp_path),), nprocs=2)
+    run_processes(run_worker, args=(str(tmp_path),), nprocs=2)
     for rank in range(2):
         assert (tmp_path / str(rank)).read_text() == repr([False, False, True, False])

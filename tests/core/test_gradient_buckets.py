@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from gemix.core.distributed import Workers
 from gemix.core.gradient_buckets import GradientBuckets
+from tests.processes import run_processes
 
 STEPS = 3
 
@@ -70,7 +70,7 @@ def expected(step: int) -> list[torch.Tensor]:
     ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)], ids=str
 )
 def test_gradients_are_averaged_while_the_backward_pass_runs(tmp_path, dtype, tolerance):
-    mp.spawn(run_worker, args=(str(tmp_path), dtype, 600), nprocs=2)
+    run_processes(run_worker, args=(str(tmp_path), dtype, 600), nprocs=2)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for found, _ in results:
         for step, gradients in enumerate(found):
@@ -118,7 +118,7 @@ def run_replica(rank: int, folder: str) -> None:
 
 
 def test_replicas_that_differ_are_named_on_every_worker(tmp_path):
-    mp.spawn(run_replica, args=(str(tmp_path),), nprocs=3)
+    run_processes(run_replica, args=(str(tmp_path),), nprocs=3)
     for rank in range(3):
         found = (tmp_path / str(rank)).read_text()
         assert found == repr((["swapped", "one bit", "flag"], []))

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from gemix.core.distributed import Workers
@@ -22,6 +21,7 @@ from gemix.gan.training.state import TrainingState
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 from tests.gan.test_training import ARCHITECTURE as LARGER
 from tests.gan.test_training import CPU, tiny_config
+from tests.processes import run_processes
 
 SIZES = {"mapping_layers": 1, "channel_base": 32, "channel_max": 4}
 ARCHITECTURE = dataclasses.replace(LARGER, resolution=8, label_dim=0, d_mapping_layers=1, **SIZES)
@@ -195,7 +195,7 @@ def run_worker(rank: int, size: int, folder: str) -> None:
 @pytest.mark.slow
 def test_workers_follow_the_mean_over_the_samples_of_all(tmp_path):
     assert local_indices(Workers(0, 2), BATCH, 4) == list(range(BATCH))[EVEN]
-    mp.spawn(run_worker, args=(2, str(tmp_path)), nprocs=2)
+    run_processes(run_worker, args=(2, str(tmp_path)), nprocs=2)
     alone = followed(shared_table(), p=0.3)
     assert alone[1] == pytest.approx([0.5625, 0.625])
     assert alone[0][INTERVAL - 1 :: INTERVAL] == pytest.approx([0.3 - CHANGE, 0.3])

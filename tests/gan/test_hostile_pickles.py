@@ -106,7 +106,7 @@ def test_a_payload_is_refused_and_not_run(content, tmp_path, place):
 
 def test_the_source_code_in_the_file_is_ignored(content, tmp_path, monkeypatch):
     mark = tmp_path / "was-run"
-    monkeypatch.setattr("public_pickle.SOURCE", f"open({str(mark)!r}, 'w').close()")
+    monkeypatch.setattr("tests.public_pickle.SOURCE", f"open({str(mark)!r}, 'w').close()")
     data = dump(content)
     assert str(mark).encode() in data
     assert imported(data) == ARCHITECTURE

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from gemix.core.distributed import Workers
 from gemix.gan.data.batch_split import local_indices
@@ -24,6 +23,7 @@ from gemix.gan.data.testing import (
     make_images,
     make_labels,
 )
+from tests.processes import run_processes
 
 BATCH = 16
 FORWARD = [0, 1, 2, 3, 4, 5]  # two epochs of 50 images in windows of 20, which end within batches
@@ -70,7 +70,7 @@ def run_worker(rank: int, size: int, folder: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
 def test_workers_read_each_shard_once_and_get_what_one_worker_gets(tmp_path, size):
-    mp.spawn(run_worker, args=(size, str(tmp_path)), nprocs=size)
+    run_processes(run_worker, args=(size, str(tmp_path)), nprocs=size)
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(size)]
     memory = InMemoryDataset(make_images(), make_labels(), seed=3, order=order())
     for rank, worker in enumerate(told):

@@ -98,7 +98,7 @@ def test_training_reports_every_phase_and_moves_every_network():
 
 @pytest.mark.slow
 def test_the_generator_learns_the_classes():
-    config = tiny_config(kimg=6, batch=16, augment="none", ema_kimg=0.5, pl_weight=0)
+    config = tiny_config(kimg=4, batch=16, augment="none", ema_kimg=0.5, pl_weight=0)
     state = train(new_state(ARCHITECTURE, config, CPU), disks(), config)
     z = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

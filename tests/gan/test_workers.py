@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from gemix.core.distributed import Workers
 from gemix.gan.training.loop import train
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.stylegan2_ada import StyleGAN2ADATrainer
 from tests.gan.test_training import ARCHITECTURE, CPU, disks, tiny_config
+from tests.processes import run_processes
 
 
 def run_worker(rank: int, size: int, folder: str) -> None:
@@ -49,7 +49,7 @@ def first_gradients(workers: Workers) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [4])  # two are in the contract of every method
 def test_workers_have_the_gradients_of_one_and_equal_weights(tmp_path, size):
-    mp.spawn(run_worker, args=(size, str(tmp_path)), nprocs=size)
+    run_processes(run_worker, args=(size, str(tmp_path)), nprocs=size)
     load = lambda name: torch.load(tmp_path / name, weights_only=True)  # noqa: E731
     ours, alone = load("gradients0.pt"), first_gradients(Workers())
     assert ours.keys() == alone.keys()

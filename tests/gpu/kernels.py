@@ -19,6 +19,7 @@ def main() -> None:
     """Profile the paper's networks at 128 x 128: launches, idle share, the costliest kernels."""
     stage = Stage("kernels")
     on_gpu = stage.device.type == "cuda"
+    steps = 2 if stage.tiny else STEPS
     config = GanConfig(
         batch=8 if stage.tiny else 32,
         kimg=1e6,
@@ -28,17 +29,17 @@ def main() -> None:
     )
     torch.backends.cudnn.benchmark = True
     trainer = trainer_for(config, 32 if stage.tiny else 128, stage.device)
-    for _ in range(STEPS + 1):
+    for _ in range(steps + 1):
         trainer.run_step()
     synchronize(stage.device)
     started = time.perf_counter()
-    for _ in range(STEPS):
+    for _ in range(steps):
         trainer.run_step()
     synchronize(stage.device)
-    seconds = (time.perf_counter() - started) / STEPS
+    seconds = (time.perf_counter() - started) / steps
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as found:
-        for _ in range(STEPS):
+        for _ in range(steps):
             trainer.run_step()
         synchronize(stage.device)
     averages = found.key_averages()
@@ -53,7 +54,7 @@ def main() -> None:
             for event in rows
             if event.device_type.name == "CUDA" and not event.is_user_annotation
         ]
-    busy = sum(own_us(event) for event in rows) / 1e6 / STEPS
+    busy = sum(own_us(event) for event in rows) / 1e6 / steps
     launches = sum(
         event.count for event in averages if event.key.startswith(("cudaLaunch", "cuLaunch"))
     )
@@ -62,11 +63,11 @@ def main() -> None:
         ms=1000 * seconds,
         busy_ms=1000 * busy,
         idle_share=max(0.0, 1 - busy / seconds),
-        launches=launches / STEPS,
+        launches=launches / steps,
     )
     for event in sorted(rows, key=own_us, reverse=True)[:KERNELS]:
-        ms = own_us(event) / 1000 / STEPS
-        stage.add(what=event.key[:120], ms=ms, share=ms / 1000 / busy, launches=event.count / STEPS)
+        ms = own_us(event) / 1000 / steps
+        stage.add(what=event.key[:120], ms=ms, share=ms / 1000 / busy, launches=event.count / steps)
 
 
 if __name__ == "__main__":

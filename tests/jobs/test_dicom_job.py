@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 import ray
-from data.dicom_files import (
+from mlflow import MlflowClient
+
+from gemix.data.shards.manifest import Manifest
+from gemix.io.storage import Store
+from jobs.prepare import COMMAND
+from tests.data.dicom_files import (
     PLANTED,
     PLANTED_BAD,
     SALT,
@@ -17,11 +22,6 @@ from data.dicom_files import (
     assert_no_canary_below,
     write_planted_archive,
 )
-from mlflow import MlflowClient
-
-from gemix.data.shards.manifest import Manifest
-from gemix.io.storage import Store
-from jobs.prepare import COMMAND
 
 
 @pytest.mark.slow

@@ -193,7 +193,9 @@ def test_the_page_stands_alone_and_says_all_without_a_script(source):
     assert "<b>pneumonia" not in source and "&lt;b&gt;pneumonia" in source
     static = re.sub(r"<script>.*?</script>", "", source, flags=re.S)
     assert Page(static).frames == page.frames
-    hidden = re.findall(r"([^{}]+){[^{}]*display: none[^{}]*}", source)
+    style = "".join(re.findall(r"<style>(.*?)</style>", source, flags=re.S))
+    hidden = re.findall(r"([^{}]+){[^{}]*display: none[^{}]*}", style)
+    assert hidden
     assert [rule for rule in hidden if ".latent" in rule and ".js" not in rule] == []
     alts = [frame["alt"] for frame in page.frames[4]]
     assert alts[0].startswith("asked: normal 100%; seen: ")

@@ -29,7 +29,7 @@ from gemix.zoo import open_pretrained, zoo_names
 TINY = (
     "data.resolution=16",
     "data.phantom.patients_per_class=6",
-    "data.phantom.slices_per_patient=2",
+    *("data.phantom.slices_per_patient=2", "compute.cpus_per_worker=1"),
     *("gan.kimg=0.032", "gan.batch=8", "gan.z_dim=16", "gan.w_dim=16", "gan.channel_base=128"),
     *("gan.channel_max=16", "gan.precision=float32", "metrics.images=0"),
 )

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from PIL import Image
 
 from gemix.core.distributed import Workers
@@ -25,6 +24,7 @@ from gemix.io.storage import Store
 from gemix.steps.gan_training.evaluator import Evaluator
 from gemix.steps.gan_training.memorization_view import memorization_view
 from gemix.steps.gan_training.real_images import RealImages
+from tests.processes import run_processes
 from tests.steps.untrained_networks import ARCHITECTURE
 
 ROWS = {"train": (40, 33), "val": (30,)}
@@ -131,7 +131,7 @@ def test_real_features_are_read_from_the_cache(shards, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_two_workers_measure_what_one_measures(shards, tmp_path):
-    mp.spawn(run_worker, args=(2, shards.url, str(tmp_path)), nprocs=2)
+    run_processes(run_worker, args=(2, shards.url, str(tmp_path)), nprocs=2)
     load = lambda rank: torch.load(tmp_path / f"{rank}.pt", weights_only=True)  # noqa: E731
     alone = evaluate(shards, Store(tmp_path / "alone"), Workers())
     for rank in (0, 1):

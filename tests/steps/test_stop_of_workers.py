@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from gemix.core.distributed import Workers
 from gemix.core.stop import Stopped
@@ -19,6 +18,7 @@ from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
 from gemix.io.storage import Store
 from gemix.steps.gan_training.stage import Stage
+from tests.processes import run_processes
 
 CONFIG = GanConfig(
     kimg=1.0,
@@ -72,6 +72,6 @@ def run_worker(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_workers_stop_after_the_same_step_one_poll_after_rank_0_is_told(tmp_path):
-    mp.spawn(run_worker, args=(str(tmp_path),), nprocs=2)
+    run_processes(run_worker, args=(str(tmp_path),), nprocs=2)
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["3", "3"]
     assert checkpoints(Store(tmp_path / "gan")) == ["checkpoint-00000012"]
