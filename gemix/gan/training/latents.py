@@ -104,9 +104,7 @@ class LatentSampler:
             uniform: draws b, whether to mix, lambda and which of a and b is shown, [n, 4].
         """
         second = self.data.random_labels(uniform[:, 0])
-        is_mixed, share, pick = (
-            column[:, None].float() for column in uniform[:, 1:].unbind(dim=1)
-        )
+        is_mixed, share, pick = (column[:, None].float() for column in uniform[:, 1:].unbind(dim=1))
         share = torch.where(is_mixed < self.label_mixing, share, 1.0)
         mixed = share * first + (1 - share) * second
         return mixed, torch.where(pick < share, first, second)
