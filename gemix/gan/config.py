@@ -221,10 +221,15 @@ class GanConfig(Config):
 
     @property
     def summary(self) -> str:
-        """Return method, loss and augmentation in words."""
+        """Return method, losses, augmentation and label mixing in words."""
         if self.method == "cgan":
             return f"CGAN, {self.adversarial_loss} loss"
-        return f"StyleGAN2-ADA, {self.adversarial_loss} loss, augmentation {self.augment}"
+        words = f"StyleGAN2-ADA, {self.adversarial_loss} loss, augmentation {self.augment}"
+        if self.classifier_weight:
+            words += f", auxiliary classifier {self.classifier_weight:g}"
+        if self.label_mixing:
+            words += f", label mixing {self.label_mixing:g}"
+        return words
 
     @property
     def sample_group(self) -> int:

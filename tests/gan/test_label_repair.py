@@ -18,6 +18,7 @@ from gemix.gan.training.loop import train
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.stages import resume_or_start
 from gemix.io.storage import Store
+from tests.gan.test_compiled import RELATIVE, Apart, distance, flat, gradients
 from tests.gan.test_training import ARCHITECTURE, CPU, assert_same, disks, spec_of, tiny_config
 from tests.gan.test_training import weights as weights_of
 
@@ -84,6 +85,16 @@ def test_resuming_equals_never_stopping(tmp_path):
     assert resumed.step == 3
     train(resumed, disks(), config)
     assert_same(weights_of(resumed), weights_of(undisturbed))
+
+
+@pytest.mark.parametrize("phase", ["train_generator", "train_discriminator"])
+def test_workers_share_a_batch(phase):
+    settings = tiny_config(batch=16, compile=False, **REPAIR)
+    _, whole = gradients(settings, phase, CLASSIFYING)
+    parts = [gradients(settings, phase, CLASSIFYING, Apart(rank, 2))[1] for rank in range(2)]
+    mean = torch.stack([flat(part) for part in parts]).mean(dim=0)
+    assert distance(mean, flat(whole)) < RELATIVE
+    assert distance(flat(parts[0]), flat(whole)) > 1e-2  # the parts do differ
 
 
 def test_networks_have_a_classifier_where_it_is_trained():
