@@ -124,6 +124,18 @@ class GanConfig(Config):
         "Bound of that half-life as a share of the images shown so far; null: no bound.",
     ] = 0.05
 
+    label_mixing: Annotated[
+        Fraction,
+        STYLEGAN2,
+        "Probability that a generated image is asked for a mixture of two classes in training.",
+    ] = 0.0
+    classifier_weight: Annotated[
+        Weight,
+        STYLEGAN2,
+        "Weight of an auxiliary classifier's cross-entropy in both losses (Odena et al. 2017); "
+        "0: none.",
+    ] = 0.0
+
     augment: Annotated[
         Literal["none", "ct", "b", "g", "c", "bg", "bgc"],
         STYLEGAN2,
@@ -209,10 +221,15 @@ class GanConfig(Config):
 
     @property
     def summary(self) -> str:
-        """Return method, loss and augmentation in words."""
+        """Return method, losses, augmentation and label mixing in words."""
         if self.method == "cgan":
             return f"CGAN, {self.adversarial_loss} loss"
-        return f"StyleGAN2-ADA, {self.adversarial_loss} loss, augmentation {self.augment}"
+        words = f"StyleGAN2-ADA, {self.adversarial_loss} loss, augmentation {self.augment}"
+        if self.classifier_weight:
+            words += f", auxiliary classifier {self.classifier_weight:g}"
+        if self.label_mixing:
+            words += f", label mixing {self.label_mixing:g}"
+        return words
 
     @property
     def sample_group(self) -> int:
@@ -238,6 +255,7 @@ class GanConfig(Config):
             channel_base=self.resolved_channel_base(resolution),
             channel_max=self.channel_max,
             mbstd_group_size=self.mbstd_group_size,
+            auxiliary_classifier=bool(self.classifier_weight and label_dim),
         )
 
     def resolved_channel_base(self, resolution: int) -> int:

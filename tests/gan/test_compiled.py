@@ -155,6 +155,15 @@ def test_any_count_of_classes_and_channels_compiles(front_end, phase, classes, c
     assert_same_phase(config(augment="c"), phase, architecture)
 
 
+@pytest.mark.parametrize(
+    "phase", ["train_generator", "train_discriminator", "regularize_discriminator"]
+)
+def test_label_mixing_and_the_auxiliary_classifier_compile(front_end, phase):
+    architecture = dataclasses.replace(ARCHITECTURE, auxiliary_classifier=True)
+    settings = config(augment="c", label_mixing=0.5, classifier_weight=0.5)
+    assert_same_phase(settings, phase, architecture)
+
+
 def test_a_batch_split_among_workers_has_the_gradients_of_the_whole(front_end):
     settings, phase = config(batch=16, augment="b"), "train_discriminator"
     _, whole = gradients(settings, phase)

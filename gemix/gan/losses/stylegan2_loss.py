@@ -9,6 +9,7 @@ from gemix.core.rng import Stream
 from gemix.gan.augment.augmenter import Augmenter
 from gemix.gan.losses import regularizers
 from gemix.gan.losses.base import AdversarialLoss
+from gemix.gan.losses.classification import classification_loss
 from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import Generator
 from gemix.gan.training.compile import compile_phase
@@ -28,6 +29,9 @@ class StyleGAN2Loss:
 
     Args:
         adversarial: the losses of logits.
+        classifier_weight: of the auxiliary classifier's cross-entropy in both losses: of real
+            images, whose labels it learns, in the discriminator's; of generated ones, against the
+            label asked for, in the generator's.
         dtype: what convolutions compute in.
         compile_on: the device to compile for; None runs operation by operation.
     """
@@ -39,11 +43,13 @@ class StyleGAN2Loss:
         latents: LatentSampler,
         augment: Augmenter,
         adversarial: AdversarialLoss,
+        classifier_weight: float,
         dtype: torch.dtype,
         compile_on: torch.device | None = None,
     ):
         self.generator, self.discriminator, self.dtype = generator, discriminator, dtype
         self.latents, self.augment, self.adversarial = latents, augment, adversarial
+        self.classifier_weight = classifier_weight
         if compile_on is not None:
             self.generator_loss = compile_phase(self.generator_loss, compile_on)
             self.path_lengths = compile_phase(self.path_lengths, compile_on)
@@ -58,7 +64,11 @@ class StyleGAN2Loss:
         ws = mixed_styles(self.generator, latents)
         images = self.generator.synthesis(ws, latents.noise, self.dtype)
         images = self.augment(images, Stream.AUGMENT_FAKE, 2 * step, batch_index, p)
-        loss = self.adversarial.generator(self.discriminator(images, latents.label, self.dtype))
+        judged = self.discriminator.judge(images, latents.shown_label, self.dtype)
+        loss = self.adversarial.generator(judged.logits)
+        if judged.class_logits is not None:
+            classification = classification_loss(judged.class_logits, latents.label)
+            loss = loss + self.classifier_weight * classification
         return loss, ws[:, 0].detach().mean(dim=0)
 
     def path_lengths(self, step: Tensor, batch_index: Tensor) -> Tensor:
@@ -87,10 +97,15 @@ class StyleGAN2Loss:
             fakes = self.generator.synthesis(ws, latents.noise, self.dtype)
             fakes = self.augment(fakes, Stream.AUGMENT_FAKE, 2 * step + 1, batch_index, p)
             reals = self.augment(reals, Stream.AUGMENT_REAL, 2 * step, batch_index, p)
-        images, labels = torch.cat([reals, fakes]), torch.cat([real_label, latents.label])
-        logits = self.discriminator(images, labels, self.dtype, batches=2)
-        real_logits, fake_logits = logits.chunk(2)
-        return self.adversarial.discriminator(real_logits, fake_logits), real_logits.detach()
+        images, labels = torch.cat([reals, fakes]), torch.cat([real_label, latents.shown_label])
+        judged = self.discriminator.judge(images, labels, self.dtype, batches=2)
+        real_logits, fake_logits = judged.logits.chunk(2)
+        loss = self.adversarial.discriminator(real_logits, fake_logits)
+        if judged.class_logits is not None:
+            of_reals = judged.class_logits[: len(reals)]
+            classification = classification_loss(of_reals, real_label)
+            loss = loss + self.classifier_weight * classification
+        return loss, real_logits.detach()
 
     def r1_penalties(
         self, step: Tensor, batch_index: Tensor, p: Tensor | None, reals: Tensor, label: Tensor

@@ -22,6 +22,7 @@ class Architecture:
             projection.
         channel_base, channel_max: feature maps at a resolution are channel_base / resolution, at
             most channel_max.
+        auxiliary_classifier: whether the discriminator also classifies images (Odena et al. 2017).
         conv_clamp: bound on the absolute output of every convolution layer, as public networks
             that were trained in half precision need it; None for no bound.
     """
@@ -36,6 +37,7 @@ class Architecture:
     channel_base: int = 16384
     channel_max: int = 512
     mbstd_group_size: int = 4
+    auxiliary_classifier: bool = False
     conv_clamp: float | None = None
 
     def channels(self, resolution: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,24 @@ class DiscriminatorBlock(nn.Module):
         return self.conv1(self.conv0(x), RESIDUAL_GAIN) + self.skip(x, RESIDUAL_GAIN)
 
 
+class Judgement(NamedTuple):
+    """What a discriminator says of n images.
+
+    Attributes:
+        logits: positive means real, float32 [n, 1].
+        class_logits: of the auxiliary classifier, float32 [n, label_dim]; None without one.
+    """
+
+    logits: Tensor
+    class_logits: Tensor | None
+
+
 class DiscriminatorEpilogue(nn.Module):
-    """Map 4x4 features to one logit, or to the vector that is projected on the label."""
+    """Map 4x4 features to one logit, or to the vector that is projected on the label.
+
+    The auxiliary classifier is one more layer on the same features (Odena et al., "Conditional
+    image synthesis with auxiliary classifier GANs", 2017).
+    """
 
     def __init__(self, architecture: Architecture):
         super().__init__()
@@ -47,14 +64,20 @@ class DiscriminatorEpilogue(nn.Module):
         self.conv = Conv2dLayer(channels + 1, channels, 3, clamp=architecture.conv_clamp)
         self.fc = FullyConnectedLayer(channels * 16, channels, activate=True)
         self.out = FullyConnectedLayer(channels, channels if architecture.label_dim else 1)
+        if architecture.auxiliary_classifier and architecture.label_dim:
+            self.classifier = FullyConnectedLayer(channels, architecture.label_dim)
+        else:
+            self.classifier = None
 
-    def forward(self, x: Tensor, projection: Tensor | None, batches: int) -> Tensor:
-        """Map [N, C, 4, 4] and the label's projection [N, C] to logits [N, 1]."""
+    def forward(self, x: Tensor, projection: Tensor | None, batches: int) -> Judgement:
+        """Map [N, C, 4, 4] and the label's projection [N, C] to logits."""
         x = self.conv(self.mbstd(x, batches).float())
-        x = self.out(self.fc(x.flatten(1)))
-        if projection is None:
-            return x
-        return (x * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])
+        x = self.fc(x.flatten(1))
+        class_logits = None if self.classifier is None else self.classifier(x)
+        x = self.out(x)
+        if projection is not None:
+            x = (x * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])
+        return Judgement(x, class_logits)
 
 
 class Discriminator(nn.Module):
@@ -109,6 +132,16 @@ class Discriminator(nn.Module):
             batches: number of batches of one size in N; the minibatch standard deviation keeps
                 them apart.
         """
+        return self.judge(image, label, dtype, batches).logits
+
+    def judge(
+        self,
+        image: Tensor,
+        label: Tensor | None,
+        dtype: torch.dtype = torch.float32,
+        batches: int = 1,
+    ) -> Judgement:
+        """Return the logits of :meth:`forward` and those of the auxiliary classifier."""
         x = image.to(dtype, memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x)

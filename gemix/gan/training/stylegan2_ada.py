@@ -47,6 +47,7 @@ class StyleGAN2ADATrainer(BaseTrainer):
             LatentSampler(state.generator, data, config),
             self.augment,
             self.adversarial_loss,
+            config.classifier_weight,
             self.dtype,
             compile_on=self.device if config.compile else None,
         )
