@@ -1,12 +1,12 @@
 """Do the generator's own settings make images show their labels, and at what price?
 
-    python -m tests.bench.label_repair --kimg 34 --seeds 0 1 --workdir runs/label-repair
+    python -m tests.bench.label_repair --kimg 20 --seeds 0 1 --workdir runs/label-repair
 
 trains the demo's generator once for each seed and variant, at equal length, and prints for each how
 far the images of a softmax and of a one-hot set show the labels asked for (by a teacher of the same
-training images, and by a second one), beside KID, precision and recall of the one generator. A
-training that was stopped resumes, and one that is finished is not repeated; two runs with a seed
-each use two cores better than one run with both.
+training images, and by a second one), beside KID, precision, recall and coverage of that generator. A
+training that was stopped resumes, and one that is finished is not repeated; two runs with a seed each
+use two cores better than one run with both.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
     """Train each variant with each seed; print a row for each set."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.label_repair")
     parser.add_argument("--config", default="demo")
-    parser.add_argument("--kimg", type=float, default=34)
+    parser.add_argument("--kimg", type=float, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--workdir", default="runs/label-repair")
@@ -60,7 +60,7 @@ def main() -> None:
         prepare(config, shared)
     with contextlib.suppress(AlreadyFinishedError):
         train_teachers(config, shared)
-    print(f"{HEADER} | KID x 1000 | precision | recall")
+    print(f"{HEADER} | KID x 1000 | precision | recall | coverage")
     for seed in options.seeds:
         for variant in options.variants:
             measure(config, options, shared, variant, seed)
@@ -95,7 +95,7 @@ def measure(
         print(
             f"{variant} | {seed} | {method} | {shown} | {seen[0].calibration_error:.3f}"
             f" | {'-' if entropy is None else f'{entropy:.2f}'} | {1000 * quality['kid']:.2f}"
-            f" | {quality['precision']:.2f} | {quality['recall']:.2f}",
+            f" | {quality['precision']:.2f} | {quality['recall']:.2f} | {quality['coverage']:.2f}",
             flush=True,
         )
 
