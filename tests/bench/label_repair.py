@@ -4,9 +4,9 @@
 
 trains the demo's generator once for each seed and variant, at equal length, and prints for each how
 far the images of a softmax and of a one-hot set show the labels asked for (by a teacher of the same
-training images, and by a second one), beside KID, precision, recall and coverage of that generator. A
-training that was stopped resumes, and one that is finished is not repeated; two runs with a seed each
-use two cores better than one run with both.
+training images, and by a second one), beside KID, precision, recall and coverage. A training that
+was stopped resumes, and one that is finished is not repeated; two runs with a seed each use two
+cores better than one run with both.
 """
 
 from __future__ import annotations
