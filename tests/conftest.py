@@ -40,7 +40,7 @@ INITIALIZE = database._initialize
 def empty_database(tmp_path_factory) -> Path:
     """A database of MLflow without runs."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    database.prepare_database(path)
+    INITIALIZE(path)
     return path
 
 
@@ -49,10 +49,7 @@ def quick_database(request) -> Iterator[None]:
     """Copies one database for every work directory: MLflow takes seconds to make one."""
 
     def copy(path: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(database, "_initialize", INITIALIZE)
-            empty = request.getfixturevalue("empty_database")
-        shutil.copyfile(empty, path)
+        shutil.copyfile(request.getfixturevalue("empty_database"), path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "_initialize", copy)

@@ -15,7 +15,7 @@ from gemix.core.distributed import Workers
 from gemix.gan.config import GanConfig
 from gemix.gan.data.batch_split import local_indices
 from gemix.gan.data.dataset import InMemoryDataset
-from gemix.gan.models.discriminator import Judgement
+from gemix.gan.models.discriminator import DiscriminatorOutput
 from gemix.gan.training.loop import train
 from gemix.gan.training.registry import new_state
 from gemix.gan.training.state import TrainingState
@@ -53,10 +53,12 @@ class Judge(nn.Module):
         self.weight = nn.Parameter(torch.ones(1))
 
     def forward(self, images, labels, dtype=torch.float32, batches=1):
-        return self.judge(images, labels, dtype, batches).logits
+        return self.outputs(images, labels, dtype, batches).logits
 
-    def judge(self, images, labels, dtype=torch.float32, batches=1):
-        return Judgement(self.weight * images.mean(dim=(1, 2, 3))[:, None], class_logits=None)
+    def outputs(self, images, labels, dtype=torch.float32, batches=1):
+        return DiscriminatorOutput(
+            self.weight * images.mean(dim=(1, 2, 3))[:, None], class_logits=None
+        )
 
     def nearest_to_image(self, layers):
         return []

@@ -68,9 +68,9 @@ def test_the_auxiliary_classifier_learns_the_real_classes():
     state = train(new_state(CLASSIFYING, config, CPU), data, config)
     images, labels = data.real_batch(1000, 60, list(range(60)))
     with torch.no_grad():
-        judged = state.discriminator.judge(images, labels)
-    assert torch.equal(judged.logits, state.discriminator(images, labels))
-    is_right = judged.class_logits.argmax(dim=1) == labels.argmax(dim=1)
+        output = state.discriminator.outputs(images, labels)
+    assert torch.equal(output.logits, state.discriminator(images, labels))
+    is_right = output.class_logits.argmax(dim=1) == labels.argmax(dim=1)
     assert is_right.float().mean() > 0.9
 
 

@@ -102,7 +102,7 @@ def two_workers(tiny_config) -> PipelineConfig:
 def test_a_damaged_shard_ends_a_training_whose_other_worker_waits_for_it(
     sharded, two_workers, damaged
 ):
-    """What the user must mend is not tried again."""
+    """An error that the user must correct is not retried."""
     with pytest.raises(DataError, match=rf"{damaged}.*gemix prepare --overwrite"):
         train_gan(two_workers, sharded, executor=RayExecutor(), overwrite=True)
 

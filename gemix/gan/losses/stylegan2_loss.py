@@ -64,11 +64,10 @@ class StyleGAN2Loss:
         ws = mixed_styles(self.generator, latents)
         images = self.generator.synthesis(ws, latents.noise, self.dtype)
         images = self.augment(images, Stream.AUGMENT_FAKE, 2 * step, batch_index, p)
-        judged = self.discriminator.judge(images, latents.shown_label, self.dtype)
-        loss = self.adversarial.generator(judged.logits)
-        if judged.class_logits is not None:
-            classification = classification_loss(judged.class_logits, latents.label)
-            loss = loss + self.classifier_weight * classification
+        output = self.discriminator.outputs(images, latents.shown_label, self.dtype)
+        loss = self.adversarial.generator(output.logits)
+        if output.class_logits is not None:
+            loss = loss + self.weighted_classification(output.class_logits, latents.label)
         return loss, ws[:, 0].detach().mean(dim=0)
 
     def path_lengths(self, step: Tensor, batch_index: Tensor) -> Tensor:
@@ -98,14 +97,17 @@ class StyleGAN2Loss:
             fakes = self.augment(fakes, Stream.AUGMENT_FAKE, 2 * step + 1, batch_index, p)
             reals = self.augment(reals, Stream.AUGMENT_REAL, 2 * step, batch_index, p)
         images, labels = torch.cat([reals, fakes]), torch.cat([real_label, latents.shown_label])
-        judged = self.discriminator.judge(images, labels, self.dtype, batches=2)
-        real_logits, fake_logits = judged.logits.chunk(2)
+        output = self.discriminator.outputs(images, labels, self.dtype, batches=2)
+        real_logits, fake_logits = output.logits.chunk(2)
         loss = self.adversarial.discriminator(real_logits, fake_logits)
-        if judged.class_logits is not None:
-            of_reals = judged.class_logits[: len(reals)]
-            classification = classification_loss(of_reals, real_label)
-            loss = loss + self.classifier_weight * classification
+        if output.class_logits is not None:
+            of_reals = output.class_logits[: len(reals)]
+            loss = loss + self.weighted_classification(of_reals, real_label)
         return loss, real_logits.detach()
+
+    def weighted_classification(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the auxiliary classifier's part of a loss; [n, K] each."""
+        return self.classifier_weight * classification_loss(class_logits, labels)
 
     def r1_penalties(
         self, step: Tensor, batch_index: Tensor, p: Tensor | None, reals: Tensor, label: Tensor

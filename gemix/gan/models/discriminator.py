@@ -38,8 +38,8 @@ class DiscriminatorBlock(nn.Module):
         return self.conv1(self.conv0(x), RESIDUAL_GAIN) + self.skip(x, RESIDUAL_GAIN)
 
 
-class Judgement(NamedTuple):
-    """What a discriminator says of n images.
+class DiscriminatorOutput(NamedTuple):
+    """Logits of n images.
 
     Attributes:
         logits: positive means real, float32 [n, 1].
@@ -69,7 +69,7 @@ class DiscriminatorEpilogue(nn.Module):
         else:
             self.classifier = None
 
-    def forward(self, x: Tensor, projection: Tensor | None, batches: int) -> Judgement:
+    def forward(self, x: Tensor, projection: Tensor | None, batches: int) -> DiscriminatorOutput:
         """Map [N, C, 4, 4] and the label's projection [N, C] to logits."""
         x = self.conv(self.mbstd(x, batches).float())
         x = self.fc(x.flatten(1))
@@ -77,7 +77,7 @@ class DiscriminatorEpilogue(nn.Module):
         x = self.out(x)
         if projection is not None:
             x = (x * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])
-        return Judgement(x, class_logits)
+        return DiscriminatorOutput(x, class_logits)
 
 
 class Discriminator(nn.Module):
@@ -132,15 +132,15 @@ class Discriminator(nn.Module):
             batches: number of batches of one size in N; the minibatch standard deviation keeps
                 them apart.
         """
-        return self.judge(image, label, dtype, batches).logits
+        return self.outputs(image, label, dtype, batches).logits
 
-    def judge(
+    def outputs(
         self,
         image: Tensor,
         label: Tensor | None,
         dtype: torch.dtype = torch.float32,
         batches: int = 1,
-    ) -> Judgement:
+    ) -> DiscriminatorOutput:
         """Return the logits of :meth:`forward` and those of the auxiliary classifier."""
         x = image.to(dtype, memory_format=torch.channels_last)
         for block in self.blocks:
