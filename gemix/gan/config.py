@@ -174,8 +174,11 @@ class GanConfig(Config):
         Literal["float32", "bfloat16"],
         "Precision of the gradients that workers exchange; bfloat16 halves the messages.",
     ] = "float32"
+    cuda_graphs: Annotated[
+        bool, Operational(), "Whether GPUs replay each phase as CUDA graphs, captured once."
+    ] = True
     compile: Annotated[
-        bool, Operational(), "Whether to run each phase as one graph of torch.compile."
+        bool, Operational(), "Whether to run each phase as one graph of torch.compile instead."
     ] = False
     data_loading: Annotated[
         Literal["auto", "memory", "stream"],

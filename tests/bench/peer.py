@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -15,18 +16,20 @@ def peer_phases(
 ) -> dict[str, tuple[Callable[[], object], int]]:
     """Each phase of the peer's training step, and every how many steps it runs."""
     sys.path.insert(0, task["peer"])
+    build_extensions_with(device)
     _set_as_its_training_loop_does(device)
     from training.loss import StyleGAN2Loss
     from training.networks import Discriminator, Generator
 
+    shape = config.architecture(resolution=task["resolution"], img_channels=1, label_dim=classes)
     common = {"c_dim": classes, "img_resolution": task["resolution"], "img_channels": 1}
     # its own automatic setting: float16 in the four highest resolutions on a GPU, with the clamp
     half = {"num_fp16_res": 4, "conv_clamp": 256} if device.type == "cuda" else {}
-    channels = {"channel_base": config.channel_base, "channel_max": config.channel_max} | half
+    channels = {"channel_base": shape.channel_base, "channel_max": shape.channel_max} | half
     generator = Generator(
-        z_dim=config.z_dim,
-        w_dim=config.w_dim,
-        mapping_kwargs={"num_layers": config.mapping_layers},
+        z_dim=shape.z_dim,
+        w_dim=shape.w_dim,
+        mapping_kwargs={"num_layers": shape.mapping_layers},
         synthesis_kwargs=channels,
         **common,
     )
@@ -56,7 +59,7 @@ def peer_phases(
                 phase=name,
                 real_img=torch.rand(batch, 1, size, size, device=device) * 2 - 1,
                 real_c=label,
-                gen_z=torch.randn(batch, config.z_dim, device=device),
+                gen_z=torch.randn(batch, shape.z_dim, device=device),
                 gen_c=label,
                 sync=True,
                 gain=interval,
@@ -83,6 +86,29 @@ def peer_phases(
         "D R1": (phase("Dreg", discriminator, config.d_reg_interval), config.d_reg_interval),
         "EMA": (move_average, 1),
     }
+
+
+def build_extensions_with(device: torch.device) -> None:
+    """Let its CUDA extensions build with the installed PyTorch.
+
+    Its own builder imports by name what ``torch.utils.cpp_extension.load`` no longer makes
+    importable; the sources and flags are the same. ``TORCH_EXTENSIONS_DIR`` keeps the builds.
+    """
+    if device.type != "cuda":
+        return
+    from torch.utils.cpp_extension import load
+    from torch_utils import custom_ops
+
+    built: dict[str, object] = {}
+
+    def get_plugin(module_name: str, sources: Sequence[str], **flags: object) -> object:
+        if module_name not in built:
+            built[module_name] = load(name=module_name, sources=list(sources), **flags)
+        return built[module_name]
+
+    major, minor = torch.cuda.get_device_capability()
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", f"{major}.{minor}")
+    custom_ops.get_plugin = get_plugin
 
 
 def _set_as_its_training_loop_does(device: torch.device) -> None:

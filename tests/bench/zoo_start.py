@@ -1,10 +1,10 @@
 """What a start from the zoo is worth: KID against kimg on other scans, from scratch and from it.
 
-    python -m tests.bench.zoo_start --scans DIR --start zoo:phantom32 --kimg 10 --seeds 2
+    python -m tests.bench.zoo_start --scans DIR --start zoo:phantom64 --kimg 10 --seeds 2
 
-trains the same networks on the same scans (a folder of one class a folder) once for each seed and
-start, and writes the KID of each snapshot to ``curves.json`` and ``curves.svg`` in ``--workdir``. A
-training that was stopped resumes.
+trains networks of the start's widths on the same scans (a folder of one class a folder) once for
+each seed and start, and writes the KID of each snapshot to ``curves.json`` and ``curves.svg`` in
+``--workdir``. A training that was stopped resumes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ import numpy as np
 
 from gemix.config import PipelineConfig, load
 from gemix.core.errors import AlreadyFinishedError
+from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.io.results import read_log
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.report.charts import curves_chart
 from gemix.steps.prepare import prepare
 from gemix.steps.train_gan import train_gan
+from gemix.zoo import open_pretrained
 
-SETTINGS = (  # the widths of phantom32
+WIDTHS = ("z_dim", "w_dim", "mapping_layers", "channel_base", "channel_max")
+SETTINGS = (
     *("gan.batch=16", "gan.snapshot_kimg=1", "gan.ema_kimg=2", "gan.ada_kimg=100"),
     *("gan.g_lr=0.003", "gan.d_lr=0.003", "gan.keep_checkpoints=1"),
     *("metrics.images=1000", "metrics.real_images=1000", "metrics.every=1", "metrics.budget=1"),
@@ -38,19 +41,21 @@ def main() -> None:
     """Prepare the scans, train with each seed and start, and write the curves."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.zoo_start")
     parser.add_argument("--scans", required=True, help="folder of scans, one class a folder")
-    parser.add_argument("--start", default="zoo:phantom32")
+    parser.add_argument("--start", default="zoo:phantom64")
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--kimg", type=float, default=10)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workdir", default="runs/zoo-start")
     parser.add_argument("overrides", nargs="*", help="section.key=value")
     options = parser.parse_args()
+    start = load_generator(open_pretrained(options.start)).network.architecture
     config = load(
         "demo",
         [
             *("data.source=folder", f"data.path={options.scans}"),
             f"data.resolution={options.resolution}",
             *SETTINGS,
+            *(f"gan.{name}={getattr(start, name)}" for name in WIDTHS),
             f"gan.kimg={options.kimg}",
             *options.overrides,
         ],

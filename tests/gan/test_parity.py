@@ -15,7 +15,7 @@ import torch
 
 from gemix.gan.importers.stylegan2 import load_networks
 from gemix.gan.losses import adversarial, regularizers
-from gemix.gan.models import ops
+from gemix.gan.models.fir import fir_filter, upfirdn2d
 
 NETWORKS = ["stylegan2_c3_32px_gray.npz", "stylegan2_c0_16px_rgb.npz"]
 RELATIVE = 1e-4
@@ -156,9 +156,9 @@ def test_upfirdn2d(shared):
     ref = np.load(parity_file(shared, "upfirdn2d.npz"), allow_pickle=False)
     cases = json.loads(str(ref["cases"]))
     for index, case in enumerate(cases):
-        ours = ops.upfirdn2d(
+        ours = upfirdn2d(
             torch.from_numpy(ref["x"]),
-            ops.fir_filter(case["taps"]),
+            fir_filter(case["taps"]),
             up=case["up"],
             down=case["down"],
             padding=tuple(case["padding_x0x1y0y1"]),

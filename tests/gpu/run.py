@@ -25,9 +25,9 @@ import torch
 
 # name: seconds that it may take at most, and the least that it is started with
 STAGES = {
-    "correctness": (60, 15),
-    "speed": (150, 20),
-    "kernels": (30, 15),
+    "correctness": (120, 15),
+    "speed": (180, 20),
+    "kernels": (45, 15),
     "compiled": (90, 30),
     "training": (10**9, 30),
 }

@@ -20,6 +20,7 @@ from gemix.gan.importers.network_pickle import PickledModule, Scalar
 from gemix.gan.models import ops
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.discriminator import Discriminator
+from gemix.gan.models.fir import fir_filter
 from gemix.gan.models.generator import MAPPING_LR_MULTIPLIER, Generator
 
 MAX_RESOLUTION = 2**13  # eight times what the public networks make
@@ -136,7 +137,7 @@ def _check_layers(network: str, module: PickledModule) -> None:
     is_generator = network != "D"
     if is_generator and "input" in getattr(module.children.get("synthesis"), "children", {}):
         raise CheckpointError(f"{network} is a StyleGAN3 network; only StyleGAN2 can be imported")
-    blur = ops.fir_filter(ops.BLUR_TAPS)
+    blur = fir_filter(ops.BLUR_TAPS)
     for path, layer in module.walk():
         wanted: dict[str, Scalar] = {
             "architecture": "skip" if is_generator else "resnet",

@@ -12,7 +12,7 @@ from gemix.gan.losses.base import AdversarialLoss
 from gemix.gan.losses.classification import classification_loss
 from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import Generator
-from gemix.gan.training.compile import compile_phase
+from gemix.gan.training.accelerate import Accelerate, run_eagerly
 from gemix.gan.training.latents import LatentSampler, mixed_styles
 
 
@@ -20,7 +20,8 @@ class StyleGAN2Loss:
     """One method a phase, a pure function of the networks' weights and of its arguments.
 
     Random numbers are a function of the step. No method communicates with other workers or changes
-    anything, so each compiles as a whole, random numbers and backward pass included.
+    anything, so each can be captured or compiled as a whole, random numbers and backward pass
+    included.
 
     Arguments of all methods: `step`, int64 [1]; `batch_index`, of the samples in the global batch,
     int64 [n]; `p`, probability of the augmentations, float64 [1], None for no augmentation. They
@@ -33,7 +34,7 @@ class StyleGAN2Loss:
             images, whose labels it learns, in the discriminator's; of generated ones, against the
             label asked for, in the generator's.
         dtype: what convolutions compute in.
-        compile_on: the device to compile for; None runs operation by operation.
+        accelerate: captures or compiles the methods.
     """
 
     def __init__(
@@ -45,16 +46,15 @@ class StyleGAN2Loss:
         adversarial: AdversarialLoss,
         classifier_weight: float,
         dtype: torch.dtype,
-        compile_on: torch.device | None = None,
+        accelerate: Accelerate = run_eagerly,
     ):
         self.generator, self.discriminator, self.dtype = generator, discriminator, dtype
         self.latents, self.augment, self.adversarial = latents, augment, adversarial
         self.classifier_weight = classifier_weight
-        if compile_on is not None:
-            self.generator_loss = compile_phase(self.generator_loss, compile_on)
-            self.path_lengths = compile_phase(self.path_lengths, compile_on)
-            self.discriminator_loss = compile_phase(self.discriminator_loss, compile_on)
-            self.r1_penalties = compile_phase(self.r1_penalties, compile_on)
+        self.generator_loss = accelerate(self.generator_loss, generator)
+        self.path_lengths = accelerate(self.path_lengths, generator)
+        self.discriminator_loss = accelerate(self.discriminator_loss, discriminator)
+        self.r1_penalties = accelerate(self.r1_penalties, discriminator)
 
     def generator_loss(
         self, step: Tensor, batch_index: Tensor, p: Tensor | None

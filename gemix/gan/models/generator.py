@@ -119,19 +119,21 @@ class SynthesisNetwork(nn.Module):
             noise: one tensor a styled convolution, [N, 1, H, W] or [H, W]; None adds none.
             dtype: of the convolutions.
         """
-        styles = iter(ws.float().unbind(dim=1))
-        noises = iter(noise) if noise is not None else None
+        styles = ws.float().unbind(dim=1)
+        noise = [None] * len(self.noise_shapes) if noise is None else noise
         x = self.b4.const.to(dtype).expand(len(ws), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
-        image = None
-        style = next(styles)
+        image, layer = None, 0
         for block in self.blocks:
             for conv in block.convs:
-                x = conv(x, style, next(noises) if noises else None)
-                style = next(styles)
+                x = conv(x, styles[layer], noise[layer])
+                layer += 1
             # the style of the image is also that of the next block's first convolution
-            rgb = block.torgb(x, style)
-            image = rgb if image is None else ops.upsample2d(image) + rgb
+            rgb = block.torgb(x, styles[layer])
+            if image is None:
+                image = rgb
+            else:
+                image = ops.upsample2d(image, block.conv0.resample_filter) + rgb
         return image
 
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gemix.gan.models import ops
+from gemix.gan.models.fir import fir_filter
 
 
 class FullyConnectedLayer(nn.Module):
@@ -80,7 +81,7 @@ class Conv2dLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
         if down:
-            self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
+            self.register_buffer("resample_filter", fir_filter(ops.BLUR_TAPS))
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """Map [N, in, H, W] to [N, out, H, W] (or half of it); `gain` scales the result."""
@@ -92,6 +93,8 @@ class Conv2dLayer(nn.Module):
         bias = None if self.bias is None else (self.bias * before).to(x.dtype)
         if self.down:
             x = ops.conv2d_down(x, weight, bias, self.resample_filter)
+        elif weight.shape[-1] == 1:
+            x = ops.conv1x1(x, weight, bias)
         else:
             x = F.conv2d(x, weight, bias, padding=self.padding)
         if self.activate:
@@ -162,7 +165,7 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         if up:
-            self.register_buffer("resample_filter", ops.fir_filter(ops.BLUR_TAPS))
+            self.register_buffer("resample_filter", fir_filter(ops.BLUR_TAPS))
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """Map [N, in, H, W] and w [N, w_dim] to [N, out, H, W] (or twice that).
@@ -193,7 +196,7 @@ class ToRGBLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map [N, in, H, W] and w [N, w_dim] to a float32 image [N, img_channels, H, W]."""
         styles = (self.affine(w) * self.weight_gain).to(x.dtype)
-        x = F.conv2d(x * styles[:, :, None, None], self.weight.to(x.dtype))
+        x = ops.conv1x1(x * styles[:, :, None, None], self.weight.to(x.dtype))
         x = x.float() + self.bias[:, None, None]
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 

@@ -11,8 +11,8 @@ from gemix.core.torch_rng import draw
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.cgan import CganDiscriminator, CganGenerator
+from gemix.gan.training.accelerate import accelerator
 from gemix.gan.training.base_trainer import AdamSettings, BaseTrainer
-from gemix.gan.training.compile import compile_phase
 from gemix.gan.training.state import TrainingState
 
 
@@ -34,9 +34,9 @@ class CganTrainer(BaseTrainer):
         self, state: TrainingState, data: TrainingDataset, config: GanConfig, workers: Workers
     ):
         super().__init__(state, data, config, workers)
-        if config.compile:
-            self.discriminator_loss = compile_phase(self.discriminator_loss, self.device)
-            self.generator_loss = compile_phase(self.generator_loss, self.device)
+        accelerate = accelerator(config, self.device)
+        self.discriminator_loss = accelerate(self.discriminator_loss, state.discriminator)
+        self.generator_loss = accelerate(self.generator_loss, state.generator)
 
     @staticmethod
     def adam(config: GanConfig, resolution: int) -> tuple[AdamSettings, AdamSettings]:
@@ -81,7 +81,7 @@ class CganTrainer(BaseTrainer):
     def discriminator_loss(
         self, step: Tensor, batch_index: Tensor, reals: Tensor, real_label: Tensor
     ) -> Tensor:
-        """Return the discriminator's loss on real and generated images; pure, so it compiles."""
+        """Return the discriminator's loss on real and generated images."""
         with torch.no_grad():
             z, label = self.draw_latents(Stream.D_LATENT, step, batch_index)
             fakes = self.state.generator(z, label, dtype=self.dtype)
@@ -90,7 +90,7 @@ class CganTrainer(BaseTrainer):
         return self.adversarial_loss.discriminator(*logits.chunk(2))
 
     def generator_loss(self, step: Tensor, batch_index: Tensor) -> Tensor:
-        """Return the generator's loss; pure, so it compiles."""
+        """Return the generator's loss."""
         z, label = self.draw_latents(Stream.G_LATENT, step, batch_index)
         images = self.state.generator(z, label, dtype=self.dtype)
         logits = self.state.discriminator(images, label, self.dtype)

@@ -17,6 +17,7 @@ from gemix.gan.losses.regularizers import path_length_penalty
 from gemix.gan.losses.stylegan2_loss import StyleGAN2Loss
 from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import Generator
+from gemix.gan.training.accelerate import accelerator
 from gemix.gan.training.base_trainer import AdamSettings, BaseTrainer
 from gemix.gan.training.latents import LatentSampler
 from gemix.gan.training.state import TrainingState
@@ -49,7 +50,7 @@ class StyleGAN2ADATrainer(BaseTrainer):
             self.adversarial_loss,
             config.classifier_weight,
             self.dtype,
-            compile_on=self.device if config.compile else None,
+            accelerate=accelerator(config, self.device),
         )
 
     @staticmethod

@@ -1,0 +1,82 @@
+"""The FIR filter against its definition, its derivatives, and its kernel for GPUs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gemix.gan.models.fir import fir_filter, upfirdn2d
+
+RESAMPLING = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 2)]
+PADDINGS = [(0, 0, 0, 0), (1, 1, 1, 1), (2, 1, 2, 1), (3, 0, 1, 2), (-1, 2, 0, -2)]
+
+
+def by_definition(x, fir, up, down, padding, flip, gain):
+    """Insert zeros, pad or crop, convolve and keep every `down`-th pixel, one pixel at a time."""
+    left, right, top, bottom = padding
+    n, c, height, width = x.shape
+    wide = x.new_zeros((n, c, height * up + 40, width * up + 40))
+    wide[:, :, 20 : 20 + height * up : up, 20 : 20 + width * up : up] = x
+    wide = wide[:, :, 20 - top : 20 + height * up + bottom, 20 - left : 20 + width * up + right]
+    fir = fir if flip else fir.flip((0, 1))
+    windows = wide.unfold(2, fir.shape[0], down).unfold(3, fir.shape[1], down)
+    return (windows * fir).sum(dim=(4, 5)) * gain
+
+
+@pytest.mark.parametrize(("up", "down"), RESAMPLING)
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("flip", [False, True])
+def test_it_is_what_it_says(up, down, padding, flip):
+    x = torch.randn(2, 3, 7, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fir = fir_filter([1.0, 2.0, 4.0, 1.0])
+    ours = upfirdn2d(x, fir, up=up, down=down, padding=padding, flip_filter=flip, gain=3)
+    right = by_definition(x, fir.double(), up, down, padding, flip, 3)
+    torch.testing.assert_close(ours, right)
+
+
+@pytest.mark.parametrize(("up", "down"), RESAMPLING)
+@pytest.mark.parametrize("padding", [(1, 1, 1, 1), (2, 1, 0, 2)])
+def test_it_is_differentiable_twice(up, down, padding):
+    x = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fir = fir_filter([1.0, 2.0, 4.0, 1.0])
+
+    def filtered(x):
+        return upfirdn2d(x, fir, up=up, down=down, padding=padding).pow(3)
+
+    x.requires_grad = True
+    assert torch.autograd.gradcheck(filtered, (x,))
+    assert torch.autograd.gradgradcheck(filtered, (x,))
+
+
+INTERPRETED = """
+import torch
+from gemix.gan.models.fir import _depthwise, fir_filter
+from gemix.gan.models.fir_triton import correlate
+torch.manual_seed(0)
+fir = fir_filter([1.0, 2.0, 4.0, 1.0])
+last, first = torch.channels_last, torch.contiguous_format
+for channels, layout, up, down, offset, flip in (
+    (1, first, 2, 1, (2, 2), False),
+    (3, last, 1, 2, (1, 1), True),
+    (3, first, 1, 1, (2, 0), True),
+    (70, last, 2, 1, (-1, 1), False),
+):
+    x = torch.randn(2, channels, 7, 6).contiguous(memory_format=layout)
+    arguments = x, fir, 3.0, flip, offset, up, down, (5, 4)
+    got, right = correlate(*arguments), _depthwise(*arguments)
+    assert got.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(got, right)
+"""
+
+
+def test_the_kernel_for_gpus_computes_the_same():
+    """In Triton's interpreter; tests/gpu runs it compiled."""
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-c", INTERPRETED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
