@@ -28,6 +28,7 @@ from gemix.gan.config import GanConfig
 from gemix.labels import LabelConfig
 from gemix.sweep.config import SweepConfig
 from gemix.synthesis.config import SynthesisConfig
+from gemix.synthesis.curation.config import CurationConfig
 
 RENAMED = {"gan.data": "gan.data_loading"}
 """Settings of earlier versions and their names of today; files with the old names still load."""
@@ -130,6 +131,9 @@ class PipelineConfig(Config):
     teacher: Annotated[
         ClassifierConfig, "Classifiers of real images that say what synthetic ones show."
     ] = ClassifierConfig(seeds=2)
+    curation: Annotated[
+        CurationConfig, Operational(), "What is left out of a synthetic set by gemix curate."
+    ] = CurationConfig()
     audit: Annotated[AuditConfig, Operational(), "The privacy audit of synthetic sets."] = (
         AuditConfig()
     )

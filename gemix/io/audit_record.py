@@ -117,13 +117,19 @@ class MembershipAttack:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AuditFindings:
-    """Everything that a verdict is derived from."""
+    """Everything that a verdict is derived from.
+
+    Attributes:
+        removed_near_training: images that curation took out of the set for being near to training
+            images: distances of the others then say nothing of the generator.
+    """
 
     images: AuditedImages
     learned_from: LearnedFrom
     copies: Copies
     near: tuple[NearImages, ...]
     attacks: tuple[MembershipAttack, ...]
+    removed_near_training: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

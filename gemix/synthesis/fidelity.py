@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -56,7 +56,10 @@ class SetFidelity:
 
 
 def measure_set(
-    store: Store, manifest: Manifest, teachers: tuple[TeacherRow, ...], drawn: np.ndarray
+    store: Store,
+    manifest: Manifest,
+    teachers: Sequence[TeacherRow | TeacherView],
+    drawn: np.ndarray,
 ) -> SetFidelity:
     """Return the label fidelity of a finished set, reading no image and one shard at a time.
 

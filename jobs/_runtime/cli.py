@@ -21,6 +21,7 @@ COMMANDS = {
     "sample": "make a few images of given seeds and labels, to look at",
     "explore": "write a page with sliders: soft labels from a few latents, asked and seen",
     "synthesize": "make N images of soft labels, as Parquet shards",
+    "curate": "leave copies, duplicates and unreal images out of synthetic sets",
     "card": "write what synthetic sets are made of, show and are for",
     "audit": "tell whether a synthetic set gives away whom it was learned from",
     "train-classifier": "train classifiers on real, and on real + synthetic images",

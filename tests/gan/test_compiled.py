@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from gemix.core.distributed import Workers
+from gemix.gan.acceleration.compile import CompileError
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset
-from gemix.gan.training.compile import CompileError
 from gemix.gan.training.loop import train
 from gemix.gan.training.registry import METHODS, new_state
 from gemix.gan.training.stages import resume_or_start
@@ -61,7 +61,7 @@ def no_graphs_of_other_tests():
 def front_end(monkeypatch):
     """Compiles without generating code."""
     patched = functools.partial(torch.compile, backend="aot_eager")
-    monkeypatch.setattr("gemix.gan.training.compile.torch.compile", patched)
+    monkeypatch.setattr("gemix.gan.acceleration.compile.torch.compile", patched)
 
 
 def config(**changes) -> GanConfig:
@@ -210,6 +210,6 @@ def test_a_failing_compiler_is_told_with_its_remedy(monkeypatch):
         raise OSError("no C++ compiler")
 
     patched = functools.partial(torch.compile, backend=backend)
-    monkeypatch.setattr("gemix.gan.training.compile.torch.compile", patched)
+    monkeypatch.setattr("gemix.gan.acceleration.compile.torch.compile", patched)
     with pytest.raises(CompileError, match=r"no C\+\+ compiler.*gan\.compile=false"):
         trained(config())

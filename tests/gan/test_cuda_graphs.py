@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from gemix.core.errors import GemixError
-from gemix.gan.training.cuda_graphs import CaptureError, capture_phase
+from gemix.gan.acceleration.cuda_graphs import CaptureError, capture_phase
 from gemix.gan.training.loop import train
 from gemix.gan.training.registry import METHODS, new_state
 from tests.gan.test_training import ARCHITECTURE, CPU, assert_same, disks, tiny_config, weights

@@ -26,8 +26,10 @@ from gemix.io.workspace import Workspace
 from gemix.labels import LabelConfig
 from gemix.report.set_cards import set_cards
 from gemix.steps.sets.card import write_card
+from gemix.steps.sets.curate import curate_set
 from gemix.synthesis.config import SynthesisConfig
-from gemix.synthesis.fidelity import FIDELITY, measure_set
+from gemix.synthesis.curation.config import CurationConfig
+from gemix.synthesis.fidelity import FIDELITY, measure_set, read_fidelity
 from gemix.synthesis.set_card.record import read_card
 from gemix.synthesis.teacher import TeacherRow
 from jobs._runtime import cli
@@ -184,6 +186,27 @@ def test_without_images_to_measure_there_are_no_metrics(onehot, workspace):
     config = dataclasses.replace(CONFIG, metrics=metrics)
     assert write_card(config, workspace, "onehot", overwrite=True).comparisons == ()
     assert "metrics.images above 0" in text_of(workspace, "onehot")
+
+
+def test_the_card_of_a_curated_set_says_what_was_left_out(workspace):
+    config = dataclasses.replace(
+        CONFIG, curation=CurationConfig(rules=("realism",), lowest_share=0.2)
+    )
+    curated = curate_set(config, workspace, "softmax")
+    store = Store(workspace.synthetic("softmax"))
+    parent, fidelity = Manifest.load(store), read_fidelity(store)
+    card = write_card(CONFIG, workspace, "softmax-curated")
+    assert card.curation == curated and (curated.images, curated.kept) == (45, 36)
+    assert [(of.images, of.drawn) for of in card.classes] == [(12, 20)] * 3
+    # the teacher's view of the images that are left
+    left = read_fidelity(Store(workspace.synthetic("softmax-curated")))
+    assert left.digest == card.digest and left.accepted["normal"].value == 12 / 20
+    assert left.teachers[0].real == fidelity.teachers[0].real
+    text = text_of(workspace, "softmax-curated")
+    assert text.startswith("# Synthetic images: softmax, curated\n") and parent.digest in text
+    assert "36 of 45 images were kept" in text and "benign 12 of 15" in text
+    assert "| realism | far from all real images, by features | 9 | 9 |" in text
+    assert "Curation" not in text_of(workspace, "onehot")
 
 
 def test_a_metric_that_fails_is_told_and_ends_nothing(workspace, tmp_path):

@@ -111,6 +111,12 @@ def _gaps(found: AuditFindings, thresholds: AuditConfig) -> Iterator[str]:
             f"{learned.elsewhere} images that the generator learned from are not at hand, so "
             "their membership was not inferred; name the sets that hold them with --real"
         )
+    if found.removed_near_training:
+        yield (
+            f"curation removed {found.removed_near_training} images that are near to training "
+            "images, so the distances of the others say nothing of the generator; audit the set "
+            "that it was taken from"
+        )
     wanted = min(thresholds.images, images.synthetic_total)
     if images.synthetic < wanted:
         yield (

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from gemix.core.rng import Stream
+from gemix.gan.acceleration.accelerate import Accelerate, run_eagerly
 from gemix.gan.augment.augmenter import Augmenter
 from gemix.gan.losses import regularizers
 from gemix.gan.losses.base import AdversarialLoss
 from gemix.gan.losses.classification import classification_loss
 from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import Generator
-from gemix.gan.training.accelerate import Accelerate, run_eagerly
 from gemix.gan.training.latents import LatentSampler, mixed_styles
 
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from gemix.core.device import float32_products, resolve_precision
 from gemix.core.distributed import Workers
+from gemix.gan.acceleration.compile import wrap_compile_errors
 from gemix.gan.config import GanConfig
 from gemix.gan.data.batch_split import BatchPart, batch_parts
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.losses.registry import ADVERSARIAL_LOSSES
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.base import ImageGenerator
-from gemix.gan.training.compile import wrap_compile_errors
 from gemix.gan.training.divergence import DivergenceMonitor
 from gemix.gan.training.fallback import apply_fallback
 from gemix.gan.training.optimizer_step import OptimizerStep
@@ -99,7 +99,7 @@ class BaseTrainer(abc.ABC):
 
         Raises:
             DivergedError: if a phase keeps failing (:mod:`gemix.gan.training.divergence`).
-            CompileError: if a phase does not compile (:mod:`gemix.gan.training.compile`).
+            CompileError: if a phase does not compile (:mod:`gemix.gan.acceleration.compile`).
         """
         state = self.state
         tf32 = state.precision == "tf32" and not state.fallback_level

@@ -8,10 +8,10 @@ from torch import Tensor
 from gemix.core.distributed import Workers
 from gemix.core.rng import Stream
 from gemix.core.torch_rng import draw
+from gemix.gan.acceleration.accelerate import accelerator
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import TrainingDataset
 from gemix.gan.models.cgan import CganDiscriminator, CganGenerator
-from gemix.gan.training.accelerate import accelerator
 from gemix.gan.training.base_trainer import AdamSettings, BaseTrainer
 from gemix.gan.training.state import TrainingState
 

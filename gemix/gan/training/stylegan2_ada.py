@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gemix.core.distributed import Workers
+from gemix.gan.acceleration.accelerate import accelerator
 from gemix.gan.augment.augment_set import AugmentSet
 from gemix.gan.augment.augmenter import AUGMENT_SETS, Augmenter
 from gemix.gan.config import GanConfig
@@ -17,7 +18,6 @@ from gemix.gan.losses.regularizers import path_length_penalty
 from gemix.gan.losses.stylegan2_loss import StyleGAN2Loss
 from gemix.gan.models.discriminator import Discriminator
 from gemix.gan.models.generator import Generator
-from gemix.gan.training.accelerate import accelerator
 from gemix.gan.training.base_trainer import AdamSettings, BaseTrainer
 from gemix.gan.training.latents import LatentSampler
 from gemix.gan.training.state import TrainingState

@@ -32,6 +32,7 @@ from gemix.steps.sets.audited_images import AuditInput, collect, resaved_copies
 from gemix.steps.sets.discriminator_attack import discriminator_attack
 from gemix.steps.sets.find_sets import find_set
 from gemix.steps.sets.pairs_sheet import PairImages, pairs_sheet
+from gemix.synthesis.curation.record import NEAR_TRAINING
 from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
 
@@ -139,6 +140,7 @@ def _audit(
         ),
         near=tuple(near for space in spaces.values() for near in space.near),
         attacks=tuple(attack for space in spaces.values() for attack in space.attacks),
+        removed_near_training=int(manifest.origin.get(NEAR_TRAINING, 0)),
     )
     verdict, reasons = decide(findings, config.audit)
     generator, discriminator = manifest.origin.get("generator"), None

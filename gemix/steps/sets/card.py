@@ -26,6 +26,7 @@ from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.sets.find_sets import find_set
 from gemix.steps.sets.image_comparisons import compare_images
+from gemix.synthesis.curation.record import read_curation
 from gemix.synthesis.fidelity import read_fidelity
 from gemix.synthesis.set_card.markdown import card_text
 from gemix.synthesis.set_card.record import (
@@ -91,6 +92,7 @@ def write_card(
             audit=audit and AuditVerdict.of(audit),
             intended_use=INTENDED_USE,
             limits=(),
+            curation=read_curation(store),
         )
         card = dataclasses.replace(card, limits=limits(card))
         text = card_text(card)

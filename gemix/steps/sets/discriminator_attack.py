@@ -38,22 +38,12 @@ def discriminator_attack(
         None if the training is not that of the generator, has left no checkpoint, or has more
         classes than the real images.
     """
-    names = checkpoints(gan)
-    try:
-        is_of_set = generator is not None and load_generator(gan).checksum == generator
-        if not names or not is_of_set:
-            return None
-        spec, _ = checkpoint_spec(gan, names[-1])
-        label_dim = spec.architecture.label_dim
-        if found.members.soft_labels.shape[1] < label_dim:
-            return None
-        network = METHODS[spec.config.method].discriminator(spec.architecture)
-        network.load_state_dict(checkpoint_weights(gan, names[-1]).discriminator)
-    except CheckpointError:
-        return None  # the networks may be gone; the set is audited all the same
-    network = network.requires_grad_(False).eval().to(default_device())
+    network = load_discriminator(gan, generator)
+    if network is None or found.members.soft_labels.shape[1] < network.architecture.label_dim:
+        return None
+    label_dim = network.architecture.label_dim
     members, held_out = (
-        _logits(network, sample.images, rows.soft_labels[:, :label_dim])
+        discriminator_logits(network, sample.images, rows.soft_labels[:, :label_dim])
         for rows, sample in (
             (found.members, found.member_sample),
             (found.held_out, found.held_out_sample),
@@ -68,10 +58,37 @@ def discriminator_attack(
     )
 
 
+def load_discriminator(gan: Store, generator: str | None) -> nn.Module | None:
+    """Return the discriminator that a generator was trained with, of the newest checkpoint.
+
+    Args:
+        gan: directory of a training.
+        generator: checksum of the generator.
+
+    Returns:
+        None if the training is not that of the generator, or has left no readable checkpoint.
+    """
+    names = checkpoints(gan)
+    try:
+        if generator is None or not names or load_generator(gan).checksum != generator:
+            return None
+        spec, _ = checkpoint_spec(gan, names[-1])
+        network = METHODS[spec.config.method].discriminator(spec.architecture)
+        network.load_state_dict(checkpoint_weights(gan, names[-1]).discriminator)
+    except CheckpointError:
+        return None  # the networks may be gone; the set is of use all the same
+    return network.requires_grad_(False).eval().to(default_device())
+
+
 @torch.inference_mode()
 @float32_products()
-def _logits(network: nn.Module, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the logit of each image with its label, float64 [N], whatever the batch."""
+def discriminator_logits(network: nn.Module, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the logit of each image with its label, float64 [N], whatever the batch.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        labels: float32 [N, K].
+    """
     device, parts = default_device(), []
     for start in range(0, len(images), _BATCH):
         pixels = to_floats(torch.from_numpy(images[start : start + _BATCH]).to(device))

@@ -17,6 +17,7 @@ from gemix.evaluation.label_fidelity.measure import Proportion
 from gemix.labels import LabelConfig
 from gemix.labels.registry import SAMPLERS
 from gemix.synthesis.config import SynthesisConfig
+from gemix.synthesis.curation.record import Curation
 from gemix.synthesis.set_card.record import SYNTHETIC, ImageComparison, SetCard
 
 _RATES = {"macro_f2": "macro-F2", "fnr": "false-negative rate", "accuracy": "accuracy"}
@@ -25,14 +26,16 @@ _NOT_COMPUTED = "–"
 
 def card_text(card: SetCard) -> str:
     """Write the card in GitHub's Markdown."""
+    curated = [section("Curation", _curation(card.curation))] if card.curation else []
     sections = [
-        f"# Synthetic images: {escape(card.method)}",
+        f"# Synthetic images: {escape(card.method)}{', curated' if curated else ''}",
         _summary(card),
         section("Intended use", bullets(card.intended_use)),
         section("Limits", bullets(card.limits)),
         section("Privacy", _audit(card)),
         section("Generator", _generator(card)),
         section("Labels", _labels(card)),
+        *curated,
         section("Do the images show what was asked for?", _fidelity(card)),
         section("How near they are to real images", _comparisons(card)),
         section("Trained on synthetic, tested on real", _transfer(card)),
@@ -70,6 +73,22 @@ def _summary(card: SetCard) -> str:
         f"{plural(card.images, 'image')} of {size} × {size} pixels ({depth}, 8 bits a channel) in "
         f"{len(card.classes)} classes, drawn by a generator.\n\n"
         f"Content digest: `{card.digest}`"
+    )
+
+
+def _curation(curation: Curation) -> str:
+    """Return what was left out, by rule and by class."""
+    rules = [
+        [count.rule, count.meaning, str(count.removed), str(count.alone)]
+        for count in curation.rules
+    ]
+    kept = ", ".join(
+        f"{escape(name)} {one.kept} of {one.before}" for name, one in curation.by_class.items()
+    )
+    return (
+        f"{curation.kept} of {plural(curation.images, 'image')} were kept; by the class most asked "
+        f"for {kept}. Taken from the set `{curation.parent}`.\n\n"
+        + table(["Rule", "Removes", "Removed", "By itself"], rules, "llrr")
     )
 
 

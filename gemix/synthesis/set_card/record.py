@@ -11,6 +11,7 @@ from gemix.io.audit_record import Audit
 from gemix.io.records import others, read_record
 from gemix.io.results import Difference
 from gemix.io.storage import Store
+from gemix.synthesis.curation.record import Curation
 
 CARD, CARD_TEXT = "card.json", "card.md"
 SYNTHETIC = "synthetic"  # a name of images beside those of the real splits
@@ -161,6 +162,7 @@ class SetCard:
         comparisons: image metrics.
         transfer: None where it was not measured.
         audit: None where the set was not audited as it is.
+        curation: None where nothing was left out of the set.
     """
 
     version: str
@@ -182,6 +184,7 @@ class SetCard:
     audit: AuditVerdict | None
     intended_use: tuple[str, ...]
     limits: tuple[str, ...]
+    curation: Curation | None = None
 
 
 def read_card(store: Store, digest: str) -> SetCard | None:

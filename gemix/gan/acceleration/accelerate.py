@@ -8,9 +8,9 @@ from typing import ParamSpec, Protocol, TypeVar
 import torch
 from torch import nn
 
+from gemix.gan.acceleration.compile import compile_phase
+from gemix.gan.acceleration.cuda_graphs import capture_phase
 from gemix.gan.config import GanConfig
-from gemix.gan.training.compile import compile_phase
-from gemix.gan.training.cuda_graphs import capture_phase
 
 P = ParamSpec("P")
 R = TypeVar("R")

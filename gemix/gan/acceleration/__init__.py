@@ -1,0 +1,1 @@
+"""Phases of a training step as whole graphs: captured as CUDA graphs, or compiled."""

@@ -1,0 +1,1 @@
+"""Curation of synthetic sets: rules that say which images are left out."""
