@@ -16,7 +16,6 @@ def peer_phases(
 ) -> dict[str, tuple[Callable[[], object], int]]:
     """Each phase of the peer's training step, and every how many steps it runs."""
     sys.path.insert(0, task["peer"])
-    build_extensions_with(device)
     _set_as_its_training_loop_does(device)
     from training.loss import StyleGAN2Loss
     from training.networks import Discriminator, Generator
@@ -88,14 +87,12 @@ def peer_phases(
     }
 
 
-def build_extensions_with(device: torch.device) -> None:
+def build_extensions() -> None:
     """Let its CUDA extensions build with the installed PyTorch.
 
     Its own builder imports by name what ``torch.utils.cpp_extension.load`` no longer makes
     importable; the sources and flags are the same. ``TORCH_EXTENSIONS_DIR`` keeps the builds.
     """
-    if device.type != "cuda":
-        return
     from torch.utils.cpp_extension import load
     from torch_utils import custom_ops
 
@@ -117,6 +114,15 @@ def _set_as_its_training_loop_does(device: torch.device) -> None:
 
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    conv2d_gradfix.enabled = grid_sample_gradfix.enabled = True
-    if device.type == "cuda" and not (bias_act._init() and upfirdn2d._init()):
-        sys.exit("the peer's CUDA extension does not build here: nothing to measure against")
+    # with any other PyTorch it uses PyTorch's own operations all the same, and warns in each call
+    is_known = torch.__version__.startswith(("1.7.", "1.8.", "1.9."))
+    conv2d_gradfix.enabled = grid_sample_gradfix.enabled = is_known
+    if device.type == "cuda":
+        build_extensions()
+        if not (bias_act._init() and upfirdn2d._init()):
+            sys.exit("the peer's CUDA extension does not build here: nothing to measure against")
+
+
+if __name__ == "__main__":  # build the extensions of a checkout, for later runs
+    sys.path.insert(0, sys.argv[1])
+    _set_as_its_training_loop_does(torch.device("cuda"))
