@@ -58,8 +58,8 @@ def start_build(peer: str, out: Path) -> None:
     """Build the CUDA extensions of the public code beside the first stage; it takes a minute."""
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(out.resolve().parent / "extensions"))
     with (out / "build.log").open("w") as log:
-        command = [sys.executable, "tests/bench/peer.py", peer]
-        subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": "."})
+        command = [sys.executable, "-m", "tests.bench.peer", peer]
+        subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def parser() -> argparse.ArgumentParser:
