@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import safetensors.torch
@@ -18,10 +18,12 @@ from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.classifier.predict import predict_logits
-from gemix.classifier.train import TrainingResult
 from gemix.core.device import default_device
 from gemix.core.errors import CheckpointError, ConfigError, DataError
 from gemix.io.storage import Store
+
+if TYPE_CHECKING:
+    from gemix.classifier.train import TrainingResult
 
 WEIGHTS = "model.safetensors"
 MODEL = "model.json"

@@ -1,4 +1,7 @@
-"""Networks by their timm name."""
+"""Networks by their timm name.
+
+timm takes seconds to import, which processes that build no network are spared.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import dataclasses
 import difflib
 from typing import Any
 
-import timm
 import torch
 from safetensors import safe_open
 from torch import nn
@@ -50,6 +52,8 @@ def build(spec: ModelSpec, *, pretrained: bool = False, weights: str | None = No
         ConfigError: for a name that timm does not know, weights that cannot be loaded or do not
             fit, or images that the network cannot take.
     """
+    import timm
+
     check_name(spec.model)
     options: dict[str, Any] = {}
     if _fixed_size(spec.model):
@@ -107,6 +111,8 @@ def check_name(model: str) -> None:
     Raises:
         ConfigError: with the nearest names, if it has none.
     """
+    import timm
+
     if ":" not in model and "/" not in model and timm.is_model(model):
         return
     nearest = difflib.get_close_matches(model, timm.list_models(), n=3)
@@ -149,5 +155,7 @@ def _check_weights(network: nn.Module, weights: str) -> None:
 
 def _fixed_size(model: str) -> bool:
     """Return whether the network (a transformer, say) must be told the image size."""
+    import timm
+
     settings = timm.get_pretrained_cfg(model.split(".")[0], allow_unregistered=True)
     return bool(settings and settings.fixed_input_size)

@@ -8,8 +8,6 @@ import platform
 import subprocess
 from pathlib import Path
 
-import torch
-
 import gemix
 
 _PACKAGES = {"torch": "PyTorch", "timm": "timm", "ray": "Ray", "mlflow": "MLflow"}
@@ -17,6 +15,8 @@ _PACKAGES = {"torch": "PyTorch", "timm": "timm", "ray": "Ray", "mlflow": "MLflow
 
 def machine() -> dict[str, str]:
     """Return platform, processors and GPUs of this machine."""
+    import torch  # takes seconds to import
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     on_linux = hasattr(os, "sched_getaffinity")
     return {

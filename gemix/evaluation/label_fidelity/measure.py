@@ -7,12 +7,12 @@ comparison on real validation images, whose labels are known, is the ceiling.
 from __future__ import annotations
 
 import dataclasses
+from statistics import NormalDist
 
 import numpy as np
-from scipy import stats
 
 BINS = 10  # of equal width, of weights and of entropies
-_Z = stats.norm.ppf(0.975)
+_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,9 @@ class Proportion:
         """Return the share `hits` / `images`."""
         if not images:
             return cls(images=0, value=None, low=None, high=None)
-        found = stats.binomtest(hits, images).proportion_ci(method="wilson")
+        from scipy.stats import binomtest  # takes a second to import
+
+        found = binomtest(hits, images).proportion_ci(method="wilson")
         return cls(images=images, value=hits / images, low=found.low, high=found.high)
 
 
