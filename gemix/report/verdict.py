@@ -26,8 +26,8 @@ _ANSWERS: Mapping[Status, str] = {
     "not tested": "Not tested.",
 }
 _ONE_TRAINING = (
-    "One training of each was compared, so the intervals are of these two classifiers alone and not "
-    "of the training sets: with classifier.seeds=3 or more the intervals hold for other trainings."
+    "One training of each was compared, so the intervals are of these two classifiers alone and "
+    "not of the training sets: with classifier.seeds=3 or more they hold for other trainings."
 )
 
 

@@ -3,7 +3,7 @@
     python -m tests.bench.zoo_start --scans DIR --start zoo:phantom64 --kimg 10 --seeds 2
 
 trains networks of the start's widths on the same scans (a folder of one class a folder) once for
-each seed and start, and writes the KID of each snapshot to ``curves.json`` and ``curves.svg`` in
+each seed and start, and writes the KID of each snapshot to ``curves.json`` and ``curves.png`` in
 ``--workdir``. A training that was stopped resumes.
 """
 
@@ -15,6 +15,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from gemix.config import PipelineConfig, load
@@ -23,7 +24,6 @@ from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.io.results import read_log
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.report.charts import curves_chart
 from gemix.steps.prepare import prepare
 from gemix.steps.train_gan import train_gan
 from gemix.zoo import open_pretrained
@@ -67,11 +67,20 @@ def main() -> None:
             print(name, "seed", seed, [(k, round(v, 4)) for k, v, _ in runs[-1]], flush=True)
     folder = Path(options.workdir)
     (folder / "curves.json").write_text(json.dumps(curves))
-    drawn = {
-        name: [(np.array(run)[:, 0], np.array(run)[:, 1]) for run in runs]
-        for name, runs in curves.items()
-    }
-    (folder / "curves.svg").write_text(curves_chart("KID against kimg", drawn, xlabel="kimg"))
+    draw(curves, folder / "curves.png")
+
+
+def draw(curves: dict[str, list[list[tuple[float, float, float]]]], path: Path) -> None:
+    """Draw KID against kimg, a line a training."""
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for (name, runs), color in zip(curves.items(), ("#888888", "#0b5fa5"), strict=True):
+        for number, run in enumerate(runs):
+            kimg, values, _ = np.array(run).T
+            label = f"{name}, {len(runs)} seeds" if number == 0 else None
+            axes.plot(kimg, values, color=color, marker=".", label=label)
+    axes.set(xlabel="kimg", ylabel="KID", yscale="log")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
 
 
 def train(

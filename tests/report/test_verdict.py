@@ -53,6 +53,15 @@ def test_an_interval_that_touches_zero_shows_nothing():
     assert judge("open", "open") == "not shown"
 
 
+def test_one_training_of_each_shows_nothing_of_the_methods():
+    gain = row("softmax", 0.7, 0.3, difference(0.1, 0.01), difference(-0.1, 0.01))
+    assert decide([REAL, gain | {"seeds": 3}], METHODS).status == "shown"
+    verdict = decide([REAL, gain | {"seeds": 1}], METHODS)
+    assert verdict.status == "not shown"
+    assert "these two classifiers alone" in verdict.summary
+    assert "classifier.seeds=3" in verdict.summary
+
+
 def test_the_method_named_first_decides_and_not_the_best_one():
     results = [
         REAL,

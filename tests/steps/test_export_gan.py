@@ -114,7 +114,11 @@ def test_every_network_of_the_zoo_is_whole_small_and_fits_the_widths_of_its_card
     assert card.startswith(f"# {name}\n") and f"gan.init_from=zoo:{name}" in card
     given = dict(word[4:].split("=") for word in card.split() if word.startswith("gan."))
     widths = {key: int(given[key]) for key in ("z_dim", "w_dim", "channel_base", "channel_max")}
-    config = GanConfig(mapping_layers=int(given["mapping_layers"]), **widths)
+    # an auxiliary classifier is taken over where a training has one, and left where it has none
+    weight = float(bundle.network.architecture.auxiliary_classifier)
+    config = GanConfig(
+        mapping_layers=int(given["mapping_layers"]), classifier_weight=weight, **widths
+    )
     shape = config.architecture(
         resolution=bundle.network.architecture.resolution, img_channels=1, label_dim=3
     )
