@@ -26,7 +26,7 @@ COMMAND = SetCommand(
     writes="<set>-curated beside each set: shards, manifest.json, curation.json with the counts; "
     "gemix\n        train-classifier --methods softmax,softmax-curated trains on both",
     costs="one pass of metrics.extractor over the set, which is held in memory, and over at most "
-    "curation.real_images real images: 20 s a set for demo on 2 CPU cores",
+    "curation.real_images real images: 30 s a set for demo on 2 CPU cores",
     sections=("curation", "metrics", "data", "tracking"),
     run=_run,
     leases=("curate",),
