@@ -30,6 +30,7 @@ from gemix.steps.sets.audited_images import list_rows
 from gemix.steps.sets.discriminator_attack import discriminator_logits, load_discriminator
 from gemix.steps.sets.find_sets import find_set
 from gemix.synthesis.curation.base import Candidates
+from gemix.synthesis.curation.discriminator import Discriminator
 from gemix.synthesis.curation.record import (
     CURATION,
     NEAR_TRAINING,
@@ -133,7 +134,9 @@ def _candidates(
     rows = list_rows([(Store(workspace.data), Manifest.load(Store(workspace.data)))], ("train",))
     sample = rows.sample(config.curation.real_images, config.curation.seed)
     _, patients = np.unique(sample.groups.astype(str), return_inverse=True)
-    network = load_discriminator(Store(workspace.gan), manifest.origin.get("generator"))
+    network = None
+    if Discriminator.name in config.curation.rules:  # a checkpoint may take seconds to read
+        network = load_discriminator(Store(workspace.gan), manifest.origin.get("generator"))
     return Candidates(
         images=read_images([store.url]).images,
         asked=np.concatenate([_asked(store, manifest, shard.name) for shard in manifest.shards]),

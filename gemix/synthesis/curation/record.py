@@ -17,7 +17,7 @@ NEAR_TRAINING = "removed_near_training"  # in a manifest's origin: images remove
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuleCount:
-    """What one rule removed.
+    """Count the images that one rule removed.
 
     Attributes:
         rule: its name.
