@@ -7,14 +7,14 @@ import itertools
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.util.placement_group import (
     PlacementGroup,
     get_current_placement_group,
@@ -178,29 +178,28 @@ class _FlagWatch(threading.Thread):
                 self.polling.clear()
 
 
-class _FreeFailedStarts(WorkerGroupCallback):
+class _FreeFailedStarts(WorkerGroupCallback, ControllerCallback):
     """Give back the resources of a group that fails to start.
 
-    Ray forgets the group if a worker dies while the process group is set up; its placement group
-    lives as long as the job, and every other group would wait for its resources.
+    Ray forgets the group if a worker dies while the process group is set up, or before it has
+    taken the training function; the placement group lives as long as the job, and every other
+    group would wait for its resources.
     """
 
     def __init__(self) -> None:
-        self._group: PlacementGroup | None = None
+        self._starting: PlacementGroup | None = None
 
     def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
-        self._group = ray.get(workers[0].execute_async(get_current_placement_group))
+        self._starting = ray.get(workers[0].execute_async(get_current_placement_group))
         return {}
 
-    @contextlib.contextmanager
-    def on_worker_group_start(self) -> Iterator[None]:
-        self._group = None
-        try:
-            yield
-        except Exception:
-            if self._group is not None:
-                remove_placement_group(self._group)  # its workers end with it
-            raise
+    def after_worker_group_training_start(self, worker_group: object) -> None:
+        self._starting = None  # from here on Ray frees them itself
+
+    def before_controller_execute_failure_decision(self, failure_decision: object) -> None:
+        if self._starting is not None:
+            remove_placement_group(self._starting)  # its workers end with it
+            self._starting = None
 
 
 class _EndAtMistakes(UserCallback):

@@ -109,6 +109,27 @@ def killed_in_setup(monkeypatch, tmp_path):
     return arrange
 
 
+def test_a_kill_between_the_setup_and_the_start_gives_the_cores_back(tmp_path, monkeypatch):
+    """Ray forgets a group that dies before it takes the training function."""
+    kills = tmp_path / "kills"
+
+    class Killing(ray_train._FreeFailedStarts):
+        def after_worker_group_start(self, worker_group) -> None:
+            self.workers = worker_group.get_workers()
+
+        @contextlib.contextmanager
+        def on_worker_group_start(self):
+            yield
+            if not kills.exists():
+                kills.touch()
+                ray.kill(self.workers[0].actor)
+
+    monkeypatch.setattr(ray_train, "_FreeFailedStarts", Killing)
+    run(tmp_path, lambda rank, before: None, workers=2, max_failures=1)
+    assert kills.exists()
+    assert (tmp_path / "seen").read_text() == "0 1"
+
+
 def test_workers_start_again_after_kills_and_outages_as_often_as_they_may(
     tmp_path, killed_in_setup
 ):
@@ -129,10 +150,8 @@ def test_workers_start_again_after_kills_and_outages_as_often_as_they_may(
     assert (tmp_path / "seen").read_text() == "0 0 0 1 1 1"
 
 
-def test_a_kill_at_the_start_and_other_errors_are_tried_as_often_as_they_may(tmp_path):
+def test_errors_that_are_not_ours_are_tried_again_too(tmp_path):
     def fail(rank, before):
-        if not before:
-            os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError("out of luck")
 
     with pytest.raises(TrainingFailedError, match="out of luck"):
