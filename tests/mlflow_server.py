@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,9 +14,14 @@ from pathlib import Path
 
 
 class MlflowServer:
-    """`mlflow server` with its database and artifacts in a folder, at a port that it keeps."""
+    """`mlflow server` with its database and artifacts in a folder, at a port that it keeps.
 
-    def __init__(self, folder: Path):
+    Args:
+        database: an empty one to begin with; MLflow takes ten seconds to make it.
+    """
+
+    def __init__(self, folder: Path, database: Path):
+        shutil.copyfile(database, folder / "server.db")
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.port = taken.getsockname()[1]
         self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"

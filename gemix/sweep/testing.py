@@ -171,10 +171,12 @@ class SamplerContract:
 
     Attributes:
         runs: searches that are averaged; fewer for a sampler that is slow and far from chance.
+        trials: of a search, likewise.
     """
 
     sampler: str
     runs: int = 12
+    trials: int = 20
 
     def test_same_seed_and_results_give_the_same_trials(self):
         """Another seed gives others, but for the first points."""
@@ -186,7 +188,10 @@ class SamplerContract:
 
     def test_it_does_better_than_chance(self):
         """The best of twenty random points is 0.025 below the optimum on average."""
-        runs = [search(HARMFUL, seed, sampler=self.sampler, trials=20) for seed in range(self.runs)]
+        runs = [
+            search(HARMFUL, seed, sampler=self.sampler, trials=self.trials)
+            for seed in range(self.runs)
+        ]
         assert np.mean([regret(HARMFUL, run) for run in runs]) < 0.02
 
     def test_the_chosen_trial_is_feasible(self):
@@ -196,6 +201,6 @@ class SamplerContract:
 
     def test_a_front_is_found_under_a_constraint(self):
         """More of its hypervolume than by chance (0.69), and nothing that breaks the constraint."""
-        records = search(OPPOSED, 0, sampler=self.sampler, trials=20)
+        records = search(OPPOSED, 0, sampler=self.sampler, trials=self.trials)
         assert front_share(OPPOSED, records) > 0.75
         assert excess(OPPOSED, records) <= 0

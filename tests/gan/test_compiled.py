@@ -143,10 +143,8 @@ def test_every_phase_has_the_gradients_of_eager_mode(front_end, method, phase):
 @pytest.mark.parametrize(
     ("phase", "classes", "channels"),
     [
-        ("train_generator", 0, 1),
         ("regularize_generator", 5, 3),
-        ("train_discriminator", 5, 3),
-        ("regularize_discriminator", 0, 3),
+        ("train_discriminator", 0, 3),
     ],
 )
 def test_any_count_of_classes_and_channels_compiles(front_end, phase, classes, channels):
@@ -155,9 +153,7 @@ def test_any_count_of_classes_and_channels_compiles(front_end, phase, classes, c
     assert_same_phase(config(augment="c"), phase, architecture)
 
 
-@pytest.mark.parametrize(
-    "phase", ["train_generator", "train_discriminator", "regularize_discriminator"]
-)
+@pytest.mark.parametrize("phase", ["train_generator", "train_discriminator"])
 def test_label_mixing_and_the_auxiliary_classifier_compile(front_end, phase):
     architecture = dataclasses.replace(ARCHITECTURE, auxiliary_classifier=True)
     settings = config(augment="c", label_mixing=0.5, classifier_weight=0.5)
@@ -176,8 +172,10 @@ def test_a_batch_split_among_workers_has_the_gradients_of_the_whole(front_end):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_training_ends_where_eager_training_does_and_resumes_exactly(front_end, tmp_path, method):
-    # p goes from 0 up: a graph each
+    # p goes from 0 up: a graph each; the regularizers, compiled above, would double them
     settings = config(method=method, augment="g", augment_p=None, ada_target=0)
+    if method != "cgan":
+        settings = dataclasses.replace(settings, pl_weight=0.0, r1_gamma=0.0)
     undisturbed, eager = trained(settings), trained(dataclasses.replace(settings, compile=False))
     assert undisturbed.augment_p == eager.augment_p
     assert distance(way(undisturbed, settings), way(eager, settings)) < OF_THE_WAY

@@ -35,7 +35,7 @@ PHASES = {
     "R1": "regularize_discriminator",
 }
 RESOLUTION = 32
-STEPS = 8  # of trainings that are compared
+STEPS = 8 if torch.cuda.is_available() else 4  # of trainings that are compared
 # Of weights after those steps: rounding alone, as another algorithm of cuDNN rounds, moves them by
 # 3e-6 on an H100; a wrong step, or an optimizer's state that is lost, by more than 1e-3.
 ROUNDING = 1e-4

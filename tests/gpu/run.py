@@ -45,7 +45,7 @@ def main() -> None:
     for name in stages:
         most, least = STAGES[name]
         if options.tiny:  # on a CPU, which may do other things beside
-            most = 15 if name == "training" else 5 * most
+            most = 12 if name == "training" else 5 * most
         left = min(most, end - time.monotonic() - 3)
         if left < min(least, most):
             print(f"{name}: skipped, {max(0, left):.0f} s are left", flush=True)

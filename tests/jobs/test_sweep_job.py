@@ -66,7 +66,7 @@ def wait_for(process: subprocess.Popen, word: str) -> None:
 
 
 def test_stopped_killed_and_run_to_the_end(workdir, arguments, capsys):
-    long = [*arguments, "classifier.epochs=40", "sweep.concurrent=1"]
+    long = [*arguments, "classifier.epochs=20", "sweep.concurrent=1"]
     stopped = start(workdir, long)
     wait_for(stopped, "trial 1 (published default)")
     stopped.send_signal(signal.SIGINT)
@@ -90,7 +90,7 @@ def test_stopped_killed_and_run_to_the_end(workdir, arguments, capsys):
     results = Store(Workspace(workdir).sweep).read_json("sweep.json")
     assert len(results["trials"]) == 4
     reports = trials_of(workdir)[results["published_default"]].intermediate_values
-    assert sorted(reports) == list(range(1, 81))
+    assert sorted(reports) == list(range(1, 41))
 
     assert COMMAND.main(["-w", workdir, *long]) == 1
     assert "raise sweep.trials to go on" in capsys.readouterr().err

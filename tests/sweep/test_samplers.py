@@ -20,6 +20,7 @@ class TestTPE(SamplerContract):
 class TestGP(SamplerContract):
     sampler = "gp"
     runs = 2
+    trials = 14
 
 
 def test_every_sampler_has_its_contract():

@@ -25,8 +25,8 @@ POINTS = {step: step / 10 for step in range(30)}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = MlflowServer(tmp_path_factory.mktemp("server"))
+def server(tmp_path_factory, empty_database):
+    server = MlflowServer(tmp_path_factory.mktemp("server"), empty_database)
     server.start()
     yield server
     server.stop()
