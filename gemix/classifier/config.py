@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from gemix.classifier.augment.registry import AUGMENTATIONS
+from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, MOST_STAGES
+from gemix.classifier.recipes.registry import RECIPES
 from gemix.core.config_schema import Config, ConfigIssue, Range, Seed
 
 
@@ -34,12 +35,26 @@ class ClassifierConfig(Config):
     lr: Annotated[float, Range(1e-8, 1.0), "Highest learning rate (AdamW, warm-up, cosine)."] = 3e-4
     weight_decay: Annotated[float, Range(0, 1000), "Weight decay of AdamW."] = 0.05
     augment: Annotated[
-        Literal[tuple(AUGMENTATIONS)],
-        "How training images are varied: as CT scans vary, or not at all.",
+        str,
+        f"How training images are varied: {', '.join(AUGMENTATIONS)}, or two of them, as in "
+        "ct+cutmix.",
     ] = "ct"
     horizontal_flip: Annotated[
         bool, "Whether to mirror half of the training images; the heart's side carries meaning."
     ] = False
+    recipe: Annotated[
+        Literal[tuple(RECIPES)],
+        "How synthetic images are used: mixed in, weighted in the loss, fewer and fewer, or first "
+        "alone.",
+    ] = "mix"
+    synthetic_weight: Annotated[
+        float, Range(1e-6, 1.0), "recipe=weight: weight of a synthetic image in the loss."
+    ] = 0.5
+    synthetic_share: Annotated[
+        float,
+        Range(0.01, 0.99),
+        "recipe=curriculum or pretrain: share of synthetic images among all that are shown.",
+    ] = 0.5
     seeds: Annotated[
         int, Range(1, 1000), "Repetitions of every training, with seed, seed + 1, and so on."
     ] = 1
@@ -48,6 +63,11 @@ class ClassifierConfig(Config):
     def validate(self) -> list[ConfigIssue]:
         """Require safetensors weights (other formats can run code) and seeds below 2^32."""
         issues = []
+        names = self.augment.split("+")
+        is_known = len(set(names)) == len(names) <= MOST_STAGES and set(names) <= set(AUGMENTATIONS)
+        if not is_known or names[0] in MIXING:
+            allowed = f"one or two of {', '.join(AUGMENTATIONS)}; {' and '.join(MIXING)} second"
+            issues.append(ConfigIssue("augment", self.augment, allowed))
         if self.weights is not None and not self.weights.endswith(".safetensors"):
             issues.append(ConfigIssue("weights", self.weights, "a .safetensors file, or null"))
         if self.seed + self.seeds > 2**32:

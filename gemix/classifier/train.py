@@ -6,6 +6,7 @@ across the ends of epochs, so that none is short.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import math
@@ -30,10 +31,12 @@ from gemix.classifier.distributed import (
 from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.classifier.predict import predict_logits
+from gemix.classifier.recipes.base import RecipeContext
+from gemix.classifier.recipes.registry import build_recipe
 from gemix.core.device import default_device
 from gemix.core.distributed import Workers
 from gemix.core.errors import DataError, GemixError
-from gemix.core.rng import Stream, permutation, sample_rng
+from gemix.core.rng import Stream, sample_rng
 from gemix.data.image_set import ImageSet
 
 WARMUP = 0.05  # of all steps
@@ -70,6 +73,7 @@ def train(
     config: ClassifierConfig,
     score: Scorer,
     *,
+    real_images: int | None = None,
     keep: Literal["best", "last"] = "best",
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
     allow_overlap: bool = False,
@@ -85,6 +89,8 @@ def train(
         config: how; `config.seed` is the seed of this training, and a null `epoch_images` shows
             each image of `training` once an epoch.
         score: rates, `macro_f2` among them, from labels and predicted classes, int [N] each.
+        real_images: how many of `training`, its first ones, are real, for ``classifier.recipe``;
+            by default all.
         keep: with ``last`` the weights owe nothing to the validation images.
         on_epoch: called with each row of the history when the epoch is complete.
         allow_overlap: whether the two sets may share groups.
@@ -97,7 +103,13 @@ def train(
     check_sets(training, validation, allow_overlap=allow_overlap)
     device = default_device()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trainer = _Trainer(training, config, device, Workers.from_process_group())
+        trainer = _Trainer(
+            training,
+            len(training) if real_images is None else real_images,
+            config,
+            device,
+            Workers.from_process_group(),
+        )
         history: list[dict[str, float]] = []
         kept, state, predicted = None, {}, np.empty(0, np.int64)
         for epoch in range(config.epochs):
@@ -151,7 +163,12 @@ class _Trainer:
     """One training: network, optimizer, schedule, and images on the device."""
 
     def __init__(
-        self, training: ImageSet, config: ClassifierConfig, device: torch.device, workers: Workers
+        self,
+        training: ImageSet,
+        real_images: int,
+        config: ClassifierConfig,
+        device: torch.device,
+        workers: Workers,
     ):
         self.config, self.device, self.workers = config, device, workers
         self.parts = batch_parts(workers, config.batch, config.accumulate)
@@ -175,8 +192,22 @@ class _Trainer:
             self.network, "adamw", lr=config.lr, weight_decay=config.weight_decay
         )
         self.steps = max(1, round((config.epoch_images or len(training)) / config.batch))
+        total = self.steps * config.epochs
+        self.recipe = build_recipe(
+            config.recipe,
+            RecipeContext(
+                seed=config.seed,
+                real=real_images,
+                synthetic=len(training) - real_images,
+                batch=config.batch,
+                steps=total,
+                synthetic_weight=config.synthetic_weight,
+                synthetic_share=config.synthetic_share,
+            ),
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, functools.partial(_warm_cosine, total=self.steps * config.epochs)
+            self.optimizer,
+            functools.partial(_warm_cosines, starts=self.recipe.restarts, total=total),
         )
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
@@ -213,27 +244,26 @@ class _Trainer:
             self.normalization(self.images[rows]), self.targets[rows], context
         )
         logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
-        return F.cross_entropy(logits, targets)
+        weights = self.recipe.weights(rows)
+        if weights is None:
+            return F.cross_entropy(logits, targets)
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        return (weights * losses).sum() / weights.sum()
 
     def batches(self, epoch: int) -> Iterator[tuple[int, list[tuple[list[int], Tensor]]]]:
         """Yield the steps of an epoch, each with the parts of this worker's share of the batch.
 
         A part is its indices into the global batch and its rows of the training set.
         """
-        order = functools.lru_cache(maxsize=2)(
-            lambda pass_: permutation(
-                self.config.seed, Stream.CLASSIFIER_ORDER, len(self.images), step=pass_
-            )
-        )
         for step in range(epoch * self.steps, (epoch + 1) * self.steps):
-            parts = []
-            for indices in self.parts:
-                places = [
-                    divmod(step * self.config.batch + index, len(self.images)) for index in indices
-                ]
-                rows = [int(order(pass_)[place]) for pass_, place in places]
-                parts.append((indices, torch.tensor(rows, device=self.device)))
-            yield step, parts
+            rows = [self.recipe.rows(step, indices) for indices in self.parts]
+            yield (
+                step,
+                [
+                    (indices, torch.tensor(found, device=self.device))
+                    for indices, found in zip(self.parts, rows, strict=True)
+                ],
+            )
 
     def validate(self, validation: ImageSet, score: Scorer) -> tuple[dict[str, float], np.ndarray]:
         """Return loss and scores on all validation images, and the predicted classes, int64 [N].
@@ -269,6 +299,13 @@ class _Trainer:
 def _seed_torch(seed: int, index: int) -> None:
     """Seed torch's global generator, which initial weights and dropout draw from."""
     torch.manual_seed(int(sample_rng(seed, Stream.INIT, index).integers(2**63)))
+
+
+def _warm_cosines(step: int, starts: Sequence[int], total: int) -> float:
+    """Return the factor of the learning rate: one schedule from each start to the next one."""
+    number = bisect.bisect_right(starts, step) - 1
+    end = (*starts[1:], total)[number]
+    return _warm_cosine(step - starts[number], end - starts[number])
 
 
 def _warm_cosine(step: int, total: int) -> float:

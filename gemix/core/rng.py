@@ -38,6 +38,10 @@ class Stream(enum.IntEnum):
     SHARD_ORDER = 20
     REDRAW = 21
     AUDIT = 22
+    CLASSIFIER_MIXING = 23
+    CLASSIFIER_SYNTHETIC_ORDER = 24
+    PATIENT_DRAW = 25
+    MULTIPLICITY = 26
     SWEEP = 30
 
 

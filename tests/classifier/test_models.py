@@ -9,7 +9,7 @@ import timm
 import torch
 
 from gemix.classifier.augment.base import AugmentContext
-from gemix.classifier.augment.registry import AUGMENTATIONS, load_augmentation
+from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, load_augmentation
 from gemix.classifier.augment.testing import AugmentationContract
 from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.models import ModelSpec, build, check_model
@@ -145,6 +145,77 @@ class TestEveryAugmentation(AugmentationContract):
     @pytest.fixture(autouse=True)
     def _choose(self, name):
         self.augmentation = load_augmentation(name)
+        self.mixes_images = name in MIXING
+
+
+class TestTwoAugmentations(AugmentationContract):
+    augmentation = staticmethod(load_augmentation("ct+cutmix"))
+    mixes_images = True
+
+
+def context(count: int) -> AugmentContext:
+    return AugmentContext(seed=0, step=0, batch_indices=range(count), horizontal_flip=False)
+
+
+def black_and_white(count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of 0 with label [1, 0], then images of 1 with label [0, 1]."""
+    is_white = (torch.arange(count) >= count // 2).float()
+    images = is_white.view(-1, 1, 1, 1).expand(count, 1, 20, 20).contiguous()
+    return images, torch.stack([1 - is_white, is_white], dim=1)
+
+
+@pytest.mark.parametrize("name", ["none+mixup", "none+cutmix"])
+@pytest.mark.parametrize("count", [64, 7])
+def test_labels_follow_what_the_pixels_show(name, count):
+    """The mean grey of an image of black and white parts is the label of white, odd batches too."""
+    images, targets = black_and_white(count)
+    mixed, labels = load_augmentation(name)(images, targets, context(count))
+    torch.testing.assert_close(labels[:, 1], mixed.mean(dim=(1, 2, 3)), atol=1e-6, rtol=0)
+    shares = labels[:, 1]
+    assert ((shares > 0.02) & (shares < 0.98)).any()
+    values = set(mixed.unique().tolist())
+    assert values == {0.0, 1.0} if "cutmix" in name else len(values) > 2
+
+
+def test_cutmix_leaves_half_of_the_images_alone_and_cuts_every_size():
+    images, targets = black_and_white(2000)
+    _, labels = load_augmentation("none+cutmix")(images, targets, context(2000))
+    changed = labels.max(dim=1).values < 1
+    # half are cut, half of the partners are of the other class, tiny boxes have no pixel
+    assert 0.2 < changed.float().mean() < 0.28
+    kept = labels[changed].amax(dim=1)
+    assert kept.min() < 0.55 and kept.max() > 0.95
+
+
+def test_mixup_draws_weights_of_the_published_distribution():
+    """Beta(0.2, 0.2) has mean 1/2 and variance 1 / (4 (2 a + 1))."""
+    from gemix.classifier.augment.pairs import beta
+
+    weights = beta(torch.rand(20_000, generator=torch.Generator().manual_seed(0)), 0.2)
+    assert weights.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert weights.var().item() == pytest.approx(1 / (4 * 1.4), abs=0.003)
+
+
+def test_cutout_fills_a_square_of_half_the_side_with_the_mean():
+    images = torch.ones(500, 1, 32, 32)
+    filled, _ = load_augmentation("cutout")(images, torch.ones(500, 1), context(500))
+    shares = (filled == 0).float().mean(dim=(1, 2, 3))
+    assert shares.max().item() == pytest.approx(0.25)  # wholly inside
+    assert shares.min().item() < 0.1  # in a corner
+
+
+def test_trivial_augment_varies_images_without_a_global_generator():
+    images = torch.randn(12, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    varied, _ = load_augmentation("trivial")(images, torch.ones(12, 1), context(12))
+    changed = (varied - images).abs().amax(dim=(1, 2, 3)) > 0.1
+    assert changed.sum() >= 6
+    assert varied.min() >= images.min() - 1e-3 and varied.max() <= images.max() + 1e-3
+
+
+@pytest.mark.parametrize("augment", ["cutmix", "mixup+ct", "ct+ct", "ct+cutmix+cutout", "magic"])
+def test_chains_that_make_no_sense_are_refused(augment):
+    with pytest.raises(ConfigError, match=r"augment.*cutmix and mixup second"):
+        ClassifierConfig(augment=augment)
 
 
 def test_an_augmentation_that_breaks_the_contract_fails_it():

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from gemix.core.rng import Stream, uniform
 
+_STREAMS = (Stream.CLASSIFIER_AUGMENT, Stream.CLASSIFIER_MIXING)  # one a stage
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentContext:
@@ -21,21 +23,22 @@ class AugmentContext:
         step: of the training.
         batch_indices: index of each image in the global batch, whichever worker has it.
         horizontal_flip: whether half of the images are mirrored.
+        stage: position among augmentations that follow one another; each has its own numbers.
     """
 
     seed: int
     step: int
     batch_indices: Sequence[int]
     horizontal_flip: bool
+    stage: int = 0
 
     def uniform(self, count: int, device: torch.device) -> Tensor:
         """Draw `count` uniform numbers in [0, 1) for each image: float32 [n, count].
 
-        They are functions of seed, step and batch index; every call returns the same ones.
+        They are functions of seed, stage, step and batch index; every call returns the same ones.
         """
-        drawn = uniform(
-            self.seed, Stream.CLASSIFIER_AUGMENT, self.batch_indices, (count,), self.step
-        )
+        stream = _STREAMS[self.stage]
+        drawn = uniform(self.seed, stream, self.batch_indices, (count,), self.step)
         return torch.from_numpy(drawn).to(device)
 
 

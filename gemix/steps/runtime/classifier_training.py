@@ -66,6 +66,7 @@ def train_into(
     step: str,
     run: Run,
     normal: str | None,
+    real_images: int | None = None,
     keep: Literal["best", "last"] = "best",
     allow_overlap: bool = False,
 ) -> None:
@@ -75,6 +76,7 @@ def train_into(
         name, method: of the classifier, in logs and in its directory.
         step: name of the step, for the log.
         normal: ``data.normal_class``.
+        real_images: how many of `training`, its first ones, are real; by default all.
         keep: which epoch is kept; see :func:`gemix.classifier.train.train`.
     """
     log = logging.getLogger(f"gemix.{step}")
@@ -89,6 +91,7 @@ def train_into(
         validation,
         config,
         lambda labels, found: score(labels, found, len(training.classes), normal_index),
+        real_images=real_images,
         keep=keep,
         allow_overlap=allow_overlap,
         on_epoch=_EpochLog(name, config.epochs, run, log) if first else lambda row: None,

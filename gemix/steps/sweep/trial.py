@@ -101,6 +101,7 @@ def run_trial(
                 validation,
                 repetition,
                 lambda labels, found: score(labels, found, len(training.classes), normal),
+                real_images=len(training),
                 on_epoch=seed.on_epoch,
                 allow_overlap=config.data.allow_overlap,
             )

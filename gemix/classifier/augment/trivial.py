@@ -1,0 +1,31 @@
+"""TrivialAugment: one random operation of random strength an image, by torchvision.
+
+Müller and Hutter, "TrivialAugment: Tuning-free yet state-of-the-art data augmentation", ICCV 2021.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gemix.classifier.augment.base import AugmentContext
+
+
+def trivial(images: Tensor, targets: Tensor, context: AugmentContext) -> tuple[Tensor, Tensor]:
+    """Apply TrivialAugmentWide to each image; grey levels between its darkest and brightest."""
+    from torchvision.transforms.v2 import TrivialAugmentWide  # takes seconds to import
+
+    operation = TrivialAugmentWide()
+    low = images.amin(dim=(1, 2, 3), keepdim=True)
+    scale = (images.amax(dim=(1, 2, 3), keepdim=True) - low).clamp_min(1e-6)
+    levels = ((images - low) / scale * 255).round().to(torch.uint8).cpu()
+    seeds = (context.uniform(2, torch.device("cpu")) * 2**24).to(torch.int64)
+    varied = []
+    with torch.random.fork_rng(devices=[]):
+        for image, (high_bits, low_bits) in zip(levels, seeds.tolist(), strict=True):
+            torch.manual_seed(high_bits << 24 | low_bits)  # torchvision draws globally
+            mirrored = image.flip(-1) if context.horizontal_flip and low_bits % 2 else image
+            # colour operations of torchvision take 1 or 3 channels
+            varied.append(operation(mirrored))
+    levels = torch.stack(varied).to(images.device)
+    return levels.float() / 255 * scale + low, targets

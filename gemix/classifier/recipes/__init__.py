@@ -1,0 +1,1 @@
+"""How synthetic images are used in the training of a classifier."""

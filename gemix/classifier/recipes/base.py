@@ -1,0 +1,114 @@
+"""The interface of a recipe, and what recipes are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from gemix.core.rng import Stream, permutation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecipeContext:
+    """What a recipe depends on.
+
+    The rows of the training set are those of the real images, then those of the synthetic ones.
+
+    Attributes:
+        seed: of the training.
+        real, synthetic: images of each kind; at least one of them is above 0.
+        batch: images of a step, over all workers.
+        steps: of the whole training.
+        synthetic_weight: ``classifier.synthetic_weight``.
+        synthetic_share: ``classifier.synthetic_share``.
+    """
+
+    seed: int
+    real: int
+    synthetic: int
+    batch: int
+    steps: int
+    synthetic_weight: float = 1.0
+    synthetic_share: float = 0.5
+
+
+class Recipe(Protocol):
+    """Say which images each step shows; :mod:`gemix.classifier.recipes.testing` has its contract.
+
+    It is built with a :class:`RecipeContext`.
+
+    Attributes:
+        restarts: steps at which the schedule of the learning rate begins anew, 0 first.
+    """
+
+    restarts: tuple[int, ...]
+
+    def rows(self, step: int, batch_indices: Sequence[int]) -> list[int]:
+        """Return the rows of the training set at these places of the global batch."""
+
+    def weights(self, rows: Tensor) -> Tensor | None:
+        """Return the weight of each row in the loss, float32 [n]; None where all are equal.
+
+        Args:
+            rows: int64 [n].
+        """
+
+
+class Pool:
+    """Some rows of a training set in an endless order: one permutation after another."""
+
+    def __init__(self, seed: int, stream: Stream, first: int, count: int):
+        self.first, self.count = first, count
+        self._order = functools.lru_cache(maxsize=2)(
+            lambda pass_: permutation(seed, stream, count, step=pass_)
+        )
+
+    def row(self, position: int) -> int:
+        """Return the row at a position, from 0."""
+        pass_, place = divmod(position, self.count)
+        return self.first + int(self._order(pass_)[place])
+
+
+class SharedBatches:
+    """Batches of a share of synthetic images that changes with the step; the rest are real ones.
+
+    Attributes:
+        synthetic_images: of each step, int64 [steps].
+    """
+
+    restarts: tuple[int, ...] = (0,)
+
+    def __init__(self, context: RecipeContext, shares: np.ndarray):
+        """Prepare the pools.
+
+        Args:
+            shares: of synthetic images in each step's batch, 0 to 1, float64 [steps].
+        """
+        # rounded sums, so that small shares are met over several steps
+        total = np.round(np.cumsum(shares) * context.batch).astype(np.int64)
+        self.synthetic_images = np.diff(total, prepend=0)
+        self._before = total - self.synthetic_images
+        self._batch = context.batch
+        self._real = Pool(context.seed, Stream.CLASSIFIER_ORDER, 0, context.real)
+        self._synthetic = Pool(
+            context.seed, Stream.CLASSIFIER_SYNTHETIC_ORDER, context.real, context.synthetic
+        )
+
+    def rows(self, step: int, batch_indices: Sequence[int]) -> list[int]:
+        """See :class:`Recipe`; the synthetic images come first in the batch."""
+        synthetic, before = int(self.synthetic_images[step]), int(self._before[step])
+        real_before = step * self._batch - before
+        return [
+            self._synthetic.row(before + index)
+            if index < synthetic
+            else self._real.row(real_before + index - synthetic)
+            for index in batch_indices
+        ]
+
+    def weights(self, rows: Tensor) -> None:
+        """See :class:`Recipe`; all are equal."""

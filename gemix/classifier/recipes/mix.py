@@ -1,0 +1,28 @@
+"""Real and synthetic images as one set: what the source paper does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from gemix.classifier.recipes.base import Pool, RecipeContext
+from gemix.core.rng import Stream
+
+
+class Mix:
+    """Show every image equally often (interface: `Recipe`)."""
+
+    restarts = (0,)
+
+    def __init__(self, context: RecipeContext):
+        self.context = context
+        count = context.real + context.synthetic
+        self._pool = Pool(context.seed, Stream.CLASSIFIER_ORDER, 0, count)
+
+    def rows(self, step: int, batch_indices: Sequence[int]) -> list[int]:
+        """See the interface; batches run across the ends of passes, so that none is short."""
+        return [self._pool.row(step * self.context.batch + index) for index in batch_indices]
+
+    def weights(self, rows: Tensor) -> Tensor | None:
+        """See the interface; all are equal."""
