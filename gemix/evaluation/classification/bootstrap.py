@@ -12,7 +12,7 @@ are of those trainings alone. `python -m tests.bench.coverage` measures how ofte
 truth.
 
 A rate that depends on fewer than 6 patients has no interval: nothing that they do is unlikely by
-chance (:data:`FEWEST_GROUPS`).
+chance (:data:`gemix.evaluation.classification.differences.FEWEST_GROUPS`).
 
 One averaging rule: every rate, of a class or over the classes, is computed for each seed and then
 averaged over the seeds.
@@ -21,42 +21,34 @@ averaged over the seeds.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from gemix.core.errors import DataError
 from gemix.core.rng import Stream, sample_rng
-from gemix.evaluation.classification.mrmc import difference_of_methods, mean_over_trainings
+from gemix.evaluation.classification.differences import (
+    PairedDifference,
+    SampledRates,
+    differences_to,
+)
+from gemix.evaluation.classification.probability_rates import (
+    auroc,
+    brier,
+    macro_auroc,
+    sensitivity,
+    specificity,
+)
 from gemix.evaluation.classification.rates import (
     RATES,
     ClassRates,
     class_rates,
     confusion_matrix,
-    rates,
 )
 
+PROBABILITY_RATES = ("macro_auroc", "disease_auroc", "brier", "sensitivity", "specificity")
 RESAMPLES = 2000
-LEVEL = 0.95
-FEWEST_GROUPS = 6  # two-sided, the sign test of 5 patients cannot fall below p = 0.06
 FEW_GROUPS = 10  # patients of a class; below that a bootstrap sees too little variation
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PairedDifference:
-    """A paired difference (method - baseline).
-
-    Attributes:
-        delta: on the test set as it is.
-        low, high: ends of the 95% interval; -1 and 1 where there are too few patients to say.
-        p: two-sided p-value of no difference; with too few patients that of the exact sign test
-            over them.
-    """
-
-    delta: float
-    low: float
-    high: float
-    p: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +57,7 @@ class Comparison:
 
     Attributes:
         rates: by name, as :func:`gemix.evaluation.classification.rates.rates` has them.
+        deviations: standard deviation of each over the trainings; empty for one training.
         intervals: 95% interval (low, high) of each; (0, 1) where there are too few patients.
         by_class: precision and recall of each class, [K] each, averaged over the seeds too.
         differences: to the baseline, for each; empty for the baseline itself.
@@ -72,6 +65,7 @@ class Comparison:
     """
 
     rates: dict[str, float]
+    deviations: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     by_class: ClassRates
     differences: dict[str, PairedDifference]
@@ -86,10 +80,16 @@ def compare_methods(
     classes: int,
     normal: int | None = None,
     baseline: str = "real",
+    probabilities: Mapping[str, np.ndarray] | None = None,
+    thresholds: Mapping[str, Sequence[float]] | None = None,
+    draws: int = 1,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Comparison]:
     """Compare methods: rates with intervals, and differences to the baseline.
+
+    With several draws of training patients, the same for all methods, differences are paired by
+    draw and hold for other draws too.
 
     Args:
         labels: true classes, int [N].
@@ -98,6 +98,11 @@ def compare_methods(
         classes: K.
         normal: index of the healthy class; None if there is none.
         baseline: the method that the others are compared with; it may be absent.
+        probabilities: of each method, float [S, N, K], for the rates of
+            :data:`PROBABILITY_RATES` too.
+        thresholds: on the probability of disease, of each method, one a training, for
+            `sensitivity` at these and `specificity`; needs `normal` and `probabilities`.
+        draws: of training patients; the S trainings are as many a draw, those of the first first.
         resamples, seed: of the bootstrap.
 
     Raises:
@@ -119,84 +124,64 @@ def compare_methods(
         method: np.stack([_by_group(labels, row, group, len(names), classes) for row in rows])
         for method, rows in predictions.items()
     }
-    sampled = {method: _Sampled.of(found, weights, normal) for method, found in counts.items()}
+    of_images = weights[:, group]
+    sampled = {}
+    for method, found in counts.items():
+        extra = {}
+        if probabilities is not None:
+            at = None if thresholds is None or normal is None else thresholds[method]
+            extra = _probability_rates(labels, probabilities[method], of_images, normal, at)
+        sampled[method] = SampledRates.of(found, weights, normal, extra)
     deciding = _deciding_groups(counts[next(iter(counts))][0], normal)
-    results = {}
-    for method, found in sampled.items():
-        other = sampled.get(baseline) if method != baseline else None
-        results[method] = Comparison(
+    others = [method for method in sampled if method != baseline and baseline in sampled]
+    differences = differences_to(sampled, others, baseline, deciding, draws, seed)
+    return {
+        method: Comparison(
             rates=found.means,
+            deviations=found.deviations,
             intervals={name: found.interval(name, deciding[name]) for name in found.means},
             by_class=_by_class(counts[method]),
-            differences={
-                name: _difference(name, found, other, deciding[name])
-                for name in found.means
-                if other and name in other.means
-            },
+            differences=differences.get(method, {}),
             confusion=counts[method].sum(axis=(0, 1)),
         )
-    return results
+        for method, found in sampled.items()
+    }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Sampled:
-    """A method's rates, those that can be computed, and how they vary.
+def _probability_rates(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    weights: np.ndarray,
+    normal: int | None,
+    thresholds: Sequence[float] | None,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return rates of probabilities [S, N, K], [S] each, and those of the resamples, [R, S].
 
-    Attributes:
-        counts: confusion matrices, int64 [S, G, K, K].
-        by_seed: rates of each training, float64 [S] for each name.
-        draws: rates of each training in each resample of the patients, float64 [R, S].
+    Args:
+        weights: how often each image is in each resample, [R, N].
     """
-
-    counts: np.ndarray
-    by_seed: dict[str, np.ndarray]
-    draws: dict[str, np.ndarray]
-
-    @classmethod
-    def of(cls, counts: np.ndarray, weights: np.ndarray, normal: int | None) -> _Sampled:
-        """Compute the rates of counts, and of resamples that draw groups as often as [R, G] say."""
-        seeds, groups, classes, _ = counts.shape
-        cells = counts.transpose(1, 0, 2, 3).reshape(groups, -1).astype(np.float64)
-        confusion = (weights @ cells).reshape(-1, seeds, classes, classes)
-        found = rates(counts.sum(axis=1), normal)
-        by_seed = {name: value for name, value in found.items() if not np.isnan(value).any()}
-        draws = {name: v for name, v in rates(confusion, normal).items() if name in by_seed}
-        return cls(counts=counts, by_seed=by_seed, draws=draws)
-
-    @property
-    def means(self) -> dict[str, float]:
-        """The mean of each rate over the trainings."""
-        return {name: float(value.mean()) for name, value in self.by_seed.items()}
-
-    def interval(self, name: str, deciding: np.ndarray) -> tuple[float, float]:
-        """Return the 95% interval of a rate, which a number of groups decide, bool [G]."""
-        if deciding.sum() < FEWEST_GROUPS:
-            return 0.0, 1.0
-        draws = _without_nan(self.draws[name])
-        if len(self.counts) == 1:
-            return _percentiles(draws[:, 0])
-        found = mean_over_trainings(self.by_seed[name], np.cov(draws.T))
-        low, high = found.interval(LEVEL)
-        return max(0.0, low), min(1.0, high)
-
-
-def _difference(
-    name: str, method: _Sampled, baseline: _Sampled, deciding: np.ndarray
-) -> PairedDifference:
-    """Return the difference of a rate, method less baseline."""
-    first, second = method.by_seed[name], baseline.by_seed[name]
-    delta = float(first.mean() - second.mean())
-    if deciding.sum() < FEWEST_GROUPS:
-        p = _sign_test(method.counts[:, deciding], baseline.counts[:, deciding])
-        return PairedDifference(delta=delta, low=-1.0, high=1.0, p=p)
-    draws = _without_nan(np.hstack([method.draws[name], baseline.draws[name]]))
-    if len(first) == 1:
-        differences = draws[:, 0] - draws[:, 1]
-        low, high = _percentiles(differences)
-        return PairedDifference(delta=delta, low=low, high=high, p=_p_value(differences))
-    found = difference_of_methods(first, second, np.cov(draws.T))
-    low, high = found.interval(LEVEL)
-    return PairedDifference(delta=delta, low=max(-1.0, low), high=min(1.0, high), p=found.p)
+    rate_of: dict[str, Callable[[int, np.ndarray], np.ndarray]] = {
+        "macro_auroc": lambda row, w: macro_auroc(labels, probabilities[row], w),
+        "brier": lambda row, w: brier(labels, probabilities[row], w),
+    }
+    if normal is not None:
+        diseased, scores = labels != normal, 1 - probabilities[..., normal]
+        rate_of["disease_auroc"] = lambda row, w: auroc(diseased, scores[row], w)
+        if thresholds is not None:
+            rate_of["sensitivity"] = lambda row, w: sensitivity(
+                diseased, scores[row], thresholds[row], w
+            )
+            rate_of["specificity"] = lambda row, w: specificity(
+                diseased, scores[row], thresholds[row], w
+            )
+    rows, once = range(len(probabilities)), np.ones((1, len(labels)))
+    return {
+        name: (
+            np.concatenate([rate(row, once) for row in rows]),
+            np.stack([rate(row, weights) for row in rows], axis=1),
+        )
+        for name, rate in rate_of.items()
+    }
 
 
 def _deciding_groups(counts: np.ndarray, normal: int | None) -> dict[str, np.ndarray]:
@@ -208,20 +193,13 @@ def _deciding_groups(counts: np.ndarray, normal: int | None) -> dict[str, np.nda
     images = counts.sum(axis=2)  # of each class, [G, K]
     of_class = images[:, images.any(axis=0)] > 0
     rarest = of_class[:, of_class.sum(axis=0).argmin()]
-    found = dict.fromkeys(RATES, rarest)
+    found = dict.fromkeys((*RATES, *PROBABILITY_RATES), rarest)
     found["accuracy"] = np.ones(len(counts), bool)
     if normal is not None:
-        found["missed_disease_rate"] = np.delete(images, normal, axis=1).any(axis=1)
+        diseased = np.delete(images, normal, axis=1).any(axis=1)
+        found["missed_disease_rate"] = found["sensitivity"] = diseased
+        found["specificity"] = images[:, normal] > 0
     return found
-
-
-def _sign_test(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the p-value of as many patients being better one way: counts [S, G, K, K] each."""
-    from scipy.stats import binomtest  # takes a second to import
-
-    hits = [np.trace(counts, axis1=2, axis2=3).sum(axis=0) for counts in (first, second)]
-    above, below = int((hits[0] > hits[1]).sum()), int((hits[0] < hits[1]).sum())
-    return float(binomtest(above, above + below).pvalue) if above + below else 1.0
 
 
 def groups_by_class(
@@ -274,23 +252,3 @@ def _by_class(counts: np.ndarray) -> ClassRates:
     """Return the mean rates of each class over the seeds of counts [S, G, K, K]."""
     by_seed = class_rates(counts.sum(axis=1))
     return ClassRates(precision=by_seed.precision.mean(axis=0), recall=by_seed.recall.mean(axis=0))
-
-
-def _without_nan(draws: np.ndarray) -> np.ndarray:
-    """Leave out resamples without a diseased image, which have no missed-disease rate: [R, n]."""
-    return draws[~np.isnan(draws).any(axis=1)]
-
-
-def _percentiles(draws: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def _p_value(differences: np.ndarray) -> float:
-    """Return twice the share of resamples on the smaller side of zero, the sample itself included.
-
-    Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 4.2: with the
-    sample included, no p-value is 0.
-    """
-    below, above = (differences <= 0).sum(), (differences >= 0).sum()
-    return float(min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1)))

@@ -1,0 +1,247 @@
+"""Rates of trainings on resamples of the patients; intervals of them and of their differences."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gemix.evaluation.classification.mrmc import (
+    Estimate,
+    difference_of_methods,
+    mean_over_trainings,
+)
+from gemix.evaluation.classification.multiplicity import JointTest, holm
+from gemix.evaluation.classification.rates import rates
+
+LEVEL = 0.95
+FEWEST_GROUPS = 6  # two-sided, the sign test of 5 patients cannot fall below p = 0.06
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """A paired difference (method - baseline).
+
+    Attributes:
+        delta: on the test set as it is.
+        low, high: ends of the 95% interval; -1 and 1 where there are too few patients to say.
+        p: two-sided p-value of no difference; with too few patients that of the exact sign test
+            over them.
+        error: standard error; None where there are too few patients to say.
+        df: its degrees of freedom; None where they are infinite.
+        joint_low, joint_high: ends of intervals that hold for all methods at once with 95%
+            probability (max-T).
+        p_joint: p-value corrected likewise.
+        p_holm: p-value corrected by Holm's method, which assumes nothing of their dependence.
+    """
+
+    delta: float
+    low: float
+    high: float
+    p: float
+    error: float | None
+    df: float | None
+    joint_low: float = -1.0
+    joint_high: float = 1.0
+    p_joint: float = 1.0
+    p_holm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SampledRates:
+    """A method's rates, those that can be computed, and how they vary.
+
+    Attributes:
+        counts: confusion matrices, int64 [S, G, K, K].
+        by_seed: rates of each training, float64 [S] for each name.
+        draws: rates of each training in each resample of the patients, float64 [R, S].
+    """
+
+    counts: np.ndarray
+    by_seed: dict[str, np.ndarray]
+    draws: dict[str, np.ndarray]
+
+    @classmethod
+    def of(
+        cls,
+        counts: np.ndarray,
+        weights: np.ndarray,
+        normal: int | None,
+        extra: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    ) -> SampledRates:
+        """Compute the rates of counts, and of resamples that draw groups as often as [R, G] say.
+
+        Args:
+            extra: other rates, [S] each, and those of the resamples, [R, S].
+        """
+        seeds, groups, classes, _ = counts.shape
+        cells = counts.transpose(1, 0, 2, 3).reshape(groups, -1).astype(np.float64)
+        confusion = (weights @ cells).reshape(-1, seeds, classes, classes)
+        found = rates(counts.sum(axis=1), normal)
+        found |= {name: value for name, (value, _) in extra.items()}
+        sampled = rates(confusion, normal) | {name: draws for name, (_, draws) in extra.items()}
+        by_seed = {name: value for name, value in found.items() if not np.isnan(value).any()}
+        draws = {name: value for name, value in sampled.items() if name in by_seed}
+        return cls(counts=counts, by_seed=by_seed, draws=draws)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of each rate over the trainings."""
+        return {name: float(value.mean()) for name, value in self.by_seed.items()}
+
+    @property
+    def deviations(self) -> dict[str, float]:
+        """The standard deviation of each rate over the trainings, if there are several."""
+        if len(self.counts) == 1:
+            return {}
+        return {name: float(value.std(ddof=1)) for name, value in self.by_seed.items()}
+
+    def interval(self, name: str, deciding: np.ndarray) -> tuple[float, float]:
+        """Return the 95% interval of a rate, which a number of groups decide, bool [G]."""
+        if deciding.sum() < FEWEST_GROUPS:
+            return 0.0, 1.0
+        draws = _without_nan(self.draws[name])
+        if len(self.counts) == 1:
+            return _percentiles(draws[:, 0])
+        found = mean_over_trainings(self.by_seed[name], np.cov(draws.T))
+        low, high = found.interval(LEVEL)
+        return max(0.0, low), min(1.0, high)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Pair:
+    """One rate's difference between a method and the baseline.
+
+    Attributes:
+        estimate: with its standard error and degrees of freedom; None with too few patients.
+        draws: of the difference over resamples of the patients, float64 [R].
+        p: of no difference.
+    """
+
+    delta: float
+    estimate: Estimate | None
+    draws: np.ndarray
+    p: float
+    percentiles: bool
+
+    def interval(self, level: float) -> tuple[float, float]:
+        if self.estimate is None:
+            return -1.0, 1.0
+        if self.percentiles:
+            return _percentiles(self.draws, level)
+        low, high = self.estimate.interval(level)
+        return max(-1.0, low), min(1.0, high)
+
+
+def differences_to(
+    sampled: Mapping[str, SampledRates],
+    others: Sequence[str],
+    baseline: str,
+    deciding: Mapping[str, np.ndarray],
+    draws: int,
+    seed: int,
+) -> dict[str, dict[str, PairedDifference]]:
+    """Return the differences of each method by rate, corrected for the number of methods."""
+    found: dict[str, dict[str, PairedDifference]] = {method: {} for method in others}
+    for name in sampled[baseline].means if others else ():
+        pairs = {
+            method: _pair(name, sampled[method], sampled[baseline], deciding[name], draws)
+            for method in others
+            if name in sampled[method].means
+        }
+        for method, difference in _corrected(pairs, seed).items():
+            found[method][name] = difference
+    return found
+
+
+def _pair(
+    name: str, method: SampledRates, baseline: SampledRates, deciding: np.ndarray, draws: int
+) -> _Pair:
+    first, second = method.by_seed[name], baseline.by_seed[name]
+    delta = float(first.mean() - second.mean())
+    both = np.hstack([method.draws[name], baseline.draws[name]])
+    of_means = both[:, : len(first)].mean(axis=1) - both[:, len(first) :].mean(axis=1)
+    if deciding.sum() < FEWEST_GROUPS:
+        p = _sign_test(method.counts[:, deciding], baseline.counts[:, deciding])
+        return _Pair(delta=delta, estimate=None, draws=of_means, p=p, percentiles=False)
+    both, of_means = _without_nan(both), of_means[~np.isnan(of_means)]
+    if len(first) == 1:
+        p, error = _p_value(of_means), float(of_means.std(ddof=1))
+        estimate = Estimate(value=delta, error=error, df=np.inf)
+        return _Pair(delta=delta, estimate=estimate, draws=of_means, p=p, percentiles=True)
+    if draws > 1:
+        seeds = len(first) // draws
+        by_draw = (first - second).reshape(draws, seeds).mean(axis=1)
+        resampled = (both[:, : len(first)] - both[:, len(first) :]).reshape(-1, draws, seeds)
+        estimate = mean_over_trainings(by_draw, np.cov(resampled.mean(axis=2).T))
+    else:
+        estimate = difference_of_methods(first, second, np.cov(both.T))
+    return _Pair(delta=delta, estimate=estimate, draws=of_means, p=estimate.p, percentiles=False)
+
+
+def _corrected(pairs: Mapping[str, _Pair], seed: int) -> dict[str, PairedDifference]:
+    """Return one rate's differences, with joint intervals and p-values.
+
+    The correlation of two differences is that over the patients. What trainings of the baseline add
+    to it is left out, which makes joint intervals wider, if anything.
+    """
+    by_holm = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
+    known = [method for method, pair in pairs.items() if pair.estimate is not None]
+    level, joint = LEVEL, None
+    varying = [m for m in known if pairs[m].estimate.error > 0]
+    if len(varying) > 1:
+        errors = np.array([pairs[m].estimate.error for m in varying])
+        rows = _without_nan(np.stack([pairs[m].draws for m in varying], axis=1))
+        covariance = np.atleast_2d(np.cov(rows.T))
+        correlation = np.clip(covariance / np.outer(errors, errors), -1.0, 1.0)
+        np.fill_diagonal(correlation, 1.0)
+        joint = JointTest(correlation, [pairs[m].estimate.df for m in varying], seed)
+        level = joint.level(LEVEL)
+    found = {}
+    for method, pair in pairs.items():
+        low, high = pair.interval(LEVEL)
+        joint_low, joint_high = pair.interval(level)
+        alone = len(pairs) == 1 or joint is None or method not in varying
+        found[method] = PairedDifference(
+            delta=pair.delta,
+            low=low,
+            high=high,
+            p=pair.p,
+            error=None if pair.estimate is None else pair.estimate.error,
+            df=None if pair.estimate is None or np.isinf(pair.estimate.df) else pair.estimate.df,
+            joint_low=joint_low,
+            joint_high=joint_high,
+            p_joint=by_holm[method] if alone else joint.p(pair.p),
+            p_holm=by_holm[method],
+        )
+    return found
+
+
+def _sign_test(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the p-value of as many patients being better one way: counts [S, G, K, K] each."""
+    from scipy.stats import binomtest  # takes a second to import
+
+    hits = [np.trace(counts, axis1=2, axis2=3).sum(axis=0) for counts in (first, second)]
+    above, below = int((hits[0] > hits[1]).sum()), int((hits[0] < hits[1]).sum())
+    return float(binomtest(above, above + below).pvalue) if above + below else 1.0
+
+
+def _without_nan(draws: np.ndarray) -> np.ndarray:
+    """Leave out resamples without a diseased image, which have no missed-disease rate: [R, n]."""
+    return draws[~np.isnan(draws).any(axis=1)]
+
+
+def _percentiles(draws: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _p_value(differences: np.ndarray) -> float:
+    """Return twice the share of resamples on the smaller side of zero, the sample itself included.
+
+    Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 4.2: with the
+    sample included, no p-value is 0.
+    """
+    below, above = (differences <= 0).sum(), (differences >= 0).sum()
+    return float(min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1)))
