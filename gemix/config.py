@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import yaml
 
 from gemix.classifier.config import ClassifierConfig
+from gemix.comparison.config import CompareConfig
 from gemix.core.config_schema import (
     Config,
     ConfigIssue,
@@ -138,6 +139,7 @@ class PipelineConfig(Config):
         AuditConfig()
     )
     classifier: Annotated[ClassifierConfig, "Classifiers and their training."] = ClassifierConfig()
+    compare: Annotated[CompareConfig, Operational(), "The comparison of methods."] = CompareConfig()
     sweep: Annotated[SweepConfig, Operational(), "The sweep of T, b and N."] = SweepConfig()
     tracking: Annotated[TrackingConfig, Operational(), "Names in MLflow."] = TrackingConfig()
     compute: Annotated[ComputeConfig, Operational(), "Resources of the Ray jobs."] = ComputeConfig()

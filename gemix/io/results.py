@@ -16,7 +16,7 @@ from gemix.io.storage import Store
 
 EVALUATION, CLASSIFIERS, TRAINING = "evaluation.json", "classifiers.json", "training.json"
 IMAGE_METRICS, SUMMARY, STEPS = "metrics.json", "summary.json", "steps.json"
-SWEEP = "sweep.json"
+SWEEP, COMPARISON = "sweep.json", "comparison.json"
 LOG, QUARANTINE = "log.jsonl", "quarantine.json"
 MEMORIZATION_VIEW, LABEL_PATH = "memorization.png", "label_path.png"
 LABEL_FIGURE = "labels.svg"  # of a synthetic set

@@ -61,6 +61,11 @@ class Workspace:
         return f"{self.workdir}/evaluation"
 
     @property
+    def comparison(self) -> str:
+        """Trainings of all methods and their predictions; marker ``comparison.json``."""
+        return f"{self.workdir}/comparison"
+
+    @property
     def sweep(self) -> str:
         """The study's database and what its trials share; marker ``sweep.json``."""
         return f"{self.workdir}/sweep"

@@ -36,6 +36,7 @@ from gemix.io.workspace import Workspace
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
+from gemix.steps.runtime.test_openings import count_opening
 from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
 from gemix.tracking.registrable import NotRegistrableError
@@ -105,6 +106,7 @@ def evaluate(
                 "normal_class": None if normal is None else test.classes[normal],
                 "digest": test.digest,
             },
+            "test_openings": count_opening(workspace, "evaluate", test.digest),
             "overlap": overlap.to_json(),
         }
         _log_to_mlflow(run, evaluation, compared, test.classes)

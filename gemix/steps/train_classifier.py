@@ -16,11 +16,9 @@ import torch
 from gemix.classifier.bundle import MODEL
 from gemix.classifier.train import check_sets
 from gemix.config import PipelineConfig
-from gemix.core.errors import DataError
 from gemix.data.leakage.provenance import Provenance, write_provenance
-from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
-from gemix.evaluation.privacy.decision import why_not_passed
 from gemix.io.results import CLASSIFIERS, ONLY, REAL
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
@@ -28,6 +26,7 @@ from gemix.steps.runtime.classifier_training import check_training, repetitions,
 from gemix.steps.runtime.executor import Executor, LocalExecutor, WorkerContext
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
+from gemix.steps.runtime.training_sets import synthetic_sets, without_passed_audit
 from gemix.tracking import mlflow_run as tracking
 
 log = logging.getLogger("gemix.train-classifier")
@@ -63,7 +62,7 @@ def train_classifiers(
     check_training(
         config.classifier, real, workers=config.compute.ranks, normal=config.data.normal_class
     )
-    sets = _synthetic_sets(config, workspace, methods)
+    sets = synthetic_sets(config, workspace, methods, log)
     arms = _training_sets(workspace, sets, synthetic_only)
     generators = [
         Provenance(Store(url), f"the generator of the {method} images")
@@ -72,7 +71,7 @@ def train_classifiers(
     learned, val, test = real_splits(workspace, "train", "val", "test")
     pairs = [*itertools.product([learned, *generators], [val, test]), (val, test)]
     overlap = enforce_no_overlap("train-classifier", config, pairs)
-    unaudited = _without_passed_audit(config, sets)
+    unaudited = without_passed_audit(config, sets, log)
     executor = executor or LocalExecutor()
     executor.require(config.compute)
     store = open_step(workspace.classifiers, CLASSIFIERS, config, overwrite)
@@ -103,36 +102,6 @@ def train_classifiers(
 def classifier_name(method: str, seed: int) -> str:
     """Return the name of a classifier's directory below ``workspace.classifiers``."""
     return f"{method}-seed{seed}"
-
-
-def _synthetic_sets(
-    config: PipelineConfig, workspace: Workspace, methods: Sequence[str] | None
-) -> dict[str, str]:
-    """Return the directory of each method's synthetic images."""
-    sets = {}
-    for method in methods or config.synthesis.methods:
-        url = workspace.synthetic(method)
-        if Store(url).exists(MANIFEST):
-            sets[method] = url
-        elif methods:
-            raise DataError(f"{url}: no finished synthetic set; run gemix synthesize first")
-        else:
-            log.info("no %s images in %s, left out", method, url)
-    return sets
-
-
-def _without_passed_audit(config: PipelineConfig, synthetic: Mapping[str, str]) -> dict[str, str]:
-    """Warn of each synthetic set without a passed audit; return why it has none, by method."""
-    found = {}
-    for method, url in synthetic.items():
-        store = Store(url)
-        if why := why_not_passed(store, Manifest.load(store).digest, config.audit):
-            found[method] = why
-            log.warning(
-                "the %s images have no passed privacy audit: %s; run gemix audit %s",
-                *(method, why, method),
-            )
-    return found
 
 
 def _training_sets(
@@ -168,6 +137,7 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
                 step="train-classifier",
                 run=settings["run"],
                 normal=config.data.normal_class,
+                real_images=settings["real_images"] if urls[0] == workspace.data else 0,
                 allow_overlap=config.data.allow_overlap,
             )
 

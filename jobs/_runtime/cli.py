@@ -25,6 +25,7 @@ COMMANDS = {
     "card": "write what synthetic sets are made of, show and are for",
     "audit": "tell whether a synthetic set gives away whom it was learned from",
     "train-classifier": "train classifiers on real, and on real + synthetic images",
+    "compare": "compare methods of training: images, augmentations, recipes",
     "sweep": "search T, b and N for the best classifier on validation",
     "evaluate": "evaluate the classifiers on the test set; register the best",
     "report": "write one HTML page of it all",

@@ -35,7 +35,7 @@ from gemix.io.workspace import Workspace
 from jobs._runtime import cli
 from tests.s3_proxy import FaultyProxy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("cancer", "normal", "pneumonia")
 RAY, GEMIX = (str(Path(sys.executable).with_name(name)) for name in ("ray", "gemix"))
@@ -111,10 +111,10 @@ def weights(workspace: Workspace) -> bytes:
     return Store(workspace.gan).read_bytes("generator.safetensors")
 
 
-def test_every_step_is_submitted_and_a_bucket_gives_what_a_disk_gives(
+def test_steps_are_submitted_and_a_bucket_gives_what_a_disk_gives(
     head, s3_server, bucket, tiny_overrides, tmp_path
 ):
-    """As the documents say it, with infra/runtime_env.yaml; then the pipeline finds all done.
+    """As the documents say it, with infra/runtime_env.yaml.
 
     The directory is another one, of a user who has a jobs.py and a tune.py of his own.
     """
@@ -131,7 +131,7 @@ def test_every_step_is_submitted_and_a_bucket_gives_what_a_disk_gives(
     here = ["-c", "demo", "-w", calm.workdir, f"data.path={tmp_path}/scans"]
     assert cli.main(["pipeline", *here, *overrides]) == 0
     with FaultyProxy(s3_server, seed=1).running() as proxy:
-        submit_every_step(head, proxy.url, bucket, work, overrides, tmp_path)
+        submit_steps(head, proxy.url, bucket, work, overrides, tmp_path)
     assert proxy.faults.total() > 50 and len(proxy.faults) == 4
     assert proxy.faults.total() == pytest.approx(proxy.requests / 5, abs=1)
 
@@ -147,7 +147,7 @@ def test_every_step_is_submitted_and_a_bucket_gives_what_a_disk_gives(
     assert Store(work.report).exists("report.html")
 
 
-def submit_every_step(head, endpoint, bucket, work, overrides, tmp_path) -> None:
+def submit_steps(head, endpoint, bucket, work, overrides, tmp_path) -> None:
     address, environment = head
     runtime_env = yaml.safe_load((ROOT / "infra/runtime_env.yaml").read_text())
     names = ["AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"]
@@ -163,19 +163,15 @@ def submit_every_step(head, endpoint, bucket, work, overrides, tmp_path) -> None
     given = [f"data.path={bucket}/scans", *overrides, "compute.workers=1"]
     common = shlex.join(["-c", "demo", "-w", workdir, *given])
     python = shlex.quote(sys.executable)
+    # what is left of the steps runs in the driver of the pipeline, which finds the others done
     steps = {
         "prepare": common,
         "verify": f"{workdir}/data",
-        # images this small look alike, which it says with exit code 1
-        "check": f"{workdir}/data 2>&1 || test $? -eq 1",
-        "train_teacher": f"{common} compute.workers=0",  # the GAN has workers of its own
         "train_gan": common,
         "sample": f"-w {workdir} --label 1,0,0 --out {tmp_path}/samples",
-        "synthesize": common,
-        "train_classifier": f"{common} compute.workers=0",
-        "evaluate": common,
-        "report": common,
-        "pipeline": common,
+        "train_teacher": f"{common} compute.workers=0",  # the GAN has workers of its own
+        "pipeline": f"{common} compute.workers=0",
+        "compare": f"{common} compare.methods=[real,softmax] compare.seeds=1",
     }
     script = tmp_path / "steps.sh"
     lines = [f"{python} -m jobs.{step} {arguments}" for step, arguments in steps.items()]
@@ -185,7 +181,7 @@ def submit_every_step(head, endpoint, bucket, work, overrides, tmp_path) -> None
     command += ["--runtime-env-json", json.dumps(runtime_env), "--", "sh", str(script)]
     for _ in range(20):
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=1200, cwd=tmp_path
+            command, env=environment, capture_output=True, text=True, timeout=1400, cwd=tmp_path
         )
         if "No available agent" not in done.stderr + done.stdout:
             break

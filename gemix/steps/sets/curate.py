@@ -16,7 +16,7 @@ from gemix.core.errors import DataError
 from gemix.data.leakage.provenance import PROVENANCE_SHA256, Provenance, write_provenance
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images, read_table
-from gemix.data.shards.schema import weights_of, write_shard
+from gemix.data.shards.schema import write_shard
 from gemix.evaluation.image_quality.features.registry import open_extractor
 from gemix.evaluation.privacy.measure import RealSample
 from gemix.io.records import write_record
@@ -29,6 +29,7 @@ from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.steps.sets.audited_images import list_rows
 from gemix.steps.sets.discriminator_attack import discriminator_logits, load_discriminator
 from gemix.steps.sets.find_sets import find_set
+from gemix.synthesis.asked_labels import read_asked_labels
 from gemix.synthesis.curation.base import Candidates
 from gemix.synthesis.curation.discriminator import Discriminator
 from gemix.synthesis.curation.record import (
@@ -139,19 +140,12 @@ def _candidates(
         network = load_discriminator(Store(workspace.gan), manifest.origin.get("generator"))
     return Candidates(
         images=read_images([store.url]).images,
-        asked=np.concatenate([_asked(store, manifest, shard.name) for shard in manifest.shards]),
+        asked=read_asked_labels(store.url),
         training=RealSample(images=sample.read(), patients=patients.astype(np.int64)),
         extractor=open_extractor(config.metrics.extractor, manifest.resolution, default_device()),
         learned_thumbnails=Provenance(store, "the generator").thumbnails,
         discriminator=network and functools.partial(discriminator_logits, network),
     )
-
-
-def _asked(store: Store, manifest: Manifest, shard: str) -> np.ndarray:
-    """Return the labels that the generator was asked for; those of training where it is unknown."""
-    table = store.read_columns(shard, ["asked_label", "soft_label"])
-    name = "soft_label" if table["asked_label"].null_count else "asked_label"
-    return weights_of(table[name], len(manifest.classes)).astype(np.float32)
 
 
 def _write(

@@ -1,0 +1,1 @@
+"""Comparisons of methods: training images, augmentations and recipes under one protocol."""

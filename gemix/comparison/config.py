@@ -1,0 +1,78 @@
+"""Settings of a comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+from gemix.comparison.method import Method
+from gemix.core.config_schema import Config, ConfigIssue, Operational, Range, Seed
+from gemix.core.errors import ConfigError
+
+Share = Annotated[float, Range(1e-4, 1.0)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig(Config):
+    """Which methods are compared, and how often each is repeated."""
+
+    methods: Annotated[
+        tuple[str, ...],
+        "real, repeated or a synthetic set, with augmentation, recipe and labels: "
+        "softmax+cutmix+pretrain+hard.",
+    ] = ("real", "real+cutmix", "softmax", "onehot", "softmax+pretrain")
+    models: Annotated[
+        tuple[str, ...], "timm models, each compared by itself; empty: classifier.model."
+    ] = ()
+    seeds: Annotated[int, Range(1, 1000), "Trainings of each method on the same images."] = 3
+    fractions: Annotated[
+        tuple[Share, ...],
+        "Shares of the training patients of each class that are used, each compared by itself.",
+    ] = (1.0,)
+    draws: Annotated[
+        int,
+        Range(1, 1000),
+        "Draws of those patients, the same for all methods; fraction 1 has only one.",
+    ] = 1
+    ratio: Annotated[
+        float | None,
+        Range(0, 1000),
+        "Synthetic images for each real one, the first of each set; null: all.",
+    ] = None
+    budget: Annotated[
+        Literal["steps", "exposures"],
+        "What methods have in common: optimizer steps, or how often each real image is shown.",
+    ] = "steps"
+    baseline: Annotated[str, "The method that the others are compared with."] = "real"
+    controls: Annotated[
+        tuple[str, ...],
+        "Simpler methods: another one helps only if it is better than those that are compared.",
+    ] = ("repeated", "real+cutmix")
+    specificity_loss: Annotated[
+        float,
+        Range(0.0, 1.0),
+        "What the row 'threshold moved' may lose of the baseline's specificity on validation.",
+    ] = 0.05
+    seed: Annotated[Seed, "Seed of the draws of patients and of the resamples."] = 0
+    keep_weights: Annotated[
+        bool, Operational(), "Whether to keep the weights of classifiers after the test."
+    ] = False
+
+    def validate(self) -> list[ConfigIssue]:
+        """Require methods that can be read, each once, the baseline among them."""
+        issues = []
+        for name in ("methods", "models", "fractions"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                issues.append(ConfigIssue(name, list(values), "each once"))
+        for method in (*self.methods, *self.controls):
+            try:
+                Method.parse(method)
+            except ConfigError as error:
+                issues.append(ConfigIssue("methods", method, str(error)))
+        if len(self.methods) < 2 or self.baseline not in self.methods:
+            wanted = f"two or more methods, the baseline {self.baseline!r} among them"
+            issues.append(ConfigIssue("methods", list(self.methods), wanted))
+        if not self.fractions:
+            issues.append(ConfigIssue("fractions", [], "one or more"))
+        return issues

@@ -1,0 +1,80 @@
+"""A method of training: which images, with which labels, varied and used how."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Self
+
+from gemix.classifier.augment.registry import AUGMENTATIONS
+from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.recipes.registry import RECIPES
+from gemix.comparison.relabel.registry import RELABELLINGS
+from gemix.core.errors import ConfigError
+
+REAL = "real"  # the real images alone
+REPEATED = "repeated"  # the same, as often as with synthetic images: a control
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """One method of a comparison.
+
+    Attributes:
+        name: as it was written: ``softmax+cutmix+pretrain``.
+        images: ``real``, ``repeated``, or the name of the synthetic set that is added.
+        augment: an augmentation after ``classifier.augment``, None for no other.
+        recipe: of `RECIPES`, None for ``classifier.recipe``.
+        labels: of `RELABELLINGS`, None for those of the set.
+    """
+
+    name: str
+    images: str
+    augment: str | None = None
+    recipe: str | None = None
+    labels: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the method of a name.
+
+        Raises:
+            ConfigError: for names that are not known, twice the same kind, or recipes without
+                synthetic images.
+        """
+        images, *parts = text.split("+")
+        if not _NAME.fullmatch(images):
+            raise ConfigError("the name of a set of images first: real, softmax")
+        found: dict[str, str] = {}
+        kinds = {"augment": AUGMENTATIONS, "recipe": RECIPES, "labels": RELABELLINGS}
+        for part in parts:
+            kind = next((kind for kind, names in kinds.items() if part in names), None)
+            if kind is None:
+                known = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
+                raise ConfigError(f"{part!r} is none of {known}")
+            if kind in found:
+                raise ConfigError(f"{found[kind]!r} and {part!r} are both of the kind {kind}")
+            found[kind] = part
+        only_real = images in (REAL, REPEATED)
+        if only_real and found.get("recipe", "mix") != "mix":
+            raise ConfigError(f"{found['recipe']!r} needs synthetic images")
+        return cls(name=text, images=images, **found)
+
+    @property
+    def synthetic(self) -> str | None:
+        """The name of the synthetic set that is added, if any."""
+        return None if self.images in (REAL, REPEATED) else self.images
+
+    def configured(self, classifier: ClassifierConfig) -> ClassifierConfig:
+        """Return the settings of a training by this method.
+
+        Raises:
+            ConfigError: for an augmentation that cannot follow ``classifier.augment``.
+        """
+        augment = classifier.augment if self.augment is None else self.augment
+        if self.augment is not None and self.augment != classifier.augment:
+            augment = f"{classifier.augment}+{self.augment}"
+        return dataclasses.replace(
+            classifier, augment=augment, recipe=self.recipe or classifier.recipe
+        )

@@ -1,0 +1,1 @@
+"""Other labels for the images of a method, which separate the image from the label."""

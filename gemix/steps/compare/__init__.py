@@ -1,0 +1,1 @@
+"""The step that compares methods of training."""

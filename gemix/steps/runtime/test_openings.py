@@ -1,0 +1,29 @@
+"""How often a test set was predicted: every look at it makes the next result less honest."""
+
+from __future__ import annotations
+
+import datetime
+
+from gemix.core.errors import DataError
+from gemix.io.storage import Store
+from gemix.io.workspace import Workspace
+
+OPENINGS = "test_openings.json"
+
+
+def count_opening(workspace: Workspace, step: str, test_digest: str) -> int:
+    """Note that a step has predicted a test set; return how often that has happened by now.
+
+    The list stays when results are overwritten.
+
+    Args:
+        test_digest: of the content of the test split.
+    """
+    store = Store(workspace.workdir)
+    try:
+        known = store.read_json(OPENINGS) if store.exists(OPENINGS) else []
+    except DataError:
+        known = []  # damaged: better a short list than no result
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    store.write_json(OPENINGS, [*known, {"time": now, "step": step, "test": test_digest}])
+    return 1 + sum(row["test"] == test_digest for row in known)

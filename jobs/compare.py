@@ -1,0 +1,44 @@
+"""Compare methods: images, augmentations and recipes under one protocol."""
+
+from __future__ import annotations
+
+import sys
+
+from jobs._runtime.command import Command, Request
+from jobs._runtime.ray_executor import RayExecutor
+
+
+def _run(request: Request) -> None:
+    from gemix.steps.compare.step import compare
+    from gemix.steps.compare.tables import text
+
+    results = compare(
+        request.config,
+        request.workspace,
+        executor=RayExecutor(),
+        overwrite=request.overwrite,
+    )
+    for block in results["blocks"]:
+        print(
+            f"\n{block['model']}, {block['patients']} training patients, "
+            f"{block['draws']} draw(s) of them, {block['seeds']} seed(s):"
+        )
+        print(text(block))
+    print(f"\nresults: {request.workspace.comparison}/comparison.json and tables/")
+
+
+COMMAND = Command(
+    name="compare",
+    summary="Train classifiers by every method of compare.methods, on the same patients and with "
+    "the\nsame budget, and say which of them help. A stopped comparison goes on; a method that is "
+    "added\nis trained alone.",
+    reads="<workdir>/data, the synthetic sets that the methods name; the test split once, last",
+    writes="<workdir>/comparison: comparison.json, tables (Markdown, CSV, LaTeX), predictions",
+    costs="methods x models x seeds x draws trainings of a classifier, compute.workers at a time",
+    sections=("compare", "classifier", "data", "tracking", "compute"),
+    run=_run,
+    leases=("compare",),
+)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.main())

@@ -1,0 +1,236 @@
+"""The comparison of methods: what it finds, what it keeps, what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sklearn.metrics import fbeta_score, roc_auc_score
+
+from gemix.classifier.bundle import WEIGHTS
+from gemix.config import PipelineConfig
+from gemix.core.errors import ConfigError, DataError, GemixError
+from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import read_images
+from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.storage import Store
+from gemix.io.workspace import Workspace
+from gemix.steps.compare.arrays import read_array
+from gemix.steps.compare.step import compare
+from gemix.steps.compare.tables import rows_of, text
+
+CLASSES = ("benign", "malignant", "normal")
+METHODS = ("real", "real+cutmix", "softmax", "softmax+pretrain+hard")
+
+
+def write_set(
+    url: str,
+    splits: dict[str, int],
+    *,
+    kind: str = "real",
+    seed: int = 0,
+    patients: Callable[[str, int], str] = lambda split, index: f"{split}-{index // 2}",
+) -> None:
+    """A set of noisy images with a faint spot whose place is the class, 2 images a patient."""
+    store, rng, entries = Store(url), np.random.default_rng(seed), []
+    for split, count in splits.items():
+        labels = np.arange(count) // 2 % 3
+        images = rng.normal(110, 40, size=(count, 1, 16, 16))
+        for image, label in zip(images, labels, strict=True):
+            if label < 2:
+                image[0, 5:11, 2 + 8 * label : 6 + 8 * label] += 70
+        soft = np.eye(3)[labels]
+        if kind == "synthetic":
+            soft = 0.8 * soft + 0.2 / 3
+        columns = to_columns(
+            images.clip(0, 255).astype(np.uint8),
+            soft,
+            class_index=labels,
+            patients=[f"{kind}-{patients(split, index)}" for index in range(count)],
+            sources=[f"{split}/{index}.png" for index in range(count)],
+            seeds=range(count) if kind == "synthetic" else None,
+            generator="ab" * 16 if kind == "synthetic" else None,
+            asked=soft if kind == "synthetic" else None,
+        )
+        entries.append(write_shard(store, f"{split}-00000.parquet", columns, split))
+    Manifest.of(entries, kind=kind, classes=CLASSES, resolution=16, channels=1).save(store)
+
+
+def configured(**compare_settings) -> PipelineConfig:
+    return PipelineConfig.from_mapping(
+        {
+            "classifier": {"model": "test_resnet", "epochs": 2, "batch": 12, "lr": 3e-3},
+            "compare": {"methods": METHODS, "seeds": 2, **compare_settings},
+            "compute": {"cpus_per_worker": 1, "workers": 1, "gpus_per_worker": 0},
+        }
+    )
+
+
+def workspace_at(folder) -> Workspace:
+    workspace = Workspace.at(folder)
+    write_set(workspace.data, {"train": 48, "val": 36, "test": 60})
+    write_set(workspace.synthetic("softmax"), {"train": 48}, kind="synthetic", seed=1)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    return workspace_at(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(scope="module")
+def compared(workspace) -> dict:
+    return compare(configured(), workspace)
+
+
+def by_method(results: dict, block: int = 0) -> dict[str, dict]:
+    return {row["method"]: row for row in results["blocks"][block]["methods"]}
+
+
+def trainings(workspace: Workspace) -> dict[str, float]:
+    """When each training was finished, by address."""
+    store = Store(workspace.comparison)
+    return {
+        name.split("/")[1]: store.filesystem.get_file_info(store.path(name)).mtime_ns
+        for name in store.list(recursive=True)
+        if name.endswith("record.json")
+    }
+
+
+def test_every_method_is_scored_by_what_its_trainings_predict(compared, workspace):
+    test = read_images([workspace.data], "test")
+    found = by_method(compared)
+    assert list(found) == ["real", "threshold moved", *METHODS[1:]]
+    for method in METHODS:
+        rows = [
+            read_array(
+                Store(workspace.comparison) / f"units/{address}", compared["predictions_file"]
+            )
+            for address in found[method]["predictions"]
+        ]
+        assert len(rows) == found[method]["trainings"] == 2
+        f2 = [fbeta_score(test.labels, r.argmax(axis=1), beta=2, average="macro") for r in rows]
+        area = [roc_auc_score(test.labels, r, multi_class="ovr") for r in rows]
+        assert found[method]["rates"]["macro_f2"] == pytest.approx(np.mean(f2))
+        assert found[method]["deviations"]["macro_f2"] == pytest.approx(np.std(f2, ddof=1))
+        assert found[method]["rates"]["macro_auroc"] == pytest.approx(np.mean(area))
+        assert found[method]["steps"] == 2 * 48 / 12
+    assert found["softmax"]["synthetic_images"] == 48
+    assert found["softmax"]["real_exposures"] == pytest.approx(1.0)
+    assert found["real"]["real_exposures"] == pytest.approx(2.0)
+    assert json.loads(Store(workspace.comparison).read_bytes("comparison.json")) == compared
+
+
+def test_the_threshold_row_misses_no_more_and_ranks_alike(compared):
+    found = by_method(compared)
+    moved, real = found["threshold moved"]["rates"], found["real"]["rates"]
+    assert moved["missed_disease_rate"] <= real["missed_disease_rate"]
+    assert moved["macro_auroc"] == real["macro_auroc"]
+    assert "finding" not in found["threshold moved"] and "finding" not in found["real+cutmix"]
+    assert found["softmax"]["finding"]
+
+
+def test_tables_say_the_same(compared, workspace):
+    header, rows = rows_of(compared["blocks"][0])
+    assert header[:3] == ["method", "macro-F2", "FNR"] and len(rows) == 5
+    store = Store(workspace.comparison)
+    for ending in ("md", "csv", "tex"):
+        table = store.read_bytes(f"tables/test_resnet-1.{ending}").decode()
+        assert f"{by_method(compared)['softmax']['rates']['macro_f2']:.3f}" in table
+    assert "softmax+pretrain+hard" in text(compared["blocks"][0])
+
+
+def test_weights_go_and_predictions_stay(compared, workspace):
+    names = Store(workspace.comparison).list(recursive=True)
+    assert not any(name.endswith(WEIGHTS) for name in names)
+    assert sum(name.endswith(compared["predictions_file"]) for name in names) == 8
+
+
+def test_a_finished_comparison_trains_nothing_and_an_added_method_itself_alone(compared, workspace):
+    before = trainings(workspace)
+    again = compare(configured(), workspace)
+    assert trainings(workspace) == before
+    assert again["blocks"] == compared["blocks"]
+    assert again["test_openings"] == compared["test_openings"] + 1
+    more = compare(configured(methods=(*METHODS, "softmax+smoothed")), workspace)
+    after = trainings(workspace)
+    assert before.items() < after.items() and len(after) == len(before) + 2
+    assert by_method(more)["softmax"]["rates"] == by_method(compared)["softmax"]["rates"]
+
+
+def test_the_same_settings_elsewhere_give_the_same_table(compared, tmp_path):
+    workspace = workspace_at(tmp_path)
+    kept = compare(configured(keep_weights=True), workspace)
+    assert kept["blocks"][0]["methods"][0]["rates"] == by_method(compared)["real"]["rates"]
+    names = Store(workspace.comparison).list(recursive=True)
+    assert sum(name.endswith(WEIGHTS) for name in names) == 8
+
+
+def test_fractions_of_the_patients_and_equal_exposures(workspace):
+    settings = {"methods": ("real", "repeated", "softmax"), "fractions": (0.5, 1.0), "draws": 2}
+    results = compare(configured(**settings, budget="exposures", ratio=0.5, seeds=1), workspace)
+    half, whole = results["blocks"]
+    assert (half["patients"], half["draws"], half["images"]) == (12, 2, 24)
+    assert (whole["patients"], whole["draws"], whole["images"]) == (24, 1, 48)
+    found = by_method(results)
+    assert found["softmax"]["synthetic_images"] == 12
+    assert found["real"]["real_exposures"] == found["softmax"]["real_exposures"] == 2
+    assert found["repeated"]["real_exposures"] == 3
+    assert found["real"]["trainings"] == 2
+    # one draw and one seed say nothing of others
+    assert "one training of each" in by_method(results, 1)["softmax"]["finding"]
+
+
+def test_a_training_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatch):
+    workspace = workspace_at(tmp_path)
+    from gemix.steps.compare import training
+
+    real_train = training.train
+
+    def train(images, validation, config, *args, **kwargs):
+        if config.recipe == "pretrain" and config.seed == 1:
+            raise GemixError("test_resnet: the loss is nan")
+        return real_train(images, validation, config, *args, **kwargs)
+
+    monkeypatch.setattr(training, "train", train)
+    results = compare(configured(), workspace)
+    found = by_method(results)
+    assert found["softmax+pretrain+hard"]["failure"] == "test_resnet: the loss is nan"
+    assert found["softmax"]["failure"] is None
+    assert "failed: test_resnet: the loss is nan" in str(rows_of(results["blocks"][0]))
+
+
+def test_a_missing_set_and_a_leak_are_refused(tmp_path):
+    workspace = workspace_at(tmp_path)
+    with pytest.raises(DataError, match=r"onehot: no finished synthetic set"):
+        compare(configured(methods=("real", "onehot")), workspace)
+    with pytest.raises(ConfigError, match="'repeated' shows real images as often"):
+        compare(configured(methods=("real", "repeated")), workspace)
+    leaking = Workspace.at(tmp_path / "leak")
+    splits = {"train": 48, "val": 36, "test": 36}
+    write_set(leaking.data, splits, patients=lambda split, index: f"p{index // 2}")
+    with pytest.raises(DataError, match=r"data\.allow_overlap"):
+        compare(configured(methods=("real", "real+cutmix")), leaking)
+
+
+def test_the_test_split_is_closed_until_all_are_trained(workspace, monkeypatch):
+    from gemix.steps.compare import training
+
+    def train(*args, **kwargs):
+        with pytest.raises(DataError, match="test split is out of reach"):
+            read_images([workspace.data], "test")
+        raise GemixError("stop here")
+
+    monkeypatch.setattr(training, "train", train)
+    other = dataclasses.replace(
+        configured(),
+        classifier=dataclasses.replace(
+            configured().classifier,
+            lr=1e-3,
+        ),
+    )
+    with pytest.raises(GemixError, match="every training of the baseline real failed: stop here"):
+        compare(other, workspace)
