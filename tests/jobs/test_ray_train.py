@@ -127,7 +127,8 @@ def test_a_kill_between_the_setup_and_the_start_gives_the_cores_back(tmp_path, m
     monkeypatch.setattr(ray_train, "_FreeFailedStarts", Killing)
     run(tmp_path, lambda rank, before: None, workers=2, max_failures=1)
     assert kills.exists()
-    assert (tmp_path / "seen").read_text() == "0 1"
+    # of the first group only rank 1 may have begun
+    assert (tmp_path / "seen").read_text() in ("0 1", "0 1 1")
 
 
 def test_workers_start_again_after_kills_and_outages_as_often_as_they_may(
