@@ -57,21 +57,27 @@ def color(index: int) -> str:
     return f"#0a0a{index % SERIES:02x}"
 
 
-def difference_chart(metric: Metric, differences: Mapping[str, Mapping[str, float]]) -> str:
-    """Draw differences to real images only, with their intervals.
+def difference_chart(
+    metric: Metric, differences: Mapping[str, Mapping[str, float]], *, added: bool = True
+) -> str:
+    """Draw differences to the baseline, with their intervals.
 
     Args:
         metric: what is compared.
         differences: `delta`, `low`, `high` for each method.
+        added: whether methods are names of images that are added to real ones, the baseline.
     """
+    title = f"{metric.name}: difference to {'real only' if added else 'the baseline'}"
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panel(f"{metric.name}: difference to real only", 0.9, len(differences))
+        figure, axes = _panel(title, 0.9, len(differences))
         for row, difference in enumerate(differences.values()):
             low, high = difference["low"], difference["high"]
             axes.plot([low, high], [row, row], color=color(row + 1), linewidth=2.2)
             axes.plot(difference["delta"], row, "o", color=color(row + 1), markersize=6)
         axes.axvline(0, color=MUTED, linewidth=1)
-        names = [method_name(name).removeprefix("real ") for name in differences]
+        names = list(differences)
+        if added:
+            names = [method_name(name).removeprefix("real ") for name in differences]
         axes.set_yticks(range(len(differences)), names)
         axes.set_ylim(len(differences) - 0.4, -0.6)
         reach = 1.15 * max(
@@ -83,7 +89,7 @@ def difference_chart(metric: Metric, differences: Mapping[str, Mapping[str, floa
         axes.set_xlabel(better, loc="right" if metric.higher_is_better else "left")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        return svg_element(figure, f"difference-{metric.key}")
+        return svg_element(figure, f"difference-{metric.key}" + ("" if added else "-methods"))
 
 
 def curves_chart(

@@ -25,6 +25,8 @@ from gemix.io.results import (
     EVALUATION,
     LABEL_PATH,
     REAL,
+    MethodComparison,
+    read_comparison,
     read_evaluation,
     read_history,
     read_log,
@@ -73,6 +75,7 @@ class ReportContent:
         gan_log: one mapping a line of the GAN's log.
         label_fidelity: of each method's set whose labels were checked.
         image_metrics: of the GAN's images; None if not measured.
+        comparison: of methods; None where none were compared.
         histories: for each method one list of epochs a seed.
         steps: wall seconds of each finished step.
         machine, versions, commit: of the process that reads.
@@ -94,6 +97,7 @@ class ReportContent:
     gan_log: tuple[Mapping[str, float | None], ...]
     label_fidelity: Mapping[str, SetFidelity]
     image_metrics: ImageMetricsPart | None
+    comparison: MethodComparison | None
     histories: Mapping[str, tuple[tuple[Mapping[str, float], ...], ...]]
     steps: Mapping[str, float]
     machine: Mapping[str, str]
@@ -161,6 +165,7 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
             name: found for name, url in sets.items() if (found := read_fidelity(Store(url)))
         },
         image_metrics=image_metrics(Store(workspace.gan)),
+        comparison=read_comparison(Store(workspace.comparison)),
         histories=histories,
         steps=read_steps(workdir),
         machine=environment.machine(),

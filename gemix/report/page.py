@@ -18,6 +18,7 @@ from gemix.report.charts import (
     log_curve,
     validation_curves,
 )
+from gemix.report.comparison import COLUMNS, block_charts, block_title, learning_curves
 from gemix.report.content import ReportContent
 from gemix.report.data_section import grey_chart
 from gemix.report.image_metrics import image_charts
@@ -66,6 +67,8 @@ def render(content: ReportContent) -> str:
         "duration": duration,
         # as an image, in which a browser runs no script
         "svg": lambda data: data_uri(data, "image/svg+xml"),
+        "block_title": block_title,
+        "block_charts": block_charts,
         "shares": lambda row: [value / max(sum(row), 1) for value in row],
     }
     results = content.evaluation["results"] if content.evaluation else []
@@ -81,6 +84,12 @@ def render(content: ReportContent) -> str:
         synthetic_only=[r["method"] for r in results if r["method"].endswith(ONLY)],
         difference_charts=_difference_charts(results),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
+        comparison=content.comparison,
+        comparison_columns=COLUMNS,
+        joint_effect=lambda metric, found: effect(
+            metric, {"low": found.joint_low, "high": found.joint_high}
+        ),
+        learning_curves=learning_curves(content.comparison) if content.comparison else [],
         fidelity_charts=fidelity_charts(content.label_fidelity),
         image_charts=image_charts(content.gan_log),
         grey_chart=grey_chart(content.data) if content.data else None,

@@ -35,44 +35,66 @@ def compare_on(
     block: Block,
     baseline: str,
     normal: int | None,
-    moved: Mapping[str, np.ndarray] | None = None,
     thresholds: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Comparison]:
     """Compare methods with a baseline on the validation or the test images.
 
     Args:
         probabilities: of each method, float32 [S, N, K].
-        moved: predictions of further rows, int64 [S, N], which have the baseline's probabilities.
-        thresholds: on the probability of disease, of each row, one a training.
+        thresholds: on the probability of disease, of each method, one a training.
     """
-    found = {method: rows.argmax(axis=2) for method, rows in probabilities.items()}
-    extra = dict(moved or {})
     return compare_methods(
         images.labels,
-        found | extra,
+        {method: rows.argmax(axis=2) for method, rows in probabilities.items()},
         images.groups,
         classes=len(images.classes),
         normal=normal,
         baseline=baseline,
-        probabilities={**probabilities, **dict.fromkeys(extra, probabilities[config.baseline])},
+        probabilities=probabilities,
         thresholds=thresholds,
         draws=block.draws,
         seed=config.seed,
     )
 
 
+def compare_threshold(
+    test: ImageSet,
+    predictions: Predictions,
+    moved: np.ndarray,
+    config: CompareConfig,
+    block: Block,
+    normal: int | None,
+) -> Comparison:
+    """Compare the baseline at a lower threshold with the baseline.
+
+    Args:
+        moved: its predictions for the test images, int64 [S, N].
+    """
+    baseline = predictions.test[config.baseline]
+    return compare_methods(
+        test.labels,
+        {config.baseline: baseline.argmax(axis=2), THRESHOLD_MOVED: moved},
+        test.groups,
+        classes=len(test.classes),
+        normal=normal,
+        baseline=config.baseline,
+        draws=block.draws,
+        seed=config.seed,
+    )[THRESHOLD_MOVED]
+
+
 def operating_points(
     validation: ImageSet, predictions: Predictions, config: CompareConfig, normal: int | None
-) -> tuple[dict[str, list[float]] | None, dict[str, np.ndarray]]:
+) -> tuple[dict[str, list[float]] | None, np.ndarray | None]:
     """Choose thresholds on the validation images.
 
     Returns:
-        For each row, one threshold a training at which its specificity on validation is that of
-        the baseline; and the test predictions of the row `THRESHOLD_MOVED`: the baseline, with a
-        lower threshold. None and nothing without a healthy class.
+        For each method, one threshold a training at which its specificity on validation is that of
+        the baseline; and the baseline's test predictions at a lower threshold, int64 [S, N]. None
+        without a healthy class.
     """
     if normal is None:
-        return None, {}
+        return None, None
     diseased = validation.labels != normal
     baseline = predictions.validation[config.baseline]
     specificity = float((baseline.argmax(axis=2)[:, ~diseased] == normal).mean())
@@ -83,13 +105,12 @@ def operating_points(
     same = {
         method: thresholds(rows, specificity) for method, rows in predictions.validation.items()
     }
-    same[THRESHOLD_MOVED] = same[config.baseline]
     lower = thresholds(baseline, max(0.0, specificity - config.specificity_loss))
     moved = [
         move_threshold(rows, normal, at)
         for rows, at in zip(predictions.test[config.baseline], lower, strict=True)
     ]
-    return same, {THRESHOLD_MOVED: np.stack(moved)}
+    return same, np.stack(moved)
 
 
 def move_threshold(probabilities: np.ndarray, normal: int, threshold: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gemix.comparison.findings import THRESHOLD_MOVED, judge
-from gemix.comparison.method import Method
+from gemix.comparison.method import REPEATED, Method
 from gemix.comparison.plan import Block, Unit, plan, units_of
 from gemix.config import PipelineConfig
 from gemix.core.errors import ConfigError, GemixError
@@ -34,7 +34,12 @@ from gemix.io.results import COMPARISON
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.compare.scoring import UnitScorer, predictions_name
-from gemix.steps.compare.statistics import Predictions, compare_on, operating_points
+from gemix.steps.compare.statistics import (
+    Predictions,
+    compare_on,
+    compare_threshold,
+    operating_points,
+)
 from gemix.steps.compare.tables import comma_separated, latex, markdown
 from gemix.steps.compare.training import Trained, UnitTrainer, validation_probabilities
 from gemix.steps.runtime.classifier_training import check_training
@@ -146,11 +151,17 @@ def _check(
         raise ConfigError(f"compare.seeds={settings.seeds}: too many after classifier.seed")
     names = dict.fromkeys(method.synthetic for method in methods if method.synthetic)
     sets = synthetic_sets(config, workspace, tuple(names), log) if names else {}
-    if any(method.images == "repeated" for method in methods) and not sets:
-        raise ConfigError(
-            "compare.methods: 'repeated' shows real images as often as with a synthetic set, and "
-            "there is none among them; add one, or leave it out"
-        )
+    if any(method.images == REPEATED for method in methods):
+        if settings.budget == "steps":
+            raise ConfigError(
+                "compare.methods: with compare.budget=steps 'repeated' trains as 'real' does; "
+                "leave it out, or set compare.budget=exposures"
+            )
+        if not sets:
+            raise ConfigError(
+                "compare.methods: 'repeated' shows real images as often as with a synthetic set, "
+                "and there is none among them; add one, or leave it out"
+            )
     for name, url in sets.items():
         found = Manifest.load(Store(url))
         if (found.classes, found.image_shape) != (real.classes, real.image_shape):
@@ -301,13 +312,17 @@ def _block(
             block=block,
             baseline=name,
             normal=normal,
-            moved=moved,
             thresholds=thresholds,
         )
         for name in dict.fromkeys([settings.baseline, *controls])
     }
-    compared = against[settings.baseline]
-    rows = [settings.baseline, *moved, *(m for m in block.units if m != settings.baseline)]
+    compared = dict(against[settings.baseline])
+    if moved is not None:  # no method, so that the others are not corrected for it
+        compared[THRESHOLD_MOVED] = compare_threshold(
+            test, predictions, moved, settings, block, normal
+        )
+    rows = [settings.baseline, *([] if moved is None else [THRESHOLD_MOVED])]
+    rows += [method for method in block.units if method != settings.baseline]
     methods = []
     for method in rows:
         if method not in compared:
@@ -339,11 +354,14 @@ def _block(
 def _row(
     method: str, found: Comparison, probabilities: np.ndarray, test: ImageSet
 ) -> dict[str, Any]:
-    errors = [expected_calibration_error(test.labels, rows) for rows in probabilities]
+    rates = dict(found.rates)
+    if "brier" in rates:  # of probabilities, which a moved threshold leaves as they are
+        errors = [expected_calibration_error(test.labels, rows) for rows in probabilities]
+        rates["ece"] = float(np.mean(errors))
     return {
         "method": method,
         "failure": None,
-        "rates": found.rates | {"ece": float(np.mean(errors))},
+        "rates": rates,
         "deviations": found.deviations,
         "intervals": {name: list(interval) for name, interval in found.intervals.items()},
         "differences": {name: dataclasses.asdict(d) for name, d in found.differences.items()},

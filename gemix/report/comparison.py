@@ -1,0 +1,64 @@
+"""The section on the comparison of methods."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gemix.io.results import ComparedBlock, MethodComparison
+from gemix.report.charts import curves_chart, difference_chart
+from gemix.report.verdict import FNR, MACRO_F2, Metric
+
+COLUMNS = (
+    MACRO_F2,
+    FNR,
+    Metric(key="sensitivity", name="sensitivity at equal specificity", higher_is_better=True),
+    Metric(key="macro_auroc", name="AUROC", higher_is_better=True),
+    Metric(key="brier", name="Brier", higher_is_better=False),
+)
+
+
+def block_title(block: ComparedBlock) -> str:
+    """Return ``resnet10t, 74 training patients (25%), 6 draws of them, 2 seeds``."""
+    patients = f"{block.patients} training patients"
+    if block.fraction < 1:
+        draws = "1 draw" if block.draws == 1 else f"{block.draws} draws"
+        patients += f" ({block.fraction:.0%}), {draws} of them"
+    return f"{block.model}, {patients}, {block.seeds} {'seed' if block.seeds == 1 else 'seeds'}"
+
+
+def block_charts(block: ComparedBlock) -> list[str]:
+    """Draw the differences of each method to the baseline, with intervals of all at once."""
+    charts = []
+    for metric in (MACRO_F2, FNR):
+        differences = {
+            row.method: {"delta": found.delta, "low": found.joint_low, "high": found.joint_high}
+            for row in block.methods
+            if (found := row.differences.get(metric.key)) is not None
+        }
+        if differences:
+            charts.append(difference_chart(metric, differences, added=False))
+    return charts
+
+
+def learning_curves(comparison: MethodComparison) -> list[str]:
+    """Draw macro-F2 against the number of real patients, where several fractions were compared."""
+    charts = []
+    for model in dict.fromkeys(block.model for block in comparison.blocks):
+        blocks = sorted(
+            (block for block in comparison.blocks if block.model == model),
+            key=lambda block: block.patients,
+        )
+        if len(blocks) < 2:
+            continue
+        points: dict[str, list[tuple[int, float]]] = {}
+        for block in blocks:
+            for row in block.methods:
+                if (value := row.rates.get("macro_f2")) is not None:
+                    points.setdefault(row.method, []).append((block.patients, value))
+        curves = {
+            name: [(np.array([x for x, _ in found]), np.array([y for _, y in found]))]
+            for name, found in points.items()
+        }
+        title = f"{model}: macro-F2 by training patients"
+        charts.append(curves_chart(title, curves, xlabel="real training patients"))
+    return charts
