@@ -68,6 +68,9 @@ class ClassifierConfig(Config):
         if not is_known or names[0] in MIXING:
             allowed = f"one or two of {', '.join(AUGMENTATIONS)}; {' and '.join(MIXING)} second"
             issues.append(ConfigIssue("augment", self.augment, allowed))
+        elif self.recipe == "weight" and names[-1] in MIXING:
+            allowed = f"another recipe beside {names[-1]}: a mixed image has no weight of its own"
+            issues.append(ConfigIssue("recipe", self.recipe, allowed))
         if self.weights is not None and not self.weights.endswith(".safetensors"):
             issues.append(ConfigIssue("weights", self.weights, "a .safetensors file, or null"))
         if self.seed + self.seeds > 2**32:

@@ -57,6 +57,7 @@ class TrainingResult:
             ``val_<name>`` for each score.
         kept: the row of the epoch whose weights these are.
         predicted: the classes that it predicts for the validation images, int64 [N].
+        steps: of the optimizer, in the whole training.
     """
 
     spec: ModelSpec
@@ -65,6 +66,7 @@ class TrainingResult:
     history: list[dict[str, float]]
     kept: dict[str, float]
     predicted: np.ndarray
+    steps: int
 
 
 def train(
@@ -128,6 +130,7 @@ def train(
         history=history,
         kept=kept,
         predicted=predicted,
+        steps=trainer.steps * config.epochs,
     )
 
 
@@ -247,8 +250,7 @@ class _Trainer:
         weights = self.recipe.weights(rows)
         if weights is None:
             return F.cross_entropy(logits, targets)
-        losses = F.cross_entropy(logits, targets, reduction="none")
-        return (weights * losses).sum() / weights.sum()
+        return (weights * F.cross_entropy(logits, targets, reduction="none")).mean()
 
     def batches(self, epoch: int) -> Iterator[tuple[int, list[tuple[list[int], Tensor]]]]:
         """Yield the steps of an epoch, each with the parts of this worker's share of the batch.

@@ -2,8 +2,8 @@
 
 A method *helps* if its macro-F2 is better than that of the baseline and of every control that was
 compared, by the lower ends of intervals that hold for all methods at once. Its *false-negative rate
-falls* if that of the baseline is higher likewise, and the method also ranks better or finds more at
-the baseline's specificity: a lower threshold alone misses fewer, too. One training a method shows
+falls* if that of the baseline is higher likewise, and the method also ranks the sick above the
+healthy better (AUROC): a lower threshold alone misses fewer, too. One training a method shows
 nothing.
 """
 
@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from gemix.evaluation.classification.bootstrap import Comparison
 
 THRESHOLD_MOVED = "threshold moved"  # the row of the baseline at a lower threshold
-RANKING = ("sensitivity", "disease_auroc", "macro_auroc")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,74 +22,67 @@ class Finding:
     """What a comparison shows of one method.
 
     Attributes:
-        helps: whether macro-F2 is better than that of all of `against`.
+        helps: whether macro-F2 is better than that of the baseline and of all controls.
         harms: whether it is worse than the baseline's.
-        fnr_falls: whether it misses fewer, not by a lower threshold.
-        against: the baseline and the controls.
+        fnr_falls: whether it misses fewer, and not by a lower threshold.
         excluded: gains in macro-F2 over the baseline above this are excluded; None if it helps.
         text: the finding in a sentence.
     """
 
-    method: str
     helps: bool
     harms: bool
     fnr_falls: bool
-    against: tuple[str, ...]
     excluded: float | None
     text: str
 
 
-def judge(method: str, against: Mapping[str, Mapping[str, Comparison]], trainings: int) -> Finding:
+def judge(
+    method: str,
+    against: Mapping[str, Mapping[str, Comparison]],
+    *,
+    trainings: int,
+    failed_controls: Sequence[str] = (),
+) -> Finding:
     """Return what the differences of a method show.
 
     Args:
-        against: comparisons with each baseline, by its name; the first one is the baseline.
+        against: comparisons with the baseline, which is the first, and with each control, by name.
         trainings: of each method.
+        failed_controls: that were to be compared, and of which a training failed.
     """
-    names = tuple(name for name in against if name != method)
-    differences = {name: against[name][method].differences for name in names}
-    first = differences[names[0]]
+    names = [name for name in against if name != method]
+    first = against[names[0]][method].differences
     f2, fnr = first["macro_f2"], first["fnr"]
+    ranking = first.get("disease_auroc", first.get("macro_auroc"))
     enough = trainings > 1
-    helps = enough and all(found["macro_f2"].joint_low > 0 for found in differences.values())
+    beaten = [n for n in names if against[n][method].differences["macro_f2"].joint_low > 0]
+    helps = enough and beaten == names and not failed_controls
     harms = enough and f2.joint_high < 0
-    ranks = any(first[rate].joint_low > 0 for rate in RANKING if rate in first)
-    falls = enough and fnr.joint_high < 0 and ranks
-    excluded = None if helps else max(0.0, f2.joint_high)
-    text = _sentence(names, helps, harms, falls, fnr.joint_high < 0, f2.joint_high, enough)
+    misses_fewer = enough and fnr.joint_high < 0
+    falls = misses_fewer and ranking is not None and ranking.joint_low > 0
+    if not enough:
+        parts = ["one training of each: nothing can be said of other trainings"]
+    elif harms:
+        parts = [f"harms: macro-F2 is below that of {names[0]}"]
+    elif helps:
+        parts = [f"helps: macro-F2 is above that of {' and of '.join(names)}"]
+    elif names[0] in beaten:
+        missing = [name for name in names if name not in beaten]
+        reasons = [f"not above that of {' and of '.join(missing)}"] if missing else []
+        reasons += [f"{name} failed" for name in failed_controls]
+        parts = [f"macro-F2 is above that of {names[0]}, but {', and '.join(reasons)}"]
+    elif f2.joint_high >= 1:
+        parts = ["too few patients or trainings to say"]
+    else:
+        gain = max(0.0, f2.joint_high)
+        parts = [f"not shown to help: a gain in macro-F2 above {gain:.3f} is excluded"]
+    if misses_fewer:
+        rate = "the false-negative rate falls"
+        parts.append(rate if falls else f"{rate}, but the sick are not ranked better")
     return Finding(
-        method=method,
         helps=helps,
         harms=harms,
         fnr_falls=falls,
-        against=names,
-        excluded=excluded,
-        text=text,
+        excluded=None if helps else max(0.0, f2.joint_high),
+        text="; ".join(parts),
     )
-
-
-def _sentence(
-    names: Sequence[str],
-    helps: bool,
-    harms: bool,
-    falls: bool,
-    misses_fewer: bool,
-    high: float,
-    enough: bool,
-) -> str:
-    if not enough:
-        return "one training of each: nothing can be said of other trainings"
-    if harms:
-        return f"harms: macro-F2 is below that of {names[0]}"
-    rate = "the false-negative rate falls"
-    if helps:
-        parts = [f"helps: macro-F2 is above that of {' and of '.join(names)}"]
-    elif high >= 1:
-        parts = ["too few patients to say"]
-    else:
-        parts = [f"not shown to help: a gain in macro-F2 above {max(0.0, high):.3f} is excluded"]
-    if falls:
-        parts.append(rate)
-    elif misses_fewer:
-        parts.append(f"{rate}, but no more is found at the same specificity")
-    return "; ".join(parts)

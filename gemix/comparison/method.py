@@ -14,6 +14,7 @@ from gemix.core.errors import ConfigError
 
 REAL = "real"  # the real images alone
 REPEATED = "repeated"  # the same, as often as with synthetic images: a control
+_NEED_SYNTHETIC = {*RECIPES, "hard", "asked"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -56,9 +57,10 @@ class Method:
             if kind in found:
                 raise ConfigError(f"{found[kind]!r} and {part!r} are both of the kind {kind}")
             found[kind] = part
-        only_real = images in (REAL, REPEATED)
-        if only_real and found.get("recipe", "mix") != "mix":
-            raise ConfigError(f"{found['recipe']!r} needs synthetic images")
+        if images in (REAL, REPEATED):
+            needy = [name for name in found.values() if name in _NEED_SYNTHETIC]
+            if needy:
+                raise ConfigError(f"{needy[0]!r} needs synthetic images")
         return cls(name=text, images=images, **found)
 
     @property
@@ -70,11 +72,18 @@ class Method:
         """Return the settings of a training by this method.
 
         Raises:
-            ConfigError: for an augmentation that cannot follow ``classifier.augment``.
+            ConfigError: for an augmentation that cannot follow ``classifier.augment``, or a recipe
+                that does not go with it.
         """
         augment = classifier.augment if self.augment is None else self.augment
-        if self.augment is not None and self.augment != classifier.augment:
+        if self.augment not in (None, "none", classifier.augment):
             augment = f"{classifier.augment}+{self.augment}"
         return dataclasses.replace(
             classifier, augment=augment, recipe=self.recipe or classifier.recipe
         )
+
+    def trains_as(self, classifier: ClassifierConfig) -> tuple[str, str, str, str | None]:
+        """Return what is equal for two methods that are the same under these settings."""
+        found = self.configured(classifier)
+        recipe = found.recipe if self.synthetic else "mix"
+        return self.images, found.augment, recipe, self.labels

@@ -42,6 +42,7 @@ class Stream(enum.IntEnum):
     CLASSIFIER_SYNTHETIC_ORDER = 24
     PATIENT_DRAW = 25
     MULTIPLICITY = 26
+    SYNTHETIC_SUBSET = 27
     SWEEP = 30
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from gemix.io.results import ComparedBlock, MethodComparison
+from gemix.io.comparison_record import ComparedBlock, MethodComparison
 from gemix.report.charts import curves_chart, difference_chart
 from gemix.report.verdict import FNR, MACRO_F2, Metric
 
 COLUMNS = (
     MACRO_F2,
     FNR,
-    Metric(key="sensitivity", name="sensitivity at equal specificity", higher_is_better=True),
     Metric(key="macro_auroc", name="AUROC", higher_is_better=True),
+    Metric(key="disease_auroc", name="AUROC of disease", higher_is_better=True),
+    Metric(key="sensitivity", name="sensitivity at equal specificity", higher_is_better=True),
     Metric(key="brier", name="Brier", higher_is_better=False),
 )
 
@@ -33,7 +34,7 @@ def block_charts(block: ComparedBlock) -> list[str]:
         differences = {
             row.method: {"delta": found.delta, "low": found.joint_low, "high": found.joint_high}
             for row in block.methods
-            if (found := row.differences.get(metric.key)) is not None
+            if row.finding and (found := row.differences.get(metric.key)) is not None
         }
         if differences:
             charts.append(difference_chart(metric, differences, added=False))

@@ -20,13 +20,12 @@ from gemix.config import PipelineConfig
 from gemix.core import environment
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import MANIFEST, Manifest
+from gemix.io.comparison_record import MethodComparison, read_comparison
 from gemix.io.records import to_json
 from gemix.io.results import (
     EVALUATION,
     LABEL_PATH,
     REAL,
-    MethodComparison,
-    read_comparison,
     read_evaluation,
     read_history,
     read_log,

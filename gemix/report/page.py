@@ -86,9 +86,6 @@ def render(content: ReportContent) -> str:
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
         comparison=content.comparison,
         comparison_columns=COLUMNS,
-        joint_effect=lambda metric, found: effect(
-            metric, {"low": found.joint_low, "high": found.joint_high}
-        ),
         learning_curves=learning_curves(content.comparison) if content.comparison else [],
         fidelity_charts=fidelity_charts(content.label_fidelity),
         image_charts=image_charts(content.gan_log),

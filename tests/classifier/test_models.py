@@ -218,6 +218,11 @@ def test_chains_that_make_no_sense_are_refused(augment):
         ClassifierConfig(augment=augment)
 
 
+def test_mixed_images_have_no_weight_of_their_own():
+    with pytest.raises(ConfigError, match=r"recipe.*another recipe beside cutmix"):
+        ClassifierConfig(augment="ct+cutmix", recipe="weight")
+
+
 def test_an_augmentation_that_breaks_the_contract_fails_it():
     class InPlace(AugmentationContract):
         @staticmethod

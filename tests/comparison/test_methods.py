@@ -30,6 +30,9 @@ def test_a_method_is_images_and_how_they_are_used():
     assert Method.parse("real").configured(ClassifierConfig()) == ClassifierConfig()
     assert Method.parse("repeated").synthetic is None
     assert Method.parse("real+ct").configured(ClassifierConfig()).augment == "ct"
+    assert Method.parse("real+none").configured(ClassifierConfig()).augment == "none"
+    same = [Method.parse(n).trains_as(ClassifierConfig()) for n in ("softmax", "softmax+mix+ct")]
+    assert same[0] == same[1]
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,7 @@ def test_a_method_is_images_and_how_they_are_used():
         ("real+magic", r"'magic' is none of augment: ct, "),
         ("softmax+cutmix+mixup", "both of the kind augment"),
         ("real+pretrain", "needs synthetic images"),
+        ("real+hard", "needs synthetic images"),
         ("+cutmix", "the name of a set of images first"),
         ("../softmax", "the name of a set of images first"),
     ],

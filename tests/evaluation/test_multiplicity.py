@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from gemix.evaluation.classification.bootstrap import compare_methods
+from gemix.evaluation.classification.bootstrap import Resampled, compare_methods
 from gemix.evaluation.classification.mrmc import Estimate
 from gemix.evaluation.classification.multiplicity import JointTest, holm
 from gemix.evaluation.classification.probability_rates import (
@@ -50,13 +50,6 @@ def test_max_t_is_dunnetts_test():
     single = 2 * stats.norm.sf(np.abs(right.statistic))
     for alone, together in zip(single, right.pvalue, strict=True):
         assert joint.p(alone) == pytest.approx(together, abs=0.015)
-
-
-def test_the_detectable_difference_has_its_power():
-    error, df = 0.02, 8.0
-    found = Estimate(value=0.0, error=error, df=df).detectable()
-    quantile = stats.t.ppf(0.975, df)
-    assert stats.nct.sf(quantile, df, found / error) == pytest.approx(0.8, abs=0.01)
 
 
 def weights(rng: np.random.Generator, count: int, resamples: int = 5) -> np.ndarray:
@@ -116,7 +109,7 @@ def arms(rng: np.random.Generator, methods: int, trainings: int, patients: int =
 def test_joint_intervals_are_wider_than_single_ones_and_narrower_than_bonferronis():
     rng = np.random.default_rng(4)
     labels, p, groups = arms(rng, 7, 3)
-    found = compare_methods(
+    found = Resampled(
         labels,
         {method: rows.argmax(axis=2) for method, rows in p.items()},
         groups,
@@ -124,7 +117,7 @@ def test_joint_intervals_are_wider_than_single_ones_and_narrower_than_bonferroni
         normal=0,
         probabilities=p,
         resamples=500,
-    )
+    ).against("real")
     ps = []
     for method in list(p)[1:]:
         d = found[method].differences["macro_f2"]
@@ -179,3 +172,35 @@ def test_differences_are_paired_by_draw_of_training_patients():
     ].differences["accuracy"]
     assert accuracy.delta == pytest.approx(difference.mean())
     assert accuracy.error >= stats.sem(difference) * 0.99
+
+
+def test_rates_hold_for_other_draws_of_training_patients():
+    """Two draws that differ are two, however many trainings each has."""
+    patients = 400
+    labels = np.arange(patients) % 3
+    rng = np.random.default_rng(7)
+    shares = np.repeat([0.6, 0.8], 10)[:, None]
+    rows = np.where(rng.random((20, patients)) < shares, labels, (labels + 1) % 3)
+    groups = [str(index) for index in range(patients)]
+    low, high = compare_methods(labels, {"real": rows}, groups, classes=3, draws=2, resamples=300)[
+        "real"
+    ].intervals["accuracy"]
+    assert low < 0.2 and high > 0.95  # t of one degree of freedom
+
+
+def test_a_brier_score_may_be_as_large_as_two():
+    labels = np.arange(40) % 2
+    wrong = np.stack([np.eye(2)[1 - labels] * 0.998 + 0.001] * 2)
+    right = 1 - wrong
+    found = Resampled(
+        labels,
+        {"real": right.argmax(axis=2), "wrong": wrong.argmax(axis=2)},
+        [str(index) for index in range(40)],
+        classes=2,
+        probabilities={"real": right, "wrong": wrong},
+        resamples=100,
+    ).against("real")["wrong"]
+    low, high = found.intervals["brier"]
+    assert 1.9 < low <= found.rates["brier"] <= high + 1e-9
+    difference = found.differences["brier"]
+    assert 1.9 < difference.low <= difference.delta <= difference.high + 1e-9

@@ -7,15 +7,15 @@ import dataclasses
 import pytest
 
 from gemix.core.errors import DataError
-from gemix.io.records import write_record
-from gemix.io.results import (
+from gemix.io.comparison_record import (
     COMPARISON,
     ComparedBlock,
     ComparedMethod,
-    EvaluatedSet,
     JointDifference,
     MethodComparison,
 )
+from gemix.io.records import write_record
+from gemix.io.results import EvaluatedSet
 from gemix.io.storage import Store
 from gemix.report.content import gather
 from gemix.report.page import render

@@ -13,12 +13,15 @@ from sklearn.metrics import fbeta_score, roc_auc_score
 from gemix.classifier.bundle import WEIGHTS
 from gemix.config import PipelineConfig
 from gemix.core.errors import ConfigError, DataError, GemixError
+from gemix.data.leakage.overlap import Split
+from gemix.data.leakage.provenance import PROVENANCE_SHA256, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.compare.arrays import read_array
+from gemix.steps.compare.statistics import compare_threshold, move_threshold
 from gemix.steps.compare.step import compare
 from gemix.steps.compare.tables import rows_of, text
 
@@ -34,6 +37,7 @@ def write_set(
     seed: int = 0,
     smooth: float = 0.2,
     contrast: float = 70,
+    origin: dict[str, str] | None = None,
     patients: Callable[[str, int], str] = lambda split, index: f"{split}-{index // 2}",
 ) -> None:
     """A set of noisy images with a faint spot whose place is the class, 2 images a patient.
@@ -63,7 +67,9 @@ def write_set(
             asked=soft if kind == "synthetic" else None,
         )
         entries.append(write_shard(store, f"{split}-00000.parquet", columns, split))
-    Manifest.of(entries, kind=kind, classes=CLASSES, resolution=16, channels=1).save(store)
+    Manifest.of(
+        entries, kind=kind, classes=CLASSES, resolution=16, channels=1, origin=origin or {}
+    ).save(store)
 
 
 def configured(**compare_settings) -> PipelineConfig:
@@ -136,13 +142,28 @@ def test_the_threshold_row_misses_no_more_and_ranks_alike(compared):
     moved, real = found["threshold moved"]["rates"], found["real"]["rates"]
     assert moved["missed_disease_rate"] <= real["missed_disease_rate"]
     assert "macro_auroc" not in moved  # which does not depend on a threshold
-    assert "finding" not in found["threshold moved"] and "finding" not in found["real+cutmix"]
-    assert found["softmax"]["finding"]
+    assert "finding" not in found["threshold moved"] and "finding" not in found["real"]
+    assert list(found["softmax"]["differences_to_controls"]) == ["real+cutmix"]
+    assert found["real+cutmix"]["differences_to_controls"] == {}
+
+
+def test_a_lower_threshold_is_compared_with_the_same_trainings(workspace):
+    """Where no prediction changes there is no difference, and no error of other trainings."""
+    test = read_images([workspace.data], "test")
+    rows = np.random.default_rng(0).dirichlet([1, 1, 1], (3, len(test)))
+    found = compare_threshold(test, rows, rows.argmax(axis=2), normal=2, seed=0)
+    for name, difference in found.differences.items():
+        assert (difference.delta, difference.low, difference.high) == (0, 0, 0), name
+    more = compare_threshold(
+        test, rows, move_threshold(rows[0], 2, 0.2)[None].repeat(3, 0), normal=2, seed=0
+    )
+    assert more.rates["missed_disease_rate"] < found.rates["missed_disease_rate"]
 
 
 def test_tables_say_the_same(compared, workspace):
     header, rows = rows_of(compared["blocks"][0])
-    assert header[:3] == ["method", "macro-F2", "FNR"] and len(rows) == 5
+    assert header[:3] == ["method", "macro-F2", "macro-FNR"] and len(rows) == 5
+    assert {"steps", "real exposures", "p (Holm)"} < set(header)
     store = Store(workspace.comparison)
     for ending in ("md", "csv", "tex"):
         table = store.read_bytes(f"tables/test_resnet-1.{ending}").decode()
@@ -177,7 +198,8 @@ def test_the_same_settings_elsewhere_give_the_same_table(compared, tmp_path):
 
 
 def test_fractions_of_the_patients_and_equal_exposures(workspace):
-    settings = {"methods": ("real", "repeated", "softmax"), "fractions": (0.5, 1.0), "draws": 2}
+    settings = {"fractions": (0.5, 1.0), "draws": 2}
+    settings["methods"] = ("real", "repeated", "softmax", "softmax+pretrain")
     results = compare(configured(**settings, budget="exposures", ratio=0.5, seeds=1), workspace)
     half, whole = results["blocks"]
     assert (half["patients"], half["draws"], half["images"]) == (12, 2, 24)
@@ -185,6 +207,8 @@ def test_fractions_of_the_patients_and_equal_exposures(workspace):
     found = by_method(results)
     assert found["softmax"]["synthetic_images"] == 12
     assert found["real"]["real_exposures"] == found["softmax"]["real_exposures"] == 2
+    assert found["softmax+pretrain"]["real_exposures"] == 2
+    assert found["softmax+pretrain"]["steps"] == 2 * found["real"]["steps"]
     assert found["repeated"]["real_exposures"] == 3
     assert found["real"]["trainings"] == 2
     # one draw and one seed say nothing of others
@@ -207,7 +231,63 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(tmp_path, monkeypatc
     found = by_method(results)
     assert found["softmax+pretrain+hard"]["failure"] == "test_resnet: the loss is nan"
     assert found["softmax"]["failure"] is None
+    addresses = trainings(workspace)
+    monkeypatch.undo()
+    repaired = by_method(compare(configured(), workspace))  # a failure is not kept
+    assert repaired["softmax+pretrain+hard"]["failure"] is None
+    assert addresses.items() < trainings(workspace).items()
     assert "failed: test_resnet: the loss is nan" in str(rows_of(results["blocks"][0]))
+
+
+def test_without_a_control_that_failed_nothing_helps(tmp_path, monkeypatch):
+    workspace = workspace_at(tmp_path)
+    from gemix.steps.compare import training
+
+    real_train = training.train
+
+    def train(images, validation, config, *args, **kwargs):
+        if "cutmix" in config.augment:
+            raise RuntimeError("out of memory")
+        return real_train(images, validation, config, *args, **kwargs)
+
+    monkeypatch.setattr(training, "train", train)
+    found = by_method(compare(configured(methods=METHODS[:3]), workspace))
+    assert found["real+cutmix"]["failure"] == "out of memory"
+    assert not found["softmax"]["helps"]
+
+
+def test_a_test_set_that_was_changed_is_predicted_by_new_trainings(tmp_path):
+    """Weights are gone after the test; what they predicted was of other images."""
+    workspace = workspace_at(tmp_path)
+    few = configured(methods=("real", "real+cutmix"), seeds=1)
+    first = compare(few, workspace)
+    write_set(workspace.data, {"train": 48, "val": 36, "test": 66})
+    again = compare(few, workspace)
+    assert again["test"]["images"] == 66 and first["test"]["images"] == 60
+    assert again["predictions_file"] != first["predictions_file"]
+    assert by_method(again)["real"]["predictions"] == by_method(first)["real"]["predictions"]
+
+
+def test_draws_that_are_no_draws_are_refused(workspace):
+    with pytest.raises(ConfigError, match=r"0\.99 of 24 training patients gives 1 different draw"):
+        compare(configured(fractions=(0.99,), draws=3), workspace)
+
+
+def test_a_generator_that_knows_more_patients_is_told(workspace):
+    """A set of a generator of all patients, beside a draw of half of them."""
+    learned = [Split(Store(workspace.data), "train")]
+    sha256 = write_provenance(Store(workspace.synthetic("shared")), learned)
+    write_set(
+        workspace.synthetic("shared"),
+        {"train": 24},
+        kind="synthetic",
+        origin={PROVENANCE_SHA256: sha256},
+    )
+    settings = {"methods": ("real", "shared"), "fractions": (0.5,), "draws": 2, "seeds": 1}
+    results = compare(configured(**settings), workspace)
+    assert by_method(results)["shared"]["generator_patients"] == 24
+    _, rows = rows_of(results["blocks"][0])
+    assert rows[-1][-1].endswith("generator of 24 patients")
 
 
 def test_a_missing_set_and_a_leak_are_refused(tmp_path):
@@ -217,6 +297,8 @@ def test_a_missing_set_and_a_leak_are_refused(tmp_path):
     repeated = configured(methods=("real", "repeated"), budget="exposures")
     with pytest.raises(ConfigError, match="'repeated' shows real images as often"):
         compare(repeated, workspace)
+    with pytest.raises(ConfigError, match="'softmax\\+mix' trains as 'softmax' does"):
+        compare(configured(methods=("real", "softmax", "softmax+mix")), workspace)
     with pytest.raises(ConfigError, match="'repeated' trains as 'real' does"):
         compare(configured(methods=("real", "repeated", "softmax")), workspace)
     leaking = Workspace.at(tmp_path / "leak")
@@ -242,7 +324,7 @@ def test_the_test_split_is_closed_until_all_are_trained(workspace, monkeypatch):
             lr=1e-3,
         ),
     )
-    with pytest.raises(GemixError, match="every training of the baseline real failed: stop here"):
+    with pytest.raises(GemixError, match="nothing can be compared: real failed: stop here"):
         compare(other, workspace)
 
 

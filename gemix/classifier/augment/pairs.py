@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 def partners(draws: Tensor) -> Tensor:
-    """Return a permutation of the images, int64 [n]: the order of uniform numbers [n]."""
+    """Return a permutation of the images, int64 [n]: the order of uniform numbers [n].
+
+    Partners are of the same pass of the same worker, and may be the image itself.
+    """
     return draws.argsort()
 
 

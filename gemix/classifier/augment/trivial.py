@@ -23,9 +23,9 @@ def trivial(images: Tensor, targets: Tensor, context: AugmentContext) -> tuple[T
     varied = []
     with torch.random.fork_rng(devices=[]):
         for image, (high_bits, low_bits) in zip(levels, seeds.tolist(), strict=True):
-            torch.manual_seed(high_bits << 24 | low_bits)  # torchvision draws globally
+            # torchvision draws from the global generator of the CPU
+            torch.default_generator.manual_seed(high_bits << 24 | low_bits)
             mirrored = image.flip(-1) if context.horizontal_flip and low_bits % 2 else image
-            # colour operations of torchvision take 1 or 3 channels
             varied.append(operation(mirrored))
     levels = torch.stack(varied).to(images.device)
     return levels.float() / 255 * scale + low, targets

@@ -54,6 +54,9 @@ class Recipe(Protocol):
     def weights(self, rows: Tensor) -> Tensor | None:
         """Return the weight of each row in the loss, float32 [n]; None where all are equal.
 
+        Their mean over the training set is 1, so that a batch of any mixture, or a worker's part of
+        it, needs no normalization of its own.
+
         Args:
             rows: int64 [n].
         """

@@ -69,13 +69,14 @@ class RecipeContract:
         assert other.rows(7, range(8)) != whole
 
     def test_weights_are_of_real_and_of_synthetic_images(self) -> None:
-        """Weights are positive, one number for each kind."""
+        """Weights are positive, one number for each kind, 1 on average."""
         context = self.context()
         weights = self.recipe(context).weights(torch.arange(50))
         if weights is not None:
             assert weights.shape == (50,) and (weights > 0).all()
             assert len(set(weights[: context.real].tolist())) == 1
             assert len(set(weights[context.real :].tolist())) == 1
+            assert abs(weights.mean().item() - 1) < 1e-6
 
     def test_schedules_restart_within_the_training(self) -> None:
         """The first schedule begins at step 0, later ones before the end."""

@@ -13,5 +13,7 @@ class Weight(Mix):
 
     def weights(self, rows: Tensor) -> Tensor:
         """See the interface."""
-        is_real = rows < self.context.real
-        return torch.where(is_real, 1.0, self.context.synthetic_weight)
+        real, synthetic = self.context.real, self.context.synthetic
+        weight = self.context.synthetic_weight
+        mean = (real + weight * synthetic) / (real + synthetic)
+        return torch.where(rows < real, 1 / mean, weight / mean)

@@ -80,72 +80,111 @@ def compare_methods(
     classes: int,
     normal: int | None = None,
     baseline: str = "real",
-    probabilities: Mapping[str, np.ndarray] | None = None,
-    thresholds: Mapping[str, Sequence[float]] | None = None,
-    draws: int = 1,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    draws: int = 1,
 ) -> dict[str, Comparison]:
-    """Compare methods: rates with intervals, and differences to the baseline.
-
-    With several draws of training patients, the same for all methods, differences are paired by
-    draw and hold for other draws too.
-
-    Args:
-        labels: true classes, int [N].
-        predictions: int [S, N] of each method, one row a training seed, the same S everywhere.
-        groups: N keys; rows of one key are resampled together.
-        classes: K.
-        normal: index of the healthy class; None if there is none.
-        baseline: the method that the others are compared with; it may be absent.
-        probabilities: of each method, float [S, N, K], for the rates of
-            :data:`PROBABILITY_RATES` too.
-        thresholds: on the probability of disease, of each method, one a training, for
-            `sensitivity` at these and `specificity`; needs `normal` and `probabilities`.
-        draws: of training patients; the S trainings are as many a draw, those of the first first.
-        resamples, seed: of the bootstrap.
-
-    Raises:
-        DataError: for fewer than two groups, or methods of different numbers of seeds.
-    """
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < 2:
-        raise DataError(
-            f"{len(names)} patient(s) or groups in the test set: bootstrap intervals need two or "
-            "more; add patients to the test split"
-        )
-    shapes = {method: np.shape(rows) for method, rows in predictions.items()}
-    if len(set(shapes.values())) != 1:
-        raise DataError(f"methods differ in seeds or images: {shapes}; train the missing seeds")
-    weights = sample_rng(seed, Stream.BOOTSTRAP).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=resamples
+    """Compare methods with a baseline: see :class:`Resampled`, and `against`."""
+    resampled = Resampled(
+        labels,
+        predictions,
+        groups,
+        classes=classes,
+        normal=normal,
+        resamples=resamples,
+        seed=seed,
+        draws=draws,
     )
-    counts = {
-        method: np.stack([_by_group(labels, row, group, len(names), classes) for row in rows])
-        for method, rows in predictions.items()
-    }
-    of_images = weights[:, group]
-    sampled = {}
-    for method, found in counts.items():
-        extra = {}
-        if probabilities is not None:
-            at = None if thresholds is None or normal is None else thresholds[method]
-            extra = _probability_rates(labels, probabilities[method], of_images, normal, at)
-        sampled[method] = SampledRates.of(found, weights, normal, extra)
-    deciding = _deciding_groups(counts[next(iter(counts))][0], normal)
-    others = [method for method in sampled if method != baseline and baseline in sampled]
-    differences = differences_to(sampled, others, baseline, deciding, draws, seed)
-    return {
-        method: Comparison(
-            rates=found.means,
-            deviations=found.deviations,
-            intervals={name: found.interval(name, deciding[name]) for name in found.means},
-            by_class=_by_class(counts[method]),
-            differences=differences.get(method, {}),
-            confusion=counts[method].sum(axis=(0, 1)),
+    return resampled.against(baseline)
+
+
+class Resampled:
+    """Methods on the same resamples of the patients, to be compared with any of them."""
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        predictions: Mapping[str, np.ndarray],
+        groups: Sequence[str],
+        *,
+        classes: int,
+        normal: int | None = None,
+        probabilities: Mapping[str, np.ndarray] | None = None,
+        thresholds: Mapping[str, Sequence[float]] | None = None,
+        draws: int = 1,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+    ):
+        """Draw the resamples and compute the rates of all.
+
+        With several draws of training patients, the same for all methods, differences are paired by
+        draw and hold for other draws too.
+
+        Args:
+            labels: true classes, int [N].
+            predictions: int [S, N] of each method, one row a training, the same S everywhere.
+            groups: N keys; rows of one key are resampled together.
+            classes: K.
+            normal: index of the healthy class; None if there is none.
+            probabilities: of each method, float [S, N, K], for the rates of
+                :data:`PROBABILITY_RATES` too.
+            thresholds: on the probability of disease, of each method, one a training, for
+                `sensitivity` at these and `specificity`; needs `normal` and `probabilities`.
+            draws: of training patients; the S trainings are as many a draw, those of the first
+                first.
+            resamples, seed: of the bootstrap.
+
+        Raises:
+            DataError: for fewer than two groups, or methods of different numbers of trainings.
+        """
+        names, group = np.unique(np.asarray(groups), return_inverse=True)
+        if len(names) < 2:
+            raise DataError(
+                f"{len(names)} patient(s) or groups in the test set: bootstrap intervals need two "
+                "or more; add patients to the test split"
+            )
+        shapes = {method: np.shape(rows) for method, rows in predictions.items()}
+        if len(set(shapes.values())) != 1:
+            raise DataError(f"methods differ in seeds or images: {shapes}; train the missing seeds")
+        weights = sample_rng(seed, Stream.BOOTSTRAP).multinomial(
+            len(names), np.full(len(names), 1 / len(names)), size=resamples
         )
-        for method, found in sampled.items()
-    }
+        self._draws, self._seed = draws, seed
+        self._counts = {
+            method: np.stack([_by_group(labels, row, group, len(names), classes) for row in rows])
+            for method, rows in predictions.items()
+        }
+        self._sampled = {}
+        for method, found in self._counts.items():
+            extra = {}
+            if probabilities is not None:
+                at = None if thresholds is None or normal is None else thresholds[method]
+                extra = _probability_rates(
+                    labels, probabilities[method], weights[:, group], normal, at
+                )
+            self._sampled[method] = SampledRates.of(found, weights, normal, extra)
+        self._deciding = _deciding_groups(next(iter(self._counts.values()))[0], normal)
+
+    def against(self, baseline: str) -> dict[str, Comparison]:
+        """Compare all methods with one of them; without it there are no differences."""
+        others = [m for m in self._sampled if m != baseline and baseline in self._sampled]
+        differences = differences_to(
+            self._sampled, others, baseline, self._deciding, self._draws, self._seed
+        )
+        return {
+            method: Comparison(
+                rates=found.means,
+                deviations=found.deviations,
+                intervals={
+                    name: found.interval(name, self._deciding[name], self._draws)
+                    for name in found.means
+                },
+                by_class=_by_class(self._counts[method]),
+                differences=differences.get(method, {}),
+                confusion=self._counts[method].sum(axis=(0, 1)),
+            )
+            for method, found in self._sampled.items()
+        }
 
 
 def _probability_rates(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,16 @@ from gemix.evaluation.classification.rates import rates
 
 LEVEL = 0.95
 FEWEST_GROUPS = 6  # two-sided, the sign test of 5 patients cannot fall below p = 0.06
+
+
+def largest_value(rate: str) -> float:
+    """Return what a rate is at most; the least is 0."""
+    return 2.0 if rate == "brier" else 1.0
+
+
+def by_draw(values: np.ndarray, draws: int) -> np.ndarray:
+    """Return means over the trainings of each draw of training patients: [..., S] to [..., D]."""
+    return values.reshape(*values.shape[:-1], draws, -1).mean(axis=-1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,16 +108,23 @@ class SampledRates:
             return {}
         return {name: float(value.std(ddof=1)) for name, value in self.by_seed.items()}
 
-    def interval(self, name: str, deciding: np.ndarray) -> tuple[float, float]:
-        """Return the 95% interval of a rate, which a number of groups decide, bool [G]."""
+    def interval(self, name: str, deciding: np.ndarray, draws: int = 1) -> tuple[float, float]:
+        """Return the 95% interval of a rate, which a number of groups decide, bool [G].
+
+        Args:
+            draws: of training patients.
+        """
+        largest = largest_value(name)
         if deciding.sum() < FEWEST_GROUPS:
-            return 0.0, 1.0
-        draws = _without_nan(self.draws[name])
+            return 0.0, largest
+        sampled = _without_nan(self.draws[name])
         if len(self.counts) == 1:
-            return _percentiles(draws[:, 0])
-        found = mean_over_trainings(self.by_seed[name], np.cov(draws.T))
-        low, high = found.interval(LEVEL)
-        return max(0.0, low), min(1.0, high)
+            return _percentiles(sampled[:, 0])
+        values = self.by_seed[name]
+        if draws > 1:
+            values, sampled = by_draw(values, draws), by_draw(sampled, draws)
+        low, high = mean_over_trainings(values, np.cov(sampled.T)).interval(LEVEL)
+        return max(0.0, low), min(largest, high)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,6 +135,8 @@ class _Pair:
         estimate: with its standard error and degrees of freedom; None with too few patients.
         draws: of the difference over resamples of the patients, float64 [R].
         p: of no difference.
+        percentiles: whether intervals are those of `draws`.
+        largest: what the rate is at most.
     """
 
     delta: float
@@ -124,14 +144,15 @@ class _Pair:
     draws: np.ndarray
     p: float
     percentiles: bool
+    largest: float
 
     def interval(self, level: float) -> tuple[float, float]:
         if self.estimate is None:
-            return -1.0, 1.0
+            return -self.largest, self.largest
         if self.percentiles:
             return _percentiles(self.draws, level)
         low, high = self.estimate.interval(level)
-        return max(-1.0, low), min(1.0, high)
+        return max(-self.largest, low), min(self.largest, high)
 
 
 def differences_to(
@@ -159,25 +180,26 @@ def _pair(
     name: str, method: SampledRates, baseline: SampledRates, deciding: np.ndarray, draws: int
 ) -> _Pair:
     first, second = method.by_seed[name], baseline.by_seed[name]
-    delta = float(first.mean() - second.mean())
+    count = len(first)
     both = np.hstack([method.draws[name], baseline.draws[name]])
-    of_means = both[:, : len(first)].mean(axis=1) - both[:, len(first) :].mean(axis=1)
+    make = functools.partial(
+        _Pair, delta=float(first.mean() - second.mean()), largest=largest_value(name)
+    )
     if deciding.sum() < FEWEST_GROUPS:
         p = _sign_test(method.counts[:, deciding], baseline.counts[:, deciding])
-        return _Pair(delta=delta, estimate=None, draws=of_means, p=p, percentiles=False)
-    both, of_means = _without_nan(both), of_means[~np.isnan(of_means)]
-    if len(first) == 1:
-        p, error = _p_value(of_means), float(of_means.std(ddof=1))
-        estimate = Estimate(value=delta, error=error, df=np.inf)
-        return _Pair(delta=delta, estimate=estimate, draws=of_means, p=p, percentiles=True)
+        return make(estimate=None, draws=np.empty(0), p=p, percentiles=False)
+    both = _without_nan(both)
+    of_means = both[:, :count].mean(axis=1) - both[:, count:].mean(axis=1)
+    if count == 1:
+        error = float(of_means.std(ddof=1))
+        estimate = Estimate(value=float(first[0] - second[0]), error=error, df=np.inf)
+        return make(estimate=estimate, draws=of_means, p=_p_value(of_means), percentiles=True)
     if draws > 1:
-        seeds = len(first) // draws
-        by_draw = (first - second).reshape(draws, seeds).mean(axis=1)
-        resampled = (both[:, : len(first)] - both[:, len(first) :]).reshape(-1, draws, seeds)
-        estimate = mean_over_trainings(by_draw, np.cov(resampled.mean(axis=2).T))
+        resampled = by_draw(both[:, :count] - both[:, count:], draws)
+        estimate = mean_over_trainings(by_draw(first - second, draws), np.cov(resampled.T))
     else:
         estimate = difference_of_methods(first, second, np.cov(both.T))
-    return _Pair(delta=delta, estimate=estimate, draws=of_means, p=estimate.p, percentiles=False)
+    return make(estimate=estimate, draws=of_means, p=estimate.p, percentiles=False)
 
 
 def _corrected(pairs: Mapping[str, _Pair], seed: int) -> dict[str, PairedDifference]:
@@ -192,7 +214,7 @@ def _corrected(pairs: Mapping[str, _Pair], seed: int) -> dict[str, PairedDiffere
     varying = [m for m in known if pairs[m].estimate.error > 0]
     if len(varying) > 1:
         errors = np.array([pairs[m].estimate.error for m in varying])
-        rows = _without_nan(np.stack([pairs[m].draws for m in varying], axis=1))
+        rows = np.stack([pairs[m].draws for m in varying], axis=1)
         covariance = np.atleast_2d(np.cov(rows.T))
         correlation = np.clip(covariance / np.outer(errors, errors), -1.0, 1.0)
         np.fill_diagonal(correlation, 1.0)
@@ -202,7 +224,6 @@ def _corrected(pairs: Mapping[str, _Pair], seed: int) -> dict[str, PairedDiffere
     for method, pair in pairs.items():
         low, high = pair.interval(LEVEL)
         joint_low, joint_high = pair.interval(level)
-        alone = len(pairs) == 1 or joint is None or method not in varying
         found[method] = PairedDifference(
             delta=pair.delta,
             low=low,
@@ -212,7 +233,7 @@ def _corrected(pairs: Mapping[str, _Pair], seed: int) -> dict[str, PairedDiffere
             df=None if pair.estimate is None or np.isinf(pair.estimate.df) else pair.estimate.df,
             joint_low=joint_low,
             joint_high=joint_high,
-            p_joint=by_holm[method] if alone else joint.p(pair.p),
+            p_joint=joint.p(pair.p) if joint and method in varying else by_holm[method],
             p_holm=by_holm[method],
         )
     return found

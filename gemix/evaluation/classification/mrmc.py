@@ -44,11 +44,6 @@ class Estimate:
         half = float(_t_quantile(self.df, (1 + level) / 2)) * self.error
         return self.value - half, self.value + half
 
-    def detectable(self, power: float = 0.8, level: float = 0.95) -> float:
-        """Return the smallest difference that such a comparison finds with this probability."""
-        quantiles = [_t_quantile(self.df, share) for share in ((1 + level) / 2, power)]
-        return float(sum(quantiles)) * self.error
-
     @property
     def p(self) -> float:
         """The two-sided p-value of the value 0."""

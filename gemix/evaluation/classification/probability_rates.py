@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+_CHUNK = 256  # resamples at a time
 BINS = 15  # of the calibration error, as Guo et al. (2017) have them
 
 
@@ -27,8 +28,23 @@ def auroc(is_positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> n
         float64 [R]; NaN for weights without a positive or without a negative.
     """
     order = np.argsort(scores, kind="stable")
-    positive, weights = is_positive[order], weights[:, order].astype(np.float64)
+    positive = is_positive[order]
     _, first, counts = np.unique(scores[order], return_index=True, return_counts=True)
+    found = [
+        _auroc(positive, first, counts, weights[start : start + _CHUNK, order].astype(np.float64))
+        for start in range(0, len(weights), _CHUNK)
+    ]
+    return np.concatenate(found)
+
+
+def _auroc(
+    positive: np.ndarray, first: np.ndarray, counts: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return areas for weights [r, N] of images in the order of their scores.
+
+    Args:
+        first, counts: of the runs of equal scores.
+    """
     below = np.cumsum(np.where(positive, 0.0, weights), axis=1)
     below = np.concatenate([np.zeros((len(weights), 1)), below], axis=1)
     before, after = below[:, first], below[:, first + counts]

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from gemix.classifier.bundle import WEIGHTS, Classifier
-from gemix.core.errors import DataError
 from gemix.data.shards.reading import read_images
 from gemix.io.storage import Store
 from gemix.steps.compare.arrays import read_array, write_array
+from gemix.steps.compare.images import ordered_digest
 
 
 class UnitScorer:
@@ -26,30 +26,25 @@ class UnitScorer:
         torch.set_num_threads(threads)
         self.store, self.keep_weights = Store(url), keep_weights
         self.test = read_images([data], "test")
+        self.name = predictions_name(ordered_digest(data, "test"))
 
     def __call__(self, address: str) -> np.ndarray:
         """Return class probabilities of the test images, float32 [N, K], and keep them."""
-        store, name = self.store / f"units/{address}", predictions_name(self.test.digest)
-        if store.exists(name):
-            return read_array(store, name)
-        if not store.exists(WEIGHTS):
-            raise DataError(
-                f"{store.url}: its weights were deleted after another test set was predicted; "
-                "delete the directory and run gemix compare again, which trains it"
-            )
-        classifier = Classifier.load(store)
-        if classifier.classes != self.test.classes:
-            raise DataError(
-                f"{store.url}: knows the classes {list(classifier.classes)}, the test set has "
-                f"{list(self.test.classes)}; run gemix compare --overwrite"
-            )
-        probabilities = classifier.predict(self.test.images)
-        write_array(store, name, probabilities)
-        if not self.keep_weights:
+        store = self.store / f"units/{address}"
+        if store.exists(self.name):
+            probabilities = read_array(store, self.name)
+        else:
+            probabilities = Classifier.load(store).predict(self.test.images)
+            write_array(store, self.name, probabilities)
+        if not self.keep_weights and store.exists(WEIGHTS):
             store.delete(WEIGHTS)
         return probabilities
 
 
 def predictions_name(test_digest: str) -> str:
-    """Return the file of a unit's predictions for a test set."""
+    """Return the file of a unit's predictions for a test set.
+
+    Args:
+        test_digest: of its files (:func:`gemix.steps.compare.images.ordered_digest`).
+    """
     return f"test-{test_digest[:16]}.npy"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.special import stdtrit
 
 from gemix.comparison.config import CompareConfig
 from gemix.comparison.findings import THRESHOLD_MOVED
+from gemix.comparison.method import REAL
 from gemix.comparison.plan import Block
 from gemix.data.image_set import ImageSet
-from gemix.evaluation.classification.bootstrap import Comparison, compare_methods
+from gemix.evaluation.classification.bootstrap import Comparison, Resampled, compare_methods
 from gemix.evaluation.classification.probability_rates import threshold_at_specificity
+
+POWER = 0.8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,29 +32,27 @@ class Predictions:
     test: Mapping[str, np.ndarray]
 
 
-def compare_on(
+def resampled(
     images: ImageSet,
     probabilities: Mapping[str, np.ndarray],
     *,
     config: CompareConfig,
     block: Block,
-    baseline: str,
     normal: int | None,
     thresholds: Mapping[str, Sequence[float]] | None = None,
-) -> dict[str, Comparison]:
-    """Compare methods with a baseline on the validation or the test images.
+) -> Resampled:
+    """Resample the patients of the validation or the test images.
 
     Args:
         probabilities: of each method, float32 [S, N, K].
         thresholds: on the probability of disease, of each method, one a training.
     """
-    return compare_methods(
+    return Resampled(
         images.labels,
         {method: rows.argmax(axis=2) for method, rows in probabilities.items()},
         images.groups,
         classes=len(images.classes),
         normal=normal,
-        baseline=baseline,
         probabilities=probabilities,
         thresholds=thresholds,
         draws=block.draws,
@@ -58,29 +61,37 @@ def compare_on(
 
 
 def compare_threshold(
-    test: ImageSet,
-    predictions: Predictions,
-    moved: np.ndarray,
-    config: CompareConfig,
-    block: Block,
-    normal: int | None,
+    test: ImageSet, baseline: np.ndarray, moved: np.ndarray, *, normal: int, seed: int
 ) -> Comparison:
-    """Compare the baseline at a lower threshold with the baseline.
+    """Compare the baseline at a lower threshold with itself: differences are paired by training.
 
     Args:
-        moved: its predictions for the test images, int64 [S, N].
+        baseline: class probabilities, float32 [S, N, K].
+        moved: predictions at the threshold, int64 [S, N].
+        seed: of the resamples.
     """
-    baseline = predictions.test[config.baseline]
     return compare_methods(
         test.labels,
-        {config.baseline: baseline.argmax(axis=2), THRESHOLD_MOVED: moved},
+        {REAL: baseline.argmax(axis=2), THRESHOLD_MOVED: moved},
         test.groups,
         classes=len(test.classes),
         normal=normal,
-        baseline=config.baseline,
-        draws=block.draws,
-        seed=config.seed,
+        draws=len(baseline),
+        seed=seed,
     )[THRESHOLD_MOVED]
+
+
+def detectable_difference(found: Comparison) -> float | None:
+    """Return the difference in macro-F2 to the baseline that is found with 80% power.
+
+    The interval is the joint one, which is what counts.
+    """
+    difference = found.differences.get("macro_f2")
+    if difference is None or difference.error is None:
+        return None
+    df = math.inf if difference.df is None else difference.df
+    half = (difference.joint_high - difference.joint_low) / 2
+    return half + float(stdtrit(min(df, 1e10), POWER)) * difference.error
 
 
 def operating_points(
@@ -91,11 +102,11 @@ def operating_points(
     Returns:
         For each method, one threshold a training at which its specificity on validation is that of
         the baseline; and the baseline's test predictions at a lower threshold, int64 [S, N]. None
-        without a healthy class.
+        without healthy, or without diseased, validation images.
     """
-    if normal is None:
-        return None, None
     diseased = validation.labels != normal
+    if normal is None or diseased.all() or not diseased.any():
+        return None, None
     baseline = predictions.validation[config.baseline]
     specificity = float((baseline.argmax(axis=2)[:, ~diseased] == normal).mean())
 

@@ -6,40 +6,28 @@ import dataclasses
 import functools
 import itertools
 import logging
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from gemix.comparison.findings import THRESHOLD_MOVED, judge
 from gemix.comparison.method import REPEATED, Method
+from gemix.comparison.patients import draw_patients
 from gemix.comparison.plan import Block, Unit, plan, units_of
 from gemix.config import PipelineConfig
 from gemix.core.errors import ConfigError, GemixError
-from gemix.data.image_set import ImageSet
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.seal import sealed
-from gemix.evaluation.classification.bootstrap import (
-    Comparison,
-    groups_by_class,
-    warn_of_few_groups,
-)
-from gemix.evaluation.classification.mrmc import Estimate
+from gemix.evaluation.classification.bootstrap import groups_by_class, warn_of_few_groups
 from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
-from gemix.evaluation.classification.probability_rates import expected_calibration_error
-from gemix.io.results import COMPARISON
+from gemix.io.comparison_record import COMPARISON
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
+from gemix.steps.compare.blocks import TrainedBlock
+from gemix.steps.compare.images import ordered_digest
 from gemix.steps.compare.scoring import UnitScorer, predictions_name
-from gemix.steps.compare.statistics import (
-    Predictions,
-    compare_on,
-    compare_threshold,
-    operating_points,
-)
 from gemix.steps.compare.tables import comma_separated, latex, markdown
 from gemix.steps.compare.training import Trained, UnitTrainer, validation_probabilities
 from gemix.steps.runtime.classifier_training import check_training
@@ -76,79 +64,98 @@ def compare(
     Raises:
         ConfigError: for settings that do not fit the data or each other.
         DataError: for missing or unfit sets, or images that are both learned and held out.
-        GemixError: if every training of the baseline failed.
+        GemixError: if a training of the baseline failed in every block.
     """
     settings = config.compare
     real = Manifest.load(Store(workspace.data))
-    blocks = plan(settings, config.classifier.model, config.classifier.seed)
-    sets = _check(config, workspace, real, blocks)
-    generators = [
-        Provenance(Store(url), f"the generator of the {name} images") for name, url in sets.items()
-    ]
-    learned, val, test = real_splits(workspace, "train", "val", "test")
-    pairs = [*itertools.product([learned, *generators], [val, test]), (val, test)]
-    overlap = enforce_no_overlap("compare", config, pairs)
+    planned = plan(settings, config.classifier.model, config.classifier.seed)
+    sets = _check(config, workspace, real)
+    generators = {
+        name: Provenance(Store(url), f"the generator of the {name} images")
+        for name, url in sets.items()
+    }
+    learned, val, test_split = real_splits(workspace, "train", "val", "test")
+    pairs = itertools.product([learned, *generators.values()], [val, test_split])
+    overlap = enforce_no_overlap("compare", config, [*pairs, (val, test_split)])
     unaudited = without_passed_audit(config, sets, log)
+    patients = _training_patients(workspace, real)
+    _check_draws(config, patients, planned, real.classes)
     executor = executor or LocalExecutor()
     executor.require(config.compute)
     if overwrite:
         clear_step(workspace.comparison, COMPARISON)
     store = Store(workspace.comparison)
     store.write_bytes(CONFIG, config.to_yaml().encode())
-    write_provenance(store, [learned, val], generators)
+    write_provenance(store, [learned, val], generators.values())
+    normal = normal_class(real.classes, config.data.normal_class)
+    log.info(describe_normal_class(real.classes, normal))
     with tracking.start_run(config, workspace.workdir, "compare") as run:
         run.set_tags(overlap.tags | {f"gemix.audit.{name}": why for name, why in unaudited.items()})
         with sealed("test"):
-            trained = _train(config, workspace, executor, units_of(blocks), sets)
+            trained = _train(config, workspace, executor, units_of(planned), sets)
             validation = read_images([workspace.data], "val")
-        normal = normal_class(real.classes, config.data.normal_class)
-        log.info(describe_normal_class(real.classes, normal))
-        power = [_power(config, block, trained, store, validation, normal) for block in blocks]
-        tested = _score(config, workspace, executor, trained)
-        test_images = read_images([workspace.data], "test")
-        patients = groups_by_class(test_images.labels, test_images.groups, test_images.classes)
-        if warning := warn_of_few_groups(patients):
+        known = {
+            row.address: validation_probabilities(store, row)
+            for row in trained.values()
+            if row.failure is None
+        }
+        blocks = [TrainedBlock.of(settings, block, trained, known) for block in planned]
+        if all(block.failure for block in blocks):
+            raise GemixError(f"nothing can be compared: {blocks[0].failure}")
+        detectable = [block.detectable(validation, normal) for block in blocks]
+        for block, difference in zip(blocks, detectable, strict=True):
+            _log_power(block, difference, len(set(validation.groups)))
+        openings = count_opening(workspace, "compare", real.content_digest("test"))
+        predictions = _score(config, workspace, executor, list(known))
+        test = read_images([workspace.data], "test")
+        counts = groups_by_class(test.labels, test.groups, test.classes)
+        if warning := warn_of_few_groups(counts):
             log.warning(warning)
+        of_generator = {name: _known_patients(one, patients) for name, one in generators.items()}
         results = {
             "baseline": settings.baseline,
             "budget": settings.budget,
             "blocks": [
-                {
-                    **_block(
-                        config, block, trained, tested, store, validation, test_images, normal
-                    ),
-                    "detectable": found,
+                _describe(block, difference)
+                | {
+                    "methods": []
+                    if block.failure
+                    else block.results(validation, test, predictions, normal, of_generator)
                 }
-                for block, found in zip(blocks, power, strict=True)
+                for block, difference in zip(blocks, detectable, strict=True)
             ],
             "test": {
-                "images": len(test_images),
-                "groups": len(set(test_images.groups)),
-                "groups_by_class": patients,
-                "classes": list(test_images.classes),
-                "normal_class": None if normal is None else test_images.classes[normal],
-                "digest": test_images.digest,
+                "images": len(test),
+                "groups": len(set(test.groups)),
+                "groups_by_class": counts,
+                "classes": list(test.classes),
+                "normal_class": None if normal is None else test.classes[normal],
+                "digest": test.digest,
             },
-            "test_openings": count_opening(workspace, "compare", test_images.digest),
+            "test_openings": openings,
+            "predictions_file": predictions_name(ordered_digest(workspace.data, "test")),
             "overlap": overlap.to_json(),
         }
         _write(store, results, run)
     return results
 
 
-def _check(
-    config: PipelineConfig, workspace: Workspace, real: Manifest, blocks: Sequence[Block]
-) -> dict[str, str]:
+def _check(config: PipelineConfig, workspace: Workspace, real: Manifest) -> dict[str, str]:
     """Check what can be checked before anything runs; return the synthetic sets by name."""
     settings = config.compare
-    for block in blocks:
-        classifier = dataclasses.replace(config.classifier, model=block.model)
+    for model in settings.models or (config.classifier.model,):
+        classifier = dataclasses.replace(config.classifier, model=model)
         check_training(classifier, real, workers=1, normal=config.data.normal_class)
-    methods = [Method.parse(name) for name in settings.methods]
-    for method in methods:
-        method.configured(config.classifier)
     if config.classifier.seed + settings.seeds > 2**32:
         raise ConfigError(f"compare.seeds={settings.seeds}: too many after classifier.seed")
+    methods = [Method.parse(name) for name in settings.methods]
+    kinds: dict[Any, str] = {}
+    for method in methods:
+        same = kinds.setdefault(method.trains_as(config.classifier), method.name)
+        if same != method.name:
+            raise ConfigError(
+                f"compare.methods: {method.name!r} trains as {same!r} does; leave one out"
+            )
     names = dict.fromkeys(method.synthetic for method in methods if method.synthetic)
     sets = synthetic_sets(config, workspace, tuple(names), log) if names else {}
     if any(method.images == REPEATED for method in methods):
@@ -173,6 +180,55 @@ def _check(
     return sets
 
 
+def _training_patients(workspace: Workspace, real: Manifest) -> tuple[np.ndarray, list[str]]:
+    """Return the class, int64 [N], and the patient of each real training image."""
+    store, labels, groups = Store(workspace.data), [], []
+    for shard in real.shards_of("train"):
+        table = store.read_columns(shard.name, ["class_index", "patient"])
+        labels.append(table["class_index"].to_numpy().astype(np.int64))
+        groups += table["patient"].to_pylist()
+    return np.concatenate(labels), groups
+
+
+def _check_draws(
+    config: PipelineConfig,
+    patients: tuple[np.ndarray, list[str]],
+    blocks: Sequence[Block],
+    classes: Sequence[str],
+) -> None:
+    """Refuse draws of patients that are equal: they would count as several and vary by nothing."""
+    labels, groups = patients
+    for block in blocks:
+        if block.fraction == 1:
+            continue
+        draws = {
+            draw_patients(
+                labels,
+                groups,
+                fraction=block.fraction,
+                draw=draw,
+                seed=config.compare.seed,
+                classes=classes,
+            ).tobytes()
+            for draw in range(block.draws)
+        }
+        whole = len(groups) * labels.itemsize
+        if len(draws) < block.draws or any(len(draw) == whole for draw in draws):
+            raise ConfigError(
+                f"compare.fractions: {block.fraction:g} of {len(set(groups))} training patients "
+                f"gives {len(draws)} different draw(s) of {block.draws}, or all patients; choose "
+                "another fraction or fewer compare.draws"
+            )
+
+
+def _known_patients(generator: Provenance, patients: tuple[np.ndarray, list[str]]) -> int | None:
+    """Return how many of the training patients a generator learned from; None if unknown."""
+    if generator.unknown:
+        return None
+    known = {group for table in generator for group in table["group"].to_pylist()}
+    return len(known & set(patients[1]))
+
+
 def _train(
     config: PipelineConfig,
     workspace: Workspace,
@@ -183,32 +239,13 @@ def _train(
     build = functools.partial(
         UnitTrainer, config.to_mapping(), workspace.comparison, workspace.data, sets
     )
-    found = executor.map_with_state(
-        build,
-        units,
-        title="compare",
-        unit="trainings",
-        compute=config.compute,
-        weights=[1] * len(units),
-    )
-    trained = dict(zip(units, found, strict=True))
-    baseline = [t for unit, t in trained.items() if unit.method == config.compare.baseline]
-    if all(one.failure is not None for one in baseline):
-        raise GemixError(
-            f"every training of the baseline {config.compare.baseline} failed: "
-            f"{baseline[0].failure}"
-        )
-    return trained
+    return _map(config, executor, build, units, "compare", "trainings")
 
 
 def _score(
-    config: PipelineConfig,
-    workspace: Workspace,
-    executor: Executor,
-    trained: dict[Unit, Trained],
+    config: PipelineConfig, workspace: Workspace, executor: Executor, addresses: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Return the test predictions by address, float32 [N, K] each."""
-    addresses = list(dict.fromkeys(one.address for one in trained.values() if one.scores))
     build = functools.partial(
         UnitScorer,
         workspace.comparison,
@@ -216,170 +253,50 @@ def _score(
         config.compute.cpus_per_worker,
         config.compare.keep_weights,
     )
+    return _map(config, executor, build, addresses, "test", "classifiers")
+
+
+def _map(
+    config: PipelineConfig,
+    executor: Executor,
+    build: Callable[[], Callable[[Any], Any]],
+    inputs: Sequence[Any],
+    title: str,
+    unit: str,
+) -> dict[Any, Any]:
     found = executor.map_with_state(
         build,
-        addresses,
-        title="test",
-        unit="classifiers",
+        inputs,
+        title=title,
+        unit=unit,
         compute=config.compute,
-        weights=[1] * len(addresses),
+        weights=[1] * len(inputs),
     )
-    return dict(zip(addresses, found, strict=True))
+    return dict(zip(inputs, found, strict=True))
 
 
-def _complete(block: Block, trained: dict[Unit, Trained]) -> dict[str, list[Trained]]:
-    """Return the trainings of the methods of which none failed."""
-    found = {method: [trained[unit] for unit in units] for method, units in block.units.items()}
-    return {m: rows for m, rows in found.items() if all(row.failure is None for row in rows)}
-
-
-def _power(
-    config: PipelineConfig,
-    block: Block,
-    trained: dict[Unit, Trained],
-    store: Store,
-    validation: ImageSet,
-    normal: int | None,
-) -> float | None:
-    """Return the difference in macro-F2 that would be found with 80% power, by validation.
-
-    It is told before the test split is opened: the median over the methods of what the standard
-    error on the validation images, of about as many patients, allows.
-    """
-    complete = _complete(block, trained)
-    baseline = config.compare.baseline
-    if len(complete) < 2 or baseline not in complete or len(block.units[baseline]) < 2:
-        return None
-    found = compare_on(
-        validation,
-        {
-            method: np.stack([validation_probabilities(store, row) for row in rows])
-            for method, rows in complete.items()
-        },
-        config=config.compare,
-        block=block,
-        baseline=baseline,
-        normal=normal,
-    )
-    detectable = [
-        Estimate(value=0.0, error=d.error, df=math.inf if d.df is None else d.df).detectable()
-        for comparison in found.values()
-        if (d := comparison.differences.get("macro_f2")) is not None and d.error is not None
-    ]
-    if not detectable:
-        return None
-    median = float(np.median(detectable))
-    log.info(
-        "%s, fraction %g: %d validation patients and %d trainings a method find a difference of "
-        "%.3f in macro-F2 with 80%% power; the test split is opened now",
-        *(block.model, block.fraction, len(set(validation.groups))),
-        *(len(block.units[baseline]), median),
-    )
-    return median
-
-
-def _block(
-    config: PipelineConfig,
-    block: Block,
-    trained: dict[Unit, Trained],
-    tested: dict[str, np.ndarray],
-    store: Store,
-    validation: ImageSet,
-    test: ImageSet,
-    normal: int | None,
-) -> dict[str, Any]:
-    """Return one block of ``comparison.json``."""
-    settings = config.compare
-    complete = _complete(block, trained)
-    if settings.baseline not in complete:
-        reasons = [trained[u].failure for u in block.units[settings.baseline]]
-        why = next(reason for reason in reasons if reason)
-        raise GemixError(f"a training of the baseline {settings.baseline} failed: {why}")
-    predictions = Predictions(
-        validation={
-            method: np.stack([validation_probabilities(store, row) for row in rows])
-            for method, rows in complete.items()
-        },
-        test={m: np.stack([tested[row.address] for row in rows]) for m, rows in complete.items()},
-    )
-    thresholds, moved = operating_points(validation, predictions, settings, normal)
-    controls = [name for name in settings.controls if name in complete]
-    against = {
-        name: compare_on(
-            test,
-            predictions.test,
-            config=settings,
-            block=block,
-            baseline=name,
-            normal=normal,
-            thresholds=thresholds,
+def _log_power(block: TrainedBlock, difference: float | None, patients: int) -> None:
+    if difference is not None:
+        log.info(
+            "%s, fraction %g: %d validation patients and %d trainings a method would show a "
+            "difference of %.3f in macro-F2 with 80%% power; the test split is opened now",
+            *(block.block.model, block.block.fraction, patients),
+            *(len(block.methods[block.config.baseline]), difference),
         )
-        for name in dict.fromkeys([settings.baseline, *controls])
-    }
-    compared = dict(against[settings.baseline])
-    if moved is not None:  # no method, so that the others are not corrected for it
-        compared[THRESHOLD_MOVED] = compare_threshold(
-            test, predictions, moved, settings, block, normal
-        )
-    rows = [settings.baseline, *([] if moved is None else [THRESHOLD_MOVED])]
-    rows += [method for method in block.units if method != settings.baseline]
-    methods = []
-    for method in rows:
-        if method not in compared:
-            failures = [trained[unit].failure for unit in block.units[method]]
-            methods.append({"method": method, "failure": next(f for f in failures if f)})
-            continue
-        probabilities = predictions.test.get(method, predictions.test[settings.baseline])
-        row = _row(method, compared[method], probabilities, test)
-        if method in complete:
-            row |= _cost(complete[method])
-        simpler = {settings.baseline, THRESHOLD_MOVED, *controls}
-        if method not in simpler:
-            finding = judge(method, against, len(complete[method]))
-            row |= {"finding": finding.text, "helps": finding.helps, "harms": finding.harms}
-            row |= {"fnr_falls": finding.fnr_falls, "excluded": finding.excluded}
-        methods.append(row)
-    some = complete[settings.baseline][0]
+
+
+def _describe(block: TrainedBlock, detectable: float | None) -> dict[str, Any]:
+    """Return what the methods of a block have in common."""
+    rows = [row for rows in block.methods.values() for row in rows if row.failure is None]
     return {
-        "model": block.model,
-        "fraction": block.fraction,
-        "patients": some.patients,
-        "images": some.real_images,
-        "draws": block.draws,
-        "seeds": settings.seeds,
-        "methods": methods,
-    }
-
-
-def _row(
-    method: str, found: Comparison, probabilities: np.ndarray, test: ImageSet
-) -> dict[str, Any]:
-    rates = dict(found.rates)
-    if "brier" in rates:  # of probabilities, which a moved threshold leaves as they are
-        errors = [expected_calibration_error(test.labels, rows) for rows in probabilities]
-        rates["ece"] = float(np.mean(errors))
-    return {
-        "method": method,
-        "failure": None,
-        "rates": rates,
-        "deviations": found.deviations,
-        "intervals": {name: list(interval) for name, interval in found.intervals.items()},
-        "differences": {name: dataclasses.asdict(d) for name, d in found.differences.items()},
-        "recall_by_class": dict(zip(test.classes, found.by_class.recall.tolist(), strict=True)),
-        "confusion": found.confusion.tolist(),
-    }
-
-
-def _cost(rows: Sequence[Trained]) -> dict[str, Any]:
-    """Return what the trainings of a method took."""
-    return {
-        "trainings": len(rows),
-        "steps": rows[0].steps,
-        "real_exposures": rows[0].real_exposures,
-        "synthetic_images": rows[0].synthetic_images,
-        "seconds": sum(row.seconds for row in rows),
-        "validation_macro_f2": [row.scores["val_macro_f2"] for row in rows if row.scores],
-        "predictions": [row.address for row in rows],
+        "model": block.block.model,
+        "fraction": block.block.fraction,
+        "patients": rows[0].patients if rows else 0,
+        "images": rows[0].real_images if rows else 0,
+        "draws": block.block.draws,
+        "seeds": block.config.seeds,
+        "detectable": detectable,
+        "failure": block.failure,
     }
 
 
@@ -393,9 +310,6 @@ def _write(store: Store, results: dict[str, Any], run: Run) -> None:
             run.log_text(text, f"tables/{name}.{ending}")
         for method in block["methods"]:
             if method["failure"] is None:
-                prefix = f"{block['model']}/{block['fraction']:g}/{method['method']}"
-                named = {f"{prefix}/{rate}": value for rate, value in method["rates"].items()}
-                run.log_metrics({key.replace("+", "_"): value for key, value in named.items()})
-    digest = results["test"]["digest"]
-    results["predictions_file"] = predictions_name(digest)
+                prefix = f"{name}/{method['method']}".replace("+", "_")
+                run.log_metrics({f"{prefix}/{r}": value for r, value in method["rates"].items()})
     store.write_json(COMPARISON, results)

@@ -9,14 +9,16 @@ from typing import Any
 
 COLUMNS = (
     ("macro_f2", "macro-F2"),
-    ("fnr", "FNR"),
+    ("fnr", "macro-FNR"),
     ("missed_disease_rate", "missed disease"),
     ("macro_f1", "macro-F1"),
     ("macro_precision", "precision"),
     ("macro_recall", "recall"),
     ("accuracy", "accuracy"),
     ("macro_auroc", "AUROC"),
-    ("sensitivity", "sensitivity"),
+    ("disease_auroc", "AUROC of disease"),
+    ("sensitivity", "sensitivity at equal specificity"),
+    ("specificity", "specificity"),
     ("brier", "Brier"),
     ("ece", "ECE"),
 )
@@ -24,27 +26,49 @@ COLUMNS = (
 
 def rows_of(block: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a block's table."""
-    shown = [c for c in COLUMNS if any(m["rates"].get(c[0]) is not None for m in block["methods"])]
-    header = ["method", *(title for _, title in shown)]
-    header += ["macro-F2 difference", "95% of all methods", "p (all)", "finding"]
+    done = [method for method in block["methods"] if method["failure"] is None]
+    shown = [c for c in COLUMNS if any(m["rates"].get(c[0]) is not None for m in done)]
+    header = ["method", *(title for _, title in shown), "macro-F2 difference", "95%"]
+    header += ["95% of all methods", "p of all", "p (Holm)", "steps", "real exposures", "finding"]
     rows = []
     for method in block["methods"]:
         if method["failure"] is not None:
-            rows.append(
-                [method["method"], *["–"] * (len(shown) + 3), f"failed: {method['failure']}"]
-            )
+            cells = ["–"] * (len(header) - 2)
+            rows.append([method["method"], *cells, f"failed: {method['failure']}"])
             continue
         cells = [_rate(method, key) for key, _ in shown]
-        difference = method["differences"].get("macro_f2")
-        cells += ["", "", ""] if difference is None else _difference(difference)
-        rows.append([method["method"], *cells, method.get("finding") or ""])
+        cells += difference_cells(method)
+        steps, exposures = method.get("steps"), method.get("real_exposures")
+        cells += ["" if steps is None else f"{steps}"]
+        cells += ["" if exposures is None else f"{exposures:.1f}"]
+        rows.append([method["method"], *cells, note_of(method, block)])
     return header, rows
+
+
+def difference_cells(method: Mapping[str, Any]) -> list[str]:
+    """Return difference, interval, joint interval and two p-values; joint ones of methods alone."""
+    difference = method["differences"].get("macro_f2")
+    if difference is None:
+        return [""] * 5
+    cells = [_signed(difference["delta"]), _interval(difference, "low", "high")]
+    if "finding" not in method:  # the baseline at another threshold
+        return [*cells, "", "", ""]
+    joint = _interval(difference, "joint_low", "joint_high")
+    return [*cells, joint, f"{difference['p_joint']:.3f}", f"{difference['p_holm']:.3f}"]
+
+
+def note_of(method: Mapping[str, Any], block: Mapping[str, Any]) -> str:
+    """Return the finding, and that its generator learned from more patients than the method."""
+    known = method.get("generator_patients") or 0
+    note = f"generator of {known} patients" if known > block["patients"] else ""
+    return "; ".join(filter(None, (method.get("finding"), note)))
 
 
 def markdown(block: Mapping[str, Any]) -> str:
     """Return a Markdown table."""
     header, rows = rows_of(block)
-    lines = [header, ["---"] * len(header), *rows]
+    cells = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
+    lines = [header, ["---"] * len(header), *cells]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -66,17 +90,19 @@ def latex(block: Mapping[str, Any]) -> str:
 
 def text(block: Mapping[str, Any]) -> str:
     """Return a table of a few columns to print."""
+    if block["failure"] is not None:
+        return f"nothing can be compared: {block['failure']}"
     width = max(len(method["method"]) for method in block["methods"]) + 2
     lines = [f"{'method':<{width}}{'macro-F2':>9}{'FNR':>7}  difference (95% of all methods)"]
     for method in block["methods"]:
         if method["failure"] is not None:
-            lines.append(f"{method['method']:<{width}}{'failed':>9}")
+            lines.append(f"{method['method']:<{width}}{'failed':>9}  {method['failure']}")
             continue
-        rates, difference = method["rates"], method["differences"].get("macro_f2")
+        rates = method["rates"]
         line = f"{method['method']:<{width}}{rates['macro_f2']:>9.3f}{rates['fnr']:>7.3f}"
-        if difference is not None:
-            delta, joint, _ = _difference(difference)
-            line += f"  {delta} ({joint}) {method.get('finding') or ''}"
+        delta, alone, joint, *_ = difference_cells(method)
+        if delta:
+            line += f"  {delta} ({joint or alone}) {note_of(method, block)}"
         lines.append(line)
     return "\n".join(lines)
 
@@ -88,9 +114,8 @@ def _rate(method: Mapping[str, Any], key: str) -> str:
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
 
 
-def _difference(difference: Mapping[str, float]) -> list[str]:
-    joint = f"{_signed(difference['joint_low'])} to {_signed(difference['joint_high'])}"
-    return [_signed(difference["delta"]), joint, f"{difference['p_joint']:.3f}"]
+def _interval(difference: Mapping[str, float], low: str, high: str) -> str:
+    return f"{_signed(difference[low])} to {_signed(difference[high])}"
 
 
 def _signed(value: float) -> str:
