@@ -10,7 +10,7 @@ from jobs._runtime.ray_executor import RayExecutor
 
 def _run(request: Request) -> None:
     from gemix.steps.compare.step import compare
-    from gemix.steps.compare.tables import text
+    from gemix.steps.compare.tables import text, worth_lines
 
     results = compare(
         request.config,
@@ -24,6 +24,8 @@ def _run(request: Request) -> None:
             f"{block['draws']} draw(s) of them, {block['seeds']} seed(s):"
         )
         print(text(block))
+    for line in worth_lines(results["worth"]):
+        print(line)
     print(f"\nresults: {request.workspace.comparison}/comparison.json and tables/")
 
 

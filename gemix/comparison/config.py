@@ -18,7 +18,7 @@ class CompareConfig(Config):
 
     methods: Annotated[
         tuple[str, ...],
-        "real, repeated or a synthetic set, with augmentation, recipe and labels: "
+        "real, repeated, held-back or a synthetic set, with what changes its use: "
         "softmax+cutmix+pretrain+hard.",
     ] = ("real", "real+cutmix", "softmax", "onehot", "softmax+pretrain")
     models: Annotated[

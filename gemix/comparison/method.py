@@ -14,7 +14,8 @@ from gemix.core.errors import ConfigError
 
 REAL = "real"  # the real images alone
 REPEATED = "repeated"  # the same, as often as with synthetic images: a control
-_NEED_SYNTHETIC = {*RECIPES, "hard", "asked"}
+HELD_BACK = "held-back"  # real images of the training patients that a draw leaves out: a ceiling
+_NEED_OTHERS = {*RECIPES, "hard", "asked"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -24,7 +25,8 @@ class Method:
 
     Attributes:
         name: as it was written: ``softmax+cutmix+pretrain``.
-        images: ``real``, ``repeated``, or the name of the synthetic set that is added.
+        images: ``real``, ``repeated``, ``held-back``, or the name of the synthetic set that is
+            added.
         augment: an augmentation after ``classifier.augment``, None for no other.
         recipe: of `RECIPES`, None for ``classifier.recipe``.
         labels: of `RELABELLINGS`, None for those of the set.
@@ -58,7 +60,7 @@ class Method:
                 raise ConfigError(f"{found[kind]!r} and {part!r} are both of the kind {kind}")
             found[kind] = part
         if images in (REAL, REPEATED):
-            needy = [name for name in found.values() if name in _NEED_SYNTHETIC]
+            needy = [name for name in found.values() if name in _NEED_OTHERS]
             if needy:
                 raise ConfigError(f"{needy[0]!r} needs synthetic images")
         return cls(name=text, images=images, **found)
@@ -66,7 +68,7 @@ class Method:
     @property
     def synthetic(self) -> str | None:
         """The name of the synthetic set that is added, if any."""
-        return None if self.images in (REAL, REPEATED) else self.images
+        return None if self.images in (REAL, REPEATED, HELD_BACK) else self.images
 
     def configured(self, classifier: ClassifierConfig) -> ClassifierConfig:
         """Return the settings of a training by this method.
@@ -85,5 +87,5 @@ class Method:
     def trains_as(self, classifier: ClassifierConfig) -> tuple[str, str, str, str | None]:
         """Return what is equal for two methods that are the same under these settings."""
         found = self.configured(classifier)
-        recipe = found.recipe if self.synthetic else "mix"
+        recipe = "mix" if self.images in (REAL, REPEATED) else found.recipe
         return self.images, found.augment, recipe, self.labels

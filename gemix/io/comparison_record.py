@@ -79,6 +79,30 @@ class ComparedBlock:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class EquivalentPatients:
+    """Real patients that would have gained as much; None outside the learning curve."""
+
+    patients: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodWorth:
+    """What a method is worth in macro-F2.
+
+    Attributes:
+        of_ceiling: its gain as a share of that of held-back real patients.
+    """
+
+    model: str
+    fraction: float
+    method: str
+    equivalent_patients: EquivalentPatients | None = None
+    of_ceiling: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodComparison:
     """``comparison.json``.
 
@@ -92,6 +116,7 @@ class MethodComparison:
     blocks: tuple[ComparedBlock, ...]
     test: EvaluatedSet
     test_openings: int
+    worth: tuple[MethodWorth, ...] = ()
 
 
 def read_comparison(store: Store) -> MethodComparison | None:

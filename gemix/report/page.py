@@ -18,7 +18,13 @@ from gemix.report.charts import (
     log_curve,
     validation_curves,
 )
-from gemix.report.comparison import COLUMNS, block_charts, block_title, learning_curves
+from gemix.report.comparison import (
+    COLUMNS,
+    block_charts,
+    block_title,
+    learning_curves,
+    patients,
+)
 from gemix.report.content import ReportContent
 from gemix.report.data_section import grey_chart
 from gemix.report.image_metrics import image_charts
@@ -69,6 +75,7 @@ def render(content: ReportContent) -> str:
         "svg": lambda data: data_uri(data, "image/svg+xml"),
         "block_title": block_title,
         "block_charts": block_charts,
+        "patients": patients,
         "shares": lambda row: [value / max(sum(row), 1) for value in row],
     }
     results = content.evaluation["results"] if content.evaluation else []

@@ -11,8 +11,10 @@ from gemix.io.comparison_record import (
     COMPARISON,
     ComparedBlock,
     ComparedMethod,
+    EquivalentPatients,
     JointDifference,
     MethodComparison,
+    MethodWorth,
 )
 from gemix.io.records import write_record
 from gemix.io.results import EvaluatedSet
@@ -61,7 +63,20 @@ def comparison(fractions: tuple[float, ...] = (0.25, 1.0)) -> MethodComparison:
     )
     test = EvaluatedSet(images=60, groups=20)
     return MethodComparison(
-        baseline="real", budget="steps", blocks=blocks, test=test, test_openings=3
+        baseline="real",
+        budget="steps",
+        blocks=blocks,
+        test=test,
+        test_openings=3,
+        worth=(
+            MethodWorth(
+                model="resnet10t",
+                fraction=0.25,
+                method="softmax+pretrain",
+                equivalent_patients=EquivalentPatients(patients=31.4, low=-8.0),
+                of_ceiling=0.42,
+            ),
+        ),
     )
 
 
@@ -78,6 +93,7 @@ def test_methods_with_their_findings_are_shown(finished, config):
     assert "+0.030 to +0.090" in page and '<b class="better">+0.060</b>' in page
     assert "helps: above &lt;real&gt;" in page and "failed: the loss is nan" in page
     assert "a difference of 0.043" in page
+    assert "+31" in page and "−8 to outside the curve" in page and "42%" in page
     assert "macro-F2 by training patients" in page and "Brier" not in page
 
 

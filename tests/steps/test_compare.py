@@ -268,6 +268,16 @@ def test_a_test_set_that_was_changed_is_predicted_by_new_trainings(tmp_path):
     assert by_method(again)["real"]["predictions"] == by_method(first)["real"]["predictions"]
 
 
+def test_patients_that_a_draw_leaves_out_are_a_ceiling(workspace):
+    settings = {"methods": ("real", "softmax", "held-back"), "draws": 2, "seeds": 1, "ratio": 0.5}
+    results = compare(configured(**settings, fractions=(0.5,)), workspace)
+    found = by_method(results)
+    assert found["held-back"]["synthetic_images"] == found["softmax"]["synthetic_images"] == 12
+    assert found["held-back"].get("generator_patients") is None
+    with pytest.raises(ConfigError, match="leaves out nobody"):
+        compare(configured(**settings), workspace)
+
+
 def test_draws_that_are_no_draws_are_refused(workspace):
     with pytest.raises(ConfigError, match=r"0\.99 of 24 training patients gives 1 different draw"):
         compare(configured(fractions=(0.99,), draws=3), workspace)

@@ -9,7 +9,7 @@ import hashlib
 import numpy as np
 
 from gemix.comparison.config import CompareConfig
-from gemix.comparison.method import REPEATED, Method
+from gemix.comparison.method import HELD_BACK, REPEATED, Method
 from gemix.comparison.patients import draw_patients
 from gemix.comparison.plan import Unit
 from gemix.comparison.relabel.base import Labels
@@ -61,8 +61,13 @@ class TrainingSets:
 
     def of(self, unit: Unit) -> TrainingImages:
         """Return the images of a training."""
-        method, real = Method.parse(unit.method), self._draw(unit)
-        synthetic, asked = self._added(method.synthetic, len(real))
+        method, drawn = Method.parse(unit.method), self._draw(unit)
+        real = _rows(self.real, drawn)
+        if method.images == HELD_BACK:
+            synthetic = self._held_back(drawn)
+            asked = synthetic.soft_labels
+        else:
+            synthetic, asked = self._added(method.synthetic, len(real))
         training = real if synthetic is None else joined(real, synthetic)
         shown = len(training)
         if method.images == REPEATED:
@@ -71,10 +76,11 @@ class TrainingSets:
             training = self._relabelled(method.labels, training, real, asked)
         return TrainingImages(images=training, real=len(real), shown=shown)
 
-    def _draw(self, unit: Unit) -> ImageSet:
+    def _draw(self, unit: Unit) -> np.ndarray:
+        """Return the rows of a draw of patients."""
         if unit.fraction == 1:
-            return self.real
-        rows = draw_patients(
+            return np.arange(len(self.real))
+        return draw_patients(
             self.real.labels,
             self.real.groups,
             fraction=unit.fraction,
@@ -82,7 +88,20 @@ class TrainingSets:
             seed=self.config.seed,
             classes=self.real.classes,
         )
-        return _rows(self.real, rows)
+
+    def _held_back(self, drawn: np.ndarray) -> ImageSet:
+        """Return images of the patients that are not drawn, as many as synthetic ones if possible.
+
+        They are the first of a permutation, so that their classes are as frequent as among all.
+        """
+        rest = np.setdiff1d(np.arange(len(self.real)), drawn)
+        if self.config.ratio is not None:
+            count = max(1, round(self.config.ratio * len(drawn)))
+        else:
+            counts = [self._count(name, len(drawn)) for name in self.sets]
+            count = min(counts, default=len(rest))
+        order = permutation(self.config.seed, Stream.SYNTHETIC_SUBSET, len(rest))
+        return _rows(self.real, np.sort(rest[order[:count]]))
 
     def _relabelled(
         self, name: str, training: ImageSet, real: ImageSet, asked: np.ndarray

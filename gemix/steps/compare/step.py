@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gemix.comparison.method import REPEATED, Method
+from gemix.comparison.method import HELD_BACK, REPEATED, Method
 from gemix.comparison.patients import draw_patients
 from gemix.comparison.plan import Block, Unit, plan, units_of
 from gemix.config import PipelineConfig
@@ -30,6 +30,7 @@ from gemix.steps.compare.images import ordered_digest
 from gemix.steps.compare.scoring import UnitScorer, predictions_name
 from gemix.steps.compare.tables import comma_separated, latex, markdown
 from gemix.steps.compare.training import Trained, UnitTrainer, validation_probabilities
+from gemix.steps.compare.worth import worth_of
 from gemix.steps.runtime.classifier_training import check_training
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import CONFIG, clear_step
@@ -136,6 +137,7 @@ def compare(
             "predictions_file": predictions_name(ordered_digest(workspace.data, "test")),
             "overlap": overlap.to_json(),
         }
+        results["worth"] = worth_of(results["blocks"], settings.baseline)
         _write(store, results, run)
     return results
 
@@ -158,6 +160,11 @@ def _check(config: PipelineConfig, workspace: Workspace, real: Manifest) -> dict
             )
     names = dict.fromkeys(method.synthetic for method in methods if method.synthetic)
     sets = synthetic_sets(config, workspace, tuple(names), log) if names else {}
+    if any(method.images == HELD_BACK for method in methods) and 1 in settings.fractions:
+        raise ConfigError(
+            "compare.methods: 'held-back' adds images of the patients that a draw leaves out, and "
+            "compare.fractions has 1, which leaves out nobody; take it out of the fractions"
+        )
     if any(method.images == REPEATED for method in methods):
         if settings.budget == "steps":
             raise ConfigError(

@@ -45,6 +45,24 @@ def rows_of(block: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def worth_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each method whose worth is known."""
+    lines = []
+    for row in rows:
+        parts = []
+        if found := row.get("equivalent_patients"):
+            middle, low, high = (_patients(found[key]) for key in ("patients", "low", "high"))
+            parts.append(f"worth {middle} real patients ({low} to {high})")
+        if (share := row.get("of_ceiling")) is not None:
+            parts.append(f"{share:.0%} of the gain of held-back patients".replace("-", "−"))
+        lines.append(f"{row['method']}, {row['model']} at {row['fraction']:g}: {', '.join(parts)}")
+    return lines
+
+
+def _patients(value: float | None) -> str:
+    return "outside the curve" if value is None else f"{value:+.0f}".replace("-", "−")
+
+
 def difference_cells(method: Mapping[str, Any]) -> list[str]:
     """Return difference, interval, joint interval and two p-values; joint ones of methods alone."""
     difference = method["differences"].get("macro_f2")
