@@ -47,6 +47,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "gemix needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 	    "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test ! -L $(VENV) || { echo "$(VENV) is a link, and what it leads to would be replaced;" \
+	    "remove it, or name another: make $(MAKECMDGOALS) VENV=venv" >&2; exit 1; }
 	@echo "Installing into $(VENV), once: 3 to 10 minutes, some 7 GB with PyTorch's GPU libraries ..."
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(VENV)
 	@if [ -x $(VENV)/bin/pip ]; then $(VENV)/bin/python -m $(PIP) | $(SHOW); \
