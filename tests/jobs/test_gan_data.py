@@ -91,7 +91,8 @@ def test_a_damaged_shard_is_named_through_ray_data(sharded, tiny_config, damaged
 
 @pytest.fixture
 def two_workers(tiny_config) -> PipelineConfig:
-    config = with_gan(tiny_config, data_loading="stream", shuffle_gb=TEN_IMAGES_GB)
+    # a pass of Ray Data for each window takes seconds, so there are few
+    config = with_gan(tiny_config, data_loading="stream", shuffle_gb=2 * TEN_IMAGES_GB)
     return dataclasses.replace(
         config,
         compute=dataclasses.replace(config.compute, workers=2),
