@@ -10,17 +10,19 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Worth:
-    """Real patients that would have gained as much.
+    """Real patients that would have gained as much, above those of the training set.
 
     Attributes:
-        patients: above those of the training set; negative where the method is worse. None outside
-            the learning curve.
-        low, high: of the 95% interval of the method's difference to the baseline, likewise.
+        patients: negative where the method is worse.
+        low, high: of the 95% interval of the method's difference to the baseline.
+        fewest, most: ends of the learning curve, where the three stop: at them they are bounds.
     """
 
-    patients: float | None
-    low: float | None
-    high: float | None
+    patients: float
+    low: float
+    high: float
+    fewest: float
+    most: float
 
 
 class LearningCurve:
@@ -35,18 +37,16 @@ class LearningCurve:
         self._log = np.log(np.asarray(patients, np.float64)[order])
         self._scores = np.maximum.accumulate(np.asarray(scores, np.float64)[order])
 
-    def patients_for(self, score: float) -> float | None:
-        """Return how many patients reach a score; None below or above the curve."""
-        if not self._scores[0] <= score <= self._scores[-1]:
-            return None
+    def patients_for(self, score: float) -> float:
+        """Return how many patients reach a score, within the ends of the curve."""
         right = int(np.searchsorted(self._scores, score, side="left"))
         if right == 0:
             return float(np.exp(self._log[0]))
+        if right == len(self._scores):
+            return float(np.exp(self._log[-1]))
         low, high = self._scores[right - 1], self._scores[right]
-        share = (score - low) / (high - low)
-        return float(
-            np.exp(self._log[right - 1] + share * (self._log[right] - self._log[right - 1]))
-        )
+        share, step = (score - low) / (high - low), self._log[right] - self._log[right - 1]
+        return float(np.exp(self._log[right - 1] + share * step))
 
     def worth(self, patients: int, score: float, low: float, high: float) -> Worth:
         """Return the worth of a method on so many patients.
@@ -55,6 +55,14 @@ class LearningCurve:
             score: of the baseline on these patients, plus the method's difference to it.
             low, high: of its 95% interval.
         """
-        found = [self.patients_for(value) for value in (score, low, high)]
-        more = [None if one is None else one - patients for one in found]
-        return Worth(patients=more[0], low=more[1], high=more[2])
+        ends = (self._scores[0] - 1, self._scores[-1] + 1)
+        found = [self.patients_for(value) - patients for value in (score, low, high, *ends)]
+        return Worth(patients=found[0], low=found[1], high=found[2], fewest=found[3], most=found[4])
+
+
+def format_patients(value: float, worth: Worth) -> str:
+    """Return a number of patients with its sign, and ``≤`` or ``≥`` at an end of the curve."""
+    text = f"{value:+.0f}".replace("-", "−").replace("+0", "0")
+    if value <= worth.fewest + 1e-6:
+        return f"≤ {text}"
+    return f"≥ {text}" if value >= worth.most - 1e-6 else text

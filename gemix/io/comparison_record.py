@@ -80,11 +80,13 @@ class ComparedBlock:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EquivalentPatients:
-    """Real patients that would have gained as much; None outside the learning curve."""
+    """Real patients that would have gained as much (:class:`gemix.comparison.worth.Worth`)."""
 
-    patients: float | None = None
-    low: float | None = None
-    high: float | None = None
+    patients: float
+    low: float
+    high: float
+    fewest: float
+    most: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,11 +27,6 @@ def block_title(block: ComparedBlock) -> str:
     return f"{block.model}, {patients}, {block.seeds} {'seed' if block.seeds == 1 else 'seeds'}"
 
 
-def patients(value: float | None) -> str:
-    """Format a number of patients with its sign; outside the learning curve there is none."""
-    return "outside the curve" if value is None else f"{value:+.0f}".replace("-", "−")
-
-
 def block_charts(block: ComparedBlock) -> list[str]:
     """Draw the differences of each method to the baseline, with intervals of all at once."""
     charts = []

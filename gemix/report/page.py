@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gemix.comparison.worth import format_patients
 from gemix.config import PipelineConfig
 from gemix.evaluation.classification.bootstrap import warn_of_few_groups
 from gemix.evaluation.label_fidelity.measure import Proportion
@@ -23,7 +24,6 @@ from gemix.report.comparison import (
     block_charts,
     block_title,
     learning_curves,
-    patients,
 )
 from gemix.report.content import ReportContent
 from gemix.report.data_section import grey_chart
@@ -75,7 +75,7 @@ def render(content: ReportContent) -> str:
         "svg": lambda data: data_uri(data, "image/svg+xml"),
         "block_title": block_title,
         "block_charts": block_charts,
-        "patients": patients,
+        "patients": format_patients,
         "shares": lambda row: [value / max(sum(row), 1) for value in row],
     }
     results = content.evaluation["results"] if content.evaluation else []

@@ -73,7 +73,9 @@ def comparison(fractions: tuple[float, ...] = (0.25, 1.0)) -> MethodComparison:
                 model="resnet10t",
                 fraction=0.25,
                 method="softmax+pretrain",
-                equivalent_patients=EquivalentPatients(patients=31.4, low=-8.0),
+                equivalent_patients=EquivalentPatients(
+                    patients=31.4, low=-8.0, high=90.0, fewest=-20.0, most=90.0
+                ),
                 of_ceiling=0.42,
             ),
         ),
@@ -93,7 +95,7 @@ def test_methods_with_their_findings_are_shown(finished, config):
     assert "+0.030 to +0.090" in page and '<b class="better">+0.060</b>' in page
     assert "helps: above &lt;real&gt;" in page and "failed: the loss is nan" in page
     assert "a difference of 0.043" in page
-    assert "+31" in page and "−8 to outside the curve" in page and "42%" in page
+    assert "+31" in page and "−8 to ≥ +90" in page and "42%" in page
     assert "macro-F2 by training patients" in page and "Brier" not in page
 
 

@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gemix.comparison.worth import Worth, format_patients
+
 COLUMNS = (
     ("macro_f2", "macro-F2"),
     ("fnr", "macro-FNR"),
@@ -51,16 +53,15 @@ def worth_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         parts = []
         if found := row.get("equivalent_patients"):
-            middle, low, high = (_patients(found[key]) for key in ("patients", "low", "high"))
+            worth = Worth(**found)
+            middle, low, high = (
+                format_patients(value, worth) for value in (worth.patients, worth.low, worth.high)
+            )
             parts.append(f"worth {middle} real patients ({low} to {high})")
         if (share := row.get("of_ceiling")) is not None:
-            parts.append(f"{share:.0%} of the gain of held-back patients".replace("-", "−"))
+            parts.append(f"{_signed(100 * share, 0)}% of the gain of held-back patients")
         lines.append(f"{row['method']}, {row['model']} at {row['fraction']:g}: {', '.join(parts)}")
     return lines
-
-
-def _patients(value: float | None) -> str:
-    return "outside the curve" if value is None else f"{value:+.0f}".replace("-", "−")
 
 
 def difference_cells(method: Mapping[str, Any]) -> list[str]:
@@ -136,8 +137,8 @@ def _interval(difference: Mapping[str, float], low: str, high: str) -> str:
     return f"{_signed(difference[low])} to {_signed(difference[high])}"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+def _signed(value: float, digits: int = 3) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _escaped(cell: str) -> str:

@@ -16,7 +16,7 @@ def worth_of(blocks: Sequence[Mapping[str, Any]], baseline: str) -> list[dict[st
     Returns:
         Rows with `model`, `fraction`, `method`; `equivalent_patients` with its interval (`low`,
         `high`), where the model was compared on two fractions or more; and `of_ceiling`, the gain
-        as a share of that of ``held-back``, where that was compared and gained.
+        as a share of that of ``held-back``, where that was compared and its gain is shown.
     """
     rows = []
     for model in dict.fromkeys(block["model"] for block in blocks):
@@ -36,7 +36,7 @@ def worth_of(blocks: Sequence[Mapping[str, Any]], baseline: str) -> list[dict[st
                         *(base + found[key] for key in ("delta", "low", "high")),
                     )
                     row["equivalent_patients"] = dataclasses.asdict(worth)
-                if ceiling and ceiling["delta"] > 0 and name != HELD_BACK:
+                if ceiling and ceiling["joint_low"] > 0 and name != HELD_BACK:
                     row["of_ceiling"] = found["delta"] / ceiling["delta"]
                 if row:
                     place = {"model": model, "fraction": block["fraction"], "method": name}
