@@ -8,14 +8,23 @@ from gemix.io.comparison_record import ComparedBlock, MethodComparison
 from gemix.report.charts import curves_chart, difference_chart
 from gemix.report.verdict import FNR, MACRO_F2, Metric
 
-COLUMNS = (
-    MACRO_F2,
-    FNR,
-    Metric(key="macro_auroc", name="AUROC", higher_is_better=True),
+_AUROC = (
     Metric(key="disease_auroc", name="AUROC of disease", higher_is_better=True),
-    Metric(key="sensitivity", name="sensitivity at equal specificity", higher_is_better=True),
-    Metric(key="brier", name="Brier", higher_is_better=False),
+    Metric(key="macro_auroc", name="AUROC", higher_is_better=True),
 )
+_SENSITIVITY = Metric(
+    key="sensitivity", name="sensitivity at equal specificity", higher_is_better=True
+)
+
+
+def block_columns(block: ComparedBlock) -> list[Metric]:
+    """Return the rates that the page has room for; the tables on disk have more."""
+    known = {
+        name for row in block.methods for name, value in row.rates.items() if value is not None
+    }
+    ranking = next((metric for metric in _AUROC if metric.key in known), None)
+    shown = [MACRO_F2, FNR, *([ranking] if ranking else []), _SENSITIVITY]
+    return [metric for metric in shown if metric.key in known]
 
 
 def block_title(block: ComparedBlock) -> str:

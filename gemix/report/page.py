@@ -20,8 +20,8 @@ from gemix.report.charts import (
     validation_curves,
 )
 from gemix.report.comparison import (
-    COLUMNS,
     block_charts,
+    block_columns,
     block_title,
     learning_curves,
 )
@@ -75,6 +75,7 @@ def render(content: ReportContent) -> str:
         "svg": lambda data: data_uri(data, "image/svg+xml"),
         "block_title": block_title,
         "block_charts": block_charts,
+        "block_columns": block_columns,
         "patients": format_patients,
         "shares": lambda row: [value / max(sum(row), 1) for value in row],
     }
@@ -92,7 +93,6 @@ def render(content: ReportContent) -> str:
         difference_charts=_difference_charts(results),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
         comparison=content.comparison,
-        comparison_columns=COLUMNS,
         learning_curves=learning_curves(content.comparison) if content.comparison else [],
         fidelity_charts=fidelity_charts(content.label_fidelity),
         image_charts=image_charts(content.gan_log),
