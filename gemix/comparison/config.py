@@ -37,7 +37,7 @@ class CompareConfig(Config):
     ratio: Annotated[
         float | None,
         Range(0, 1000),
-        "Synthetic images for each real one, the first of each set; null: all.",
+        "Synthetic images for each real one, a random part of each set; null: all.",
     ] = None
     budget: Annotated[
         Literal["steps", "exposures"],
