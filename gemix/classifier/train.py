@@ -198,14 +198,8 @@ class _Trainer:
         total = self.steps * config.epochs
         self.recipe = build_recipe(
             config.recipe,
-            RecipeContext(
-                seed=config.seed,
-                real=real_images,
-                synthetic=len(training) - real_images,
-                batch=config.batch,
-                steps=total,
-                synthetic_weight=config.synthetic_weight,
-                synthetic_share=config.synthetic_share,
+            RecipeContext.of(
+                config, real=real_images, synthetic=len(training) - real_images, steps=total
             ),
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -1,4 +1,4 @@
-"""What a comparison shows, by rules that are fixed before it is run.
+"""Judge the methods of a comparison by rules that are fixed before it is run.
 
 A method *helps* if its macro-F2 is better than that of the baseline and of every control that was
 compared, by the lower ends of intervals that hold for all methods at once. Its *false-negative rate
@@ -19,7 +19,7 @@ THRESHOLD_MOVED = "threshold moved"  # the row of the baseline at a lower thresh
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a comparison shows of one method.
+    """Finding on one method of a comparison.
 
     Attributes:
         helps: whether macro-F2 is better than that of the baseline and of all controls.

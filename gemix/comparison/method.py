@@ -11,8 +11,8 @@ from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.recipes.registry import RECIPES
 from gemix.comparison.relabel.registry import RELABELLINGS
 from gemix.core.errors import ConfigError
+from gemix.io.results import REAL
 
-REAL = "real"  # the real images alone
 REPEATED = "repeated"  # the same, as often as with synthetic images: a control
 HELD_BACK = "held-back"  # real images of the training patients that a draw leaves out: a ceiling
 _NEED_OTHERS = {*RECIPES, "hard", "asked"}

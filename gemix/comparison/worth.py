@@ -1,28 +1,12 @@
-"""What added images are worth: in equivalent real patients, and as a share of a ceiling."""
+"""Worth of added images in equivalent real patients, read from a learning curve."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Worth:
-    """Real patients that would have gained as much, above those of the training set.
-
-    Attributes:
-        patients: negative where the method is worse.
-        low, high: of the 95% interval of the method's difference to the baseline.
-        fewest, most: ends of the learning curve, where the three stop: at them they are bounds.
-    """
-
-    patients: float
-    low: float
-    high: float
-    fewest: float
-    most: float
+from gemix.io.comparison_record import EquivalentPatients
 
 
 class LearningCurve:
@@ -48,7 +32,7 @@ class LearningCurve:
         share, step = (score - low) / (high - low), self._log[right] - self._log[right - 1]
         return float(np.exp(self._log[right - 1] + share * step))
 
-    def worth(self, patients: int, score: float, low: float, high: float) -> Worth:
+    def worth(self, patients: int, score: float, low: float, high: float) -> EquivalentPatients:
         """Return the worth of a method on so many patients.
 
         Args:
@@ -57,10 +41,12 @@ class LearningCurve:
         """
         ends = (self._scores[0] - 1, self._scores[-1] + 1)
         found = [self.patients_for(value) - patients for value in (score, low, high, *ends)]
-        return Worth(patients=found[0], low=found[1], high=found[2], fewest=found[3], most=found[4])
+        return EquivalentPatients(
+            patients=found[0], low=found[1], high=found[2], fewest=found[3], most=found[4]
+        )
 
 
-def format_patients(value: float, worth: Worth) -> str:
+def format_patients(value: float, worth: EquivalentPatients) -> str:
     """Return a number of patients with its sign, and ``≤`` or ``≥`` at an end of the curve."""
     text = f"{value:+.0f}".replace("-", "−").replace("+0", "0")
     if value <= worth.fewest + 1e-6:

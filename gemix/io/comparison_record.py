@@ -80,7 +80,13 @@ class ComparedBlock:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EquivalentPatients:
-    """Real patients that would have gained as much (:class:`gemix.comparison.worth.Worth`)."""
+    """Real patients that would have gained as much, above those of the training set.
+
+    Attributes:
+        patients: negative where the method is worse.
+        low, high: of the 95% interval of the method's difference to the baseline.
+        fewest, most: ends of the learning curve, where the three stop: at them they are bounds.
+    """
 
     patients: float
     low: float
@@ -91,7 +97,7 @@ class EquivalentPatients:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodWorth:
-    """What a method is worth in macro-F2.
+    """Worth of a method in macro-F2.
 
     Attributes:
         of_ceiling: its gain as a share of that of held-back real patients.

@@ -78,9 +78,9 @@ def method_name(method: str) -> str:
     return "real only" if method == REAL else f"real + {method}"
 
 
-def signed(value: float) -> str:
-    """Format with three decimals and a sign, and a true minus."""
-    return f"{value:+.3f}".replace("-", "−")
+def signed(value: float, digits: int = 3) -> str:
+    """Format with `digits` decimals and a sign, and a true minus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def p_value(value: float) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from torch import Tensor
 
 from gemix.core.rng import Stream, permutation
 
+if TYPE_CHECKING:
+    from gemix.classifier.config import ClassifierConfig
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecipeContext:
-    """What a recipe depends on.
+    """Inputs of a recipe.
 
     The rows of the training set are those of the real images, then those of the synthetic ones.
 
@@ -36,6 +39,19 @@ class RecipeContext:
     synthetic_weight: float = 1.0
     synthetic_share: float = 0.5
 
+    @classmethod
+    def of(cls, config: ClassifierConfig, *, real: int, synthetic: int, steps: int) -> Self:
+        """Return the context of a training by these settings."""
+        return cls(
+            seed=config.seed,
+            real=real,
+            synthetic=synthetic,
+            batch=config.batch,
+            steps=steps,
+            synthetic_weight=config.synthetic_weight,
+            synthetic_share=config.synthetic_share,
+        )
+
 
 class Recipe(Protocol):
     """Say which images each step shows; :mod:`gemix.classifier.recipes.testing` has its contract.
@@ -47,6 +63,10 @@ class Recipe(Protocol):
     """
 
     restarts: tuple[int, ...]
+
+    @staticmethod
+    def real_share(context: RecipeContext) -> float:
+        """Return the share of real images among all that a training shows, however long it is."""
 
     def rows(self, step: int, batch_indices: Sequence[int]) -> list[int]:
         """Return the rows of the training set at these places of the global batch."""
@@ -101,6 +121,11 @@ class SharedBatches:
         self._synthetic = Pool(
             context.seed, Stream.CLASSIFIER_SYNTHETIC_ORDER, context.real, context.synthetic
         )
+
+    @staticmethod
+    def real_share(context: RecipeContext) -> float:
+        """See :class:`Recipe`."""
+        return 1 - context.synthetic_share
 
     def rows(self, step: int, batch_indices: Sequence[int]) -> list[int]:
         """See :class:`Recipe`; the synthetic images come first in the batch."""

@@ -20,6 +20,11 @@ class Mix:
         count = context.real + context.synthetic
         self._pool = Pool(context.seed, Stream.CLASSIFIER_ORDER, 0, count)
 
+    @staticmethod
+    def real_share(context: RecipeContext) -> float:
+        """See the interface."""
+        return context.real / (context.real + context.synthetic)
+
     def rows(self, step: int, batch_indices: Sequence[int]) -> list[int]:
         """See the interface; batches run across the ends of passes, so that none is short."""
         return [self._pool.row(step * self.context.batch + index) for index in batch_indices]

@@ -23,5 +23,14 @@ RECIPES: dict[str, str] = {
 
 def build_recipe(name: str, context: RecipeContext) -> Recipe:
     """Return the recipe of a registered name; without images of both kinds it is ``mix``."""
+    return _recipe(name, context)(context)
+
+
+def real_share(name: str, context: RecipeContext) -> float:
+    """Return the share of real images among all that a training by a recipe shows."""
+    return _recipe(name, context).real_share(context)
+
+
+def _recipe(name: str, context: RecipeContext) -> type[Recipe]:
     one_kind = not context.real or not context.synthetic
-    return pkgutil.resolve_name(RECIPES["mix" if one_kind else name])(context)
+    return pkgutil.resolve_name(RECIPES["mix" if one_kind else name])

@@ -57,6 +57,12 @@ class RecipeContract:
             shown = [counts[row] for row in kind]
             assert max(shown) - min(shown) <= 1 or max(shown) < 2 * min(shown)
 
+    def test_the_share_of_real_images_is_what_is_shown(self) -> None:
+        """Up to rounding to whole images and steps."""
+        context = self.context()
+        shown = [row < context.real for row in self.all_rows(context)]
+        assert abs(sum(shown) / len(shown) - self.recipe(context).real_share(context)) < 0.02
+
     def test_rows_follow_seed_step_and_index_alone(self) -> None:
         """A step repeats exactly, in any order and however a batch is split among workers."""
         context = self.context()

@@ -35,7 +35,7 @@ class RelabellingContract:
                 np.testing.assert_allclose(after.sum(axis=1), 1, atol=1e-5)
 
     def test_the_class_of_a_real_image_stays(self) -> None:
-        """What a radiologist said is not changed, only how sure it is."""
+        """The dominant class is kept; only its weight may change."""
         labels = self.labels()
         real, _ = self.relabelling(labels)
         assert (real.argmax(axis=1) == labels.real.argmax(axis=1)).all()

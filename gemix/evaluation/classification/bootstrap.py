@@ -21,6 +21,7 @@ averaged over the seeds.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -149,6 +150,7 @@ class Resampled:
         weights = sample_rng(seed, Stream.BOOTSTRAP).multinomial(
             len(names), np.full(len(names), 1 / len(names)), size=resamples
         )
+        of_images = weights[:, group]
         self._draws, self._seed = draws, seed
         self._counts = {
             method: np.stack([_by_group(labels, row, group, len(names), classes) for row in rows])
@@ -159,9 +161,7 @@ class Resampled:
             extra = {}
             if probabilities is not None:
                 at = None if thresholds is None or normal is None else thresholds[method]
-                extra = _probability_rates(
-                    labels, probabilities[method], weights[:, group], normal, at
-                )
+                extra = _probability_rates(labels, probabilities[method], of_images, normal, at)
             self._sampled[method] = SampledRates.of(found, weights, normal, extra)
         self._deciding = _deciding_groups(next(iter(self._counts.values()))[0], normal)
 
@@ -172,6 +172,14 @@ class Resampled:
             self._sampled, others, baseline, self._deciding, self._draws, self._seed
         )
         return {
+            method: dataclasses.replace(found, differences=differences.get(method, {}))
+            for method, found in self._alone.items()
+        }
+
+    @functools.cached_property
+    def _alone(self) -> dict[str, Comparison]:
+        """The rates of each method, without differences, which are all that a baseline changes."""
+        return {
             method: Comparison(
                 rates=found.means,
                 deviations=found.deviations,
@@ -180,7 +188,7 @@ class Resampled:
                     for name in found.means
                 },
                 by_class=_by_class(self._counts[method]),
-                differences=differences.get(method, {}),
+                differences={},
                 confusion=self._counts[method].sum(axis=(0, 1)),
             )
             for method, found in self._sampled.items()

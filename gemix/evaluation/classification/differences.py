@@ -53,10 +53,10 @@ class PairedDifference:
     p: float
     error: float | None
     df: float | None
-    joint_low: float = -1.0
-    joint_high: float = 1.0
-    p_joint: float = 1.0
-    p_holm: float = 1.0
+    joint_low: float
+    joint_high: float
+    p_joint: float
+    p_holm: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -56,6 +56,9 @@ class TrainingSets:
         self.real = dataclasses.replace(
             read_images([data], "train"), digest=ordered_digest(data, "train")
         )
+        self._available = {
+            name: Manifest.load(Store(url)).images("train") for name, url in sets.items()
+        }
         self._synthetic: collections.OrderedDict[str, tuple[ImageSet, np.ndarray]]
         self._synthetic = collections.OrderedDict()
 
@@ -126,8 +129,7 @@ class TrainingSets:
 
     def _count(self, name: str, real_images: int) -> int:
         """Return how many images of a synthetic set are added."""
-        available = Manifest.load(Store(self.sets[name])).images("train")
-        ratio = self.config.ratio
+        available, ratio = self._available[name], self.config.ratio
         return available if ratio is None else min(available, max(1, round(ratio * real_images)))
 
     def _added(self, name: str | None, real_images: int) -> tuple[ImageSet | None, np.ndarray]:

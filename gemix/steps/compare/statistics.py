@@ -11,18 +11,18 @@ from scipy.special import stdtrit
 
 from gemix.comparison.config import CompareConfig
 from gemix.comparison.findings import THRESHOLD_MOVED
-from gemix.comparison.method import REAL
 from gemix.comparison.plan import Block
 from gemix.data.image_set import ImageSet
 from gemix.evaluation.classification.bootstrap import Comparison, Resampled, compare_methods
 from gemix.evaluation.classification.probability_rates import threshold_at_specificity
+from gemix.io.results import REAL
 
 POWER = 0.8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What a block's trainings predict, by method.
+    """Predictions of a block's trainings, by method.
 
     Attributes:
         validation, test: class probabilities, float32 [S, N, K] each.

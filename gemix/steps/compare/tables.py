@@ -7,7 +7,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gemix.comparison.worth import Worth, format_patients
+from gemix.comparison.worth import format_patients
+from gemix.io.comparison_record import EquivalentPatients
+from gemix.report.verdict import signed
 
 COLUMNS = (
     ("macro_f2", "macro-F2"),
@@ -53,13 +55,13 @@ def worth_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         parts = []
         if found := row.get("equivalent_patients"):
-            worth = Worth(**found)
+            worth = EquivalentPatients(**found)
             middle, low, high = (
                 format_patients(value, worth) for value in (worth.patients, worth.low, worth.high)
             )
             parts.append(f"worth {middle} real patients ({low} to {high})")
         if (share := row.get("of_ceiling")) is not None:
-            parts.append(f"{_signed(100 * share, 0)}% of the gain of held-back patients")
+            parts.append(f"{signed(100 * share, 0)}% of the gain of held-back patients")
         lines.append(f"{row['method']}, {row['model']} at {row['fraction']:g}: {', '.join(parts)}")
     return lines
 
@@ -69,7 +71,7 @@ def difference_cells(method: Mapping[str, Any]) -> list[str]:
     difference = method["differences"].get("macro_f2")
     if difference is None:
         return [""] * 5
-    cells = [_signed(difference["delta"]), _interval(difference, "low", "high")]
+    cells = [signed(difference["delta"]), _interval(difference, "low", "high")]
     if "finding" not in method:  # the baseline at another threshold
         return [*cells, "", "", ""]
     joint = _interval(difference, "joint_low", "joint_high")
@@ -134,11 +136,7 @@ def _rate(method: Mapping[str, Any], key: str) -> str:
 
 
 def _interval(difference: Mapping[str, float], low: str, high: str) -> str:
-    return f"{_signed(difference[low])} to {_signed(difference[high])}"
-
-
-def _signed(value: float, digits: int = 3) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
+    return f"{signed(difference[low])} to {signed(difference[high])}"
 
 
 def _escaped(cell: str) -> str:

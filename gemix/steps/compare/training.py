@@ -14,6 +14,8 @@ import torch
 import gemix
 from gemix.classifier.bundle import WEIGHTS, Classifier
 from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.recipes.base import RecipeContext
+from gemix.classifier.recipes.registry import real_share
 from gemix.classifier.train import TrainingResult, train
 from gemix.comparison.method import Method
 from gemix.comparison.plan import Unit
@@ -179,11 +181,9 @@ class UnitTrainer:
 
 def _real_share(classifier: ClassifierConfig, found: TrainingImages) -> float:
     """Return the share of real images among those that a training shows."""
-    if len(found.images) == found.real:
-        return 1.0
-    if classifier.recipe in ("curriculum", "pretrain"):
-        return 1 - classifier.synthetic_share
-    return found.real / len(found.images)
+    added = len(found.images) - found.real
+    context = RecipeContext.of(classifier, real=found.real, synthetic=added, steps=1)
+    return real_share(classifier.recipe, context)
 
 
 def validation_probabilities(store: Store, trained: Trained) -> np.ndarray:
