@@ -1,4 +1,4 @@
-"""Stage 4: is what torch.compile makes of the phases right? With CUDA graphs, on a GPU."""
+"""Stage 5: is what torch.compile makes of the phases right? With CUDA graphs, on a GPU."""
 
 from __future__ import annotations
 

@@ -25,9 +25,10 @@ import torch
 
 # name: seconds that it may take at most, and the least that it is started with
 STAGES = {
-    "correctness": (120, 15),
+    "correctness": (150, 15),
     "speed": (180, 20),
-    "kernels": (45, 15),
+    "kernels": (60, 15),
+    "sampling": (60, 20),
     "compiled": (90, 30),
     "training": (10**9, 30),
 }

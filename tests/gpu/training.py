@@ -1,4 +1,4 @@
-"""Stage 5: train on real scans until the time is over; metrics, samples and a generator remain."""
+"""Stage 6: train on real scans until the time is over; metrics, samples and a generator remain."""
 
 from __future__ import annotations
 

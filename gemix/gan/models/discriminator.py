@@ -35,7 +35,7 @@ class DiscriminatorBlock(nn.Module):
         """Map [N, in, H, W] to [N, out, H/2, W/2]."""
         if self.fromrgb is not None:
             x = self.fromrgb(x)
-        return self.conv1(self.conv0(x), RESIDUAL_GAIN) + self.skip(x, RESIDUAL_GAIN)
+        return self.conv1(self.conv0(x), RESIDUAL_GAIN, self.skip(x, RESIDUAL_GAIN))
 
 
 class DiscriminatorOutput(NamedTuple):

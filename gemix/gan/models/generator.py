@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gemix.gan.models import ops
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.models.base import ImageGenerator
+from gemix.gan.models.bias_act import modulate
 from gemix.gan.models.layers import FullyConnectedLayer, SynthesisLayer, ToRGBLayer
 
 MAPPING_LR_MULTIPLIER = 0.01
@@ -119,17 +120,19 @@ class SynthesisNetwork(nn.Module):
             noise: one tensor a styled convolution, [N, 1, H, W] or [H, W]; None adds none.
             dtype: of the convolutions.
         """
-        styles = ws.float().unbind(dim=1)
+        ws = ws.float().unbind(dim=1)
         noise = [None] * len(self.noise_shapes) if noise is None else noise
-        x = self.b4.const.to(dtype).expand(len(ws), -1, -1, -1)
+        x = self.b4.const.to(dtype).expand(len(ws[0]), -1, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
         image, layer = None, 0
         for block in self.blocks:
-            for conv in block.convs:
-                x = conv(x, styles[layer], noise[layer])
+            styles = [conv.affine(ws[layer + i]) for i, conv in enumerate(block.convs)]
+            x = modulate(x, styles[0])
+            for conv, own, following in zip(block.convs, styles, [*styles[1:], None], strict=True):
+                x = conv(x, own, noise[layer], following)
                 layer += 1
             # the style of the image is also that of the next block's first convolution
-            rgb = block.torgb(x, styles[layer])
+            rgb = block.torgb(x, ws[layer])
             if image is None:
                 image = rgb
             else:

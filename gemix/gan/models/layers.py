@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gemix.gan.models import ops
+from gemix.gan.models.bias_act import Activation, bias_act, is_fused, modulate
 from gemix.gan.models.fir import fir_filter
 
 
@@ -83,63 +84,34 @@ class Conv2dLayer(nn.Module):
         if down:
             self.register_buffer("resample_filter", fir_filter(ops.BLUR_TAPS))
 
-    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        """Map [N, in, H, W] to [N, out, H, W] (or half of it); `gain` scales the result."""
-        bound = None if self.clamp is None else self.clamp * gain
+    def forward(self, x: Tensor, gain: float = 1.0, residual: Tensor | None = None) -> Tensor:
+        """Map [N, in, H, W] to [N, out, H, W] (or half of it), times `gain` plus `residual`."""
+        clamp = math.inf if self.clamp is None else self.clamp * gain
         if self.activate:
             gain = gain * ops.LRELU_GAIN
-        before, after = (1.0, gain) if x.dtype == torch.float32 else (gain, 1.0)
+        fused = is_fused(x)
+        before, after = (1.0, gain) if fused or x.dtype == torch.float32 else (gain, 1.0)
         weight = (self.weight * (self.weight_gain * before)).to(x.dtype)
-        bias = None if self.bias is None else (self.bias * before).to(x.dtype)
+        bias = None if self.bias is None else self.bias * before
+        # convolutions on CPUs add a bias for nothing, those on GPUs in one more pass
+        inner = None if fused or bias is None else bias.to(x.dtype)
         if self.down:
-            x = ops.conv2d_down(x, weight, bias, self.resample_filter)
+            x = ops.conv2d_down(x, weight, inner, self.resample_filter)
         elif weight.shape[-1] == 1:
-            x = ops.conv1x1(x, weight, bias)
+            x = ops.conv1x1(x, weight, inner)
         else:
-            x = F.conv2d(x, weight, bias, padding=self.padding)
-        if self.activate:
-            x = F.leaky_relu_(x, ops.LRELU_SLOPE)
-        x = x if math.isclose(after, 1) else x * after
-        return x if bound is None else x.clamp(-bound, bound)
+            x = F.conv2d(x, weight, inner, padding=self.padding)
+        activation = Activation(ops.LRELU_SLOPE if self.activate else 1.0, after, clamp)
+        return bias_act(x, activation, bias=bias if fused else None, residual=residual)
 
 
-def modulated_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    styles: Tensor,
-    up_fir: Tensor | None,
-    gain: float = 1.0,
-    noise: Tensor | None = None,
-) -> Tensor:
-    """Convolve with weights that are modulated by the styles and demodulated.
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, bias and leaky ReLU, optionally doubling the image.
 
     Karras et al., "Analyzing and improving the image quality of StyleGAN", 2020, equations 1
     and 3: w'_ijk = s_i w_ijk, w''_ijk = w'_ijk / sqrt(sum_ik w'_ijk^2 + eps). Scaling the input
     by s and the output by the demodulation factor gives the same result as per-sample weights,
     and lets the whole batch share one dense convolution.
-
-    Args:
-        x: [N, I, H, W].
-        weight: [O, I, k, k].
-        styles: float32 [N, I].
-        up_fir: the blur of an upsampling convolution (k = 3), or None for no upsampling.
-        gain: factor on the result.
-        noise: added to the result; [N, 1, H, W] or [H, W].
-    """
-    energy = weight.square().sum(dim=(2, 3))  # [O, I]
-    demodulation = torch.rsqrt(styles.square() @ energy.t() + 1e-8)  # [N, O]
-    x = x * styles.to(x.dtype)[:, :, None, None]
-    weight = weight.to(x.dtype)
-    if up_fir is None:
-        x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-    else:
-        x = ops.conv2d_up(x, weight, up_fir)
-    demodulation = (demodulation * gain).to(x.dtype)[:, :, None, None]
-    return x * demodulation if noise is None else torch.addcmul(noise, x, demodulation)
-
-
-class SynthesisLayer(nn.Module):
-    """Modulated 3x3 convolution, noise, bias and leaky ReLU, optionally doubling the image.
 
     Args:
         clamp: bound on the result's absolute value.
@@ -157,8 +129,8 @@ class SynthesisLayer(nn.Module):
     ):
         super().__init__()
         self.up = up
-        self.clamp = clamp
         self.resolution = resolution
+        self.clamp = clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.noise_strength = nn.Parameter(torch.zeros([]))
@@ -167,19 +139,34 @@ class SynthesisLayer(nn.Module):
         if up:
             self.register_buffer("resample_filter", fir_filter(ops.BLUR_TAPS))
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        """Map [N, in, H, W] and w [N, w_dim] to [N, out, H, W] (or twice that).
+    def forward(
+        self, x: Tensor, styles: Tensor, noise: Tensor | None, next_styles: Tensor | None = None
+    ) -> Tensor:
+        """Map [N, in, H, W] to [N, out, H, W] (or twice that).
 
-        `noise` broadcasts against [N, 1, H_out, W_out]; None adds none.
+        Args:
+            x: modulated by the styles.
+            styles: of this layer (`affine`), [N, in].
+            noise: [N, 1, H_out, W_out] or [H_out, W_out]; None adds none.
+            next_styles: [N, out], which the result is modulated by.
         """
-        gain = ops.LRELU_GAIN
-        up_fir = self.resample_filter if self.up else None
-        if noise is not None:
-            noise = (noise * (self.noise_strength * gain)).to(x.dtype)
-        x = modulated_conv2d(x, self.weight, self.affine(w), up_fir, gain, noise)
-        x += (self.bias * gain)[:, None, None].to(x.dtype)
-        x = F.leaky_relu_(x, ops.LRELU_SLOPE)
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        energy = self.weight.square().sum(dim=(2, 3))  # [O, I]
+        demodulation = torch.rsqrt(styles.square() @ energy.t() + 1e-8)  # [N, O]
+        weight = self.weight.to(x.dtype)
+        if self.up:
+            x = ops.conv2d_up(x, weight, self.resample_filter)
+        else:
+            x = F.conv2d(x, weight, padding=1)
+        clamp = math.inf if self.clamp is None else self.clamp
+        return bias_act(
+            x,
+            Activation(ops.LRELU_SLOPE, ops.LRELU_GAIN, clamp),
+            demodulation=demodulation,
+            noise=noise,
+            noise_strength=None if noise is None else self.noise_strength,
+            bias=self.bias,
+            styles=next_styles,
+        )
 
 
 class ToRGBLayer(nn.Module):
@@ -195,8 +182,8 @@ class ToRGBLayer(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map [N, in, H, W] and w [N, w_dim] to a float32 image [N, img_channels, H, W]."""
-        styles = (self.affine(w) * self.weight_gain).to(x.dtype)
-        x = ops.conv1x1(x * styles[:, :, None, None], self.weight.to(x.dtype))
+        styles = self.affine(w) * self.weight_gain
+        x = ops.conv1x1(modulate(x, styles), self.weight.to(x.dtype))
         x = x.float() + self.bias[:, None, None]
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 

@@ -1,0 +1,98 @@
+"""The Triton kernels compile for GPUs that are not here, and compute in registers."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+triton = pytest.importorskip("triton")
+
+FLOAT, HALF, NONE = "*fp32", "*bf16", "constexpr"
+ACTIVATION = {
+    "x": HALF,
+    "bias": FLOAT,
+    "y": HALF,
+    "gradient": HALF,
+    "of_x": HALF,
+    "of_sums": FLOAT,
+    "by_gradient": HALF,
+    "slope": "fp32",
+    "gain": "fp32",
+    "clamp": "fp32",
+}
+IN_GENERATOR = ACTIVATION | {
+    "demodulation": FLOAT,
+    "noise": FLOAT,
+    "noise_strength": FLOAT,
+    "styles": FLOAT,
+    "residual": NONE,
+    "by_x": HALF,
+    "partial": FLOAT,
+}
+IN_DISCRIMINATOR = ACTIVATION | {
+    "demodulation": NONE,
+    "noise": NONE,
+    "noise_strength": NONE,
+    "styles": NONE,
+    "residual": HALF,
+    "by_x": NONE,
+    "partial": NONE,
+}
+TILE = {"CLAMPED": True, "ROWS": 16, "CHANNELS": 64}
+BLUR = {"UP": 1, "DOWN": 1, "ROWS": 4, "COLUMNS": 4, "PIXELS": 32, "CHANNELS": 64}
+L4, H100 = 89, 90
+KERNELS = [  # name, types of the arguments (else int32), constants, architecture
+    ("_forward_kernel", IN_GENERATOR, TILE, H100),
+    ("_forward_kernel", IN_DISCRIMINATOR, TILE, H100),
+    ("_backward_kernel", IN_GENERATOR, TILE, H100),
+    ("_backward_kernel", IN_GENERATOR, TILE, L4),
+    ("_backward_kernel", IN_DISCRIMINATOR | {"partial": FLOAT}, TILE, H100),
+    ("_double_backward_kernel", IN_GENERATOR, TILE, H100),
+    ("_double_backward_kernel", IN_GENERATOR, TILE, L4),
+    ("_double_backward_kernel", IN_DISCRIMINATOR, TILE, H100),
+    ("_correlate_kernel", {"x": HALF, "fir": FLOAT, "out": HALF, "gain": "fp32"}, BLUR, H100),
+    ("_correlate_kernel", {"x": HALF, "fir": FLOAT, "out": HALF, "gain": "fp32"}, BLUR, L4),
+]
+
+
+@pytest.mark.parametrize(("name", "types", "constants", "architecture"), KERNELS)
+def test_it_compiles_without_spilling(name, types, constants, architecture, tmp_path):
+    from gemix.gan.models import bias_act_triton, fir_triton
+
+    module = fir_triton if name == "_correlate_kernel" else bias_act_triton
+    code = machine_code(getattr(module, name), types, constants, architecture, tmp_path)
+    assert re.findall(r"\bLDG\S*\.128", code), "no reads of 16 bytes"
+    assert not re.findall(r"\b(LDL|STL)\b", code), "registers are spilled to memory"
+
+
+def machine_code(kernel, types, constants, architecture, tmp_path: Path) -> str:
+    """Return the assembly of a kernel."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature = {
+        argument: "constexpr" if argument in constants else types.get(argument, "i32")
+        for argument in kernel.arg_names
+    }
+    constants = {
+        argument: constants.get(argument)
+        for argument, kind in signature.items()
+        if kind == "constexpr"
+    }
+    aligned = {  # as allocations are, and channels of the networks
+        (place,): [["tt.divisibility", 16]]
+        for place, (argument, kind) in enumerate(signature.items())
+        if kind.startswith("*") or argument == "channels"
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
+    built = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+    cubin = tmp_path / "kernel.cubin"
+    cubin.write_bytes(built.asm["cubin"])
+    tools = Path(triton.__file__).parent / "backends/nvidia/bin"
+    found = subprocess.run(
+        [tools / "cuobjdump", "-sass", cubin], capture_output=True, text=True, check=True
+    )
+    return found.stdout
