@@ -33,12 +33,12 @@ from gemix.io.results import (
 )
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from gemix.report.data_section import DataPart, data_part
 from gemix.report.examples import Example, examples, small_png
-from gemix.report.image_metrics import ImageMetricsPart, image_metrics
 from gemix.report.label_figure import read_figure
-from gemix.report.privacy_audit import AuditPart, audit_parts
-from gemix.report.set_cards import SetCardsPart, set_cards
+from gemix.report.sections.data import DataPart, data_part
+from gemix.report.sections.image_metrics import ImageMetricsPart, image_metrics
+from gemix.report.sections.privacy_audit import AuditPart, audit_parts
+from gemix.report.sections.set_cards import SetCardsPart, set_cards
 from gemix.report.verdict import Verdict, decide
 from gemix.synthesis.fidelity import SetFidelity, read_fidelity
 

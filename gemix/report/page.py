@@ -19,16 +19,16 @@ from gemix.report.charts import (
     log_curve,
     validation_curves,
 )
-from gemix.report.comparison import (
+from gemix.report.content import ReportContent
+from gemix.report.sections.comparison import (
     block_charts,
     block_columns,
     block_title,
     learning_curves,
 )
-from gemix.report.content import ReportContent
-from gemix.report.data_section import grey_chart
-from gemix.report.image_metrics import image_charts
-from gemix.report.label_fidelity import fidelity_charts
+from gemix.report.sections.data import grey_chart
+from gemix.report.sections.image_metrics import image_charts
+from gemix.report.sections.label_fidelity import fidelity_charts
 from gemix.report.templates import data_uri, environment
 from gemix.report.verdict import (
     ACCURACY,
