@@ -19,6 +19,7 @@ def write_results(sweep: Sweep, confirmed: Mapping[str, Any] | None) -> dict[str
 
     `best` and `top` are feasible trials by macro-F2 on validation, `front` those of a Pareto front.
     They were chosen for being lucky too: only fresh seeds and the test set say what they are worth.
+    :mod:`gemix.io.sweep_record` has the types.
 
     Args:
         confirmed: what :func:`gemix.steps.sweep.confirm.confirm` found; None if nothing was.
@@ -35,6 +36,7 @@ def write_results(sweep: Sweep, confirmed: Mapping[str, Any] | None) -> dict[str
         "front": [r.number for r in pareto_front(records)] if study.objective.pareto else None,
         "reference": _number_of(records, REFERENCE),
         "published_default": _number_of(records, PUBLISHED),
+        "importance": study.importance(),
         "confirmed": confirmed,
         "trials": [
             {**record.to_json(), "settings": sweep.settings(dict(record.params))[0]}
