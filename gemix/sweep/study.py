@@ -197,6 +197,12 @@ class SweepStudy:
         trials = self._do(lambda: self._study.get_trials(deepcopy=False))
         return [TrialRecord.of(t) for t in trials if t.state != TrialState.WAITING]
 
+    @property
+    def uid(self) -> str:
+        """What identifies the study, and no other of its name."""
+        first = self._do(lambda: self._study.get_trials(deepcopy=False))[0]
+        return f"{self.config.study}, {first.datetime_start:%Y-%m-%d %H:%M:%S.%f}"
+
     def importance(self) -> dict[str, dict[str, float]]:
         """Return the importance of the parameters (:func:`.importance.importances`)."""
         with _quiet():
