@@ -184,7 +184,7 @@ def test_the_winner_is_chosen_on_fresh_seeds_and_tested_once(config, workspace, 
     assert found["test"]["results"]["real"]["accuracy"] == pytest.approx(np.mean(right))
     assert len(openings.read_json(OPENINGS)) == before + 1
     text = describe_winner(found)
-    assert "the search promised" in text and "to train and register" not in text
+    assert "macro-F2 in the search less" in text and "to train and register" not in text
     settings = {"labels.temperature": 0.5, "synthesis.ratio": 0.25}
     soft = found["winner"] | {"method": "softmax", "settings": settings}
     command = "'synthesis.methods=[softmax]' labels.temperature=0.5 synthesis.ratio=0.25"

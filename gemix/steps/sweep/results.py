@@ -89,8 +89,8 @@ def describe_winner(confirmed: Mapping[str, Any]) -> str:
         )
     test, winner = confirmed["test"], confirmed["winner"]
     lines.append(
-        f"winner: {winner['name']}; the search promised {winner['overfitted']:+.3f} in macro-F2 "
-        "that fresh seeds did not keep"
+        f"winner: {winner['name']}; macro-F2 in the search less that on fresh seeds: "
+        f"{winner['overfitted']:+.3f}"
     )
     for name, row in test["results"].items():
         line = f"test, {name}: macro-F2 {row['macro_f2']:.3f}, FNR {row['fnr']:.3f}"
