@@ -104,6 +104,7 @@ def test_search_and_winner_are_shown(finished, config):
     assert "temperature 62%, bias 38%" in page
     for chart in ("history", "ratio-N", "temperature-T", "bias-b", "plane", "false-negative-rate"):
         assert f'id="sweep-{chart}-' in page
+    assert "mathdefault" not in page
 
 
 def test_a_search_without_a_winner_or_trials(finished, config):

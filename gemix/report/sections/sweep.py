@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from gemix.io.sweep_record import SweepResults, SweepTrial
 from gemix.report.charts import INK, MUTED, STYLE, color, panel, svg_element
@@ -90,7 +91,12 @@ def _numbers(trials: Iterable[SweepTrial]) -> list[str]:
     )
 
 
-def _marked(axes, trials: Sequence[SweepTrial], x, y) -> None:
+def _marked(
+    axes: Axes,
+    trials: Sequence[SweepTrial],
+    x: Callable[[SweepTrial], float],
+    y: Callable[[SweepTrial], float],
+) -> None:
     """Draw trials: feasible ones filled, others hollow, the first points named by their shape."""
     for feasible in (True, False):
         for name, marker in ((None, "o"), ("real only", "s"), ("published default", "D")):
@@ -138,10 +144,17 @@ def _scatter(
         axes.grid(axis="y")
         _marked(axes, trials, x, y)
         if log:
-            axes.set_xscale("log")
+            _set_logarithmic(axes)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         return svg_element(figure, f"sweep-{labels[0].replace(' ', '-')}")
+
+
+def _set_logarithmic(axes: Axes) -> None:
+    """Let the x axis be logarithmic, with plain numbers; the page draws no mathematics."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _plane(trials: Sequence[SweepTrial]) -> str:
@@ -151,16 +164,18 @@ def _plane(trials: Sequence[SweepTrial]) -> str:
     sizes = 15 + 150 * (values - low) / (high - low if high > low else 1)
     with matplotlib.rc_context(STYLE):
         figure, axes = panel("T and b: the larger, the higher macro-F2")
-        axes.scatter(
-            [trial.params["temperature"] for trial in trials],
-            [trial.params["bias"] for trial in trials],
-            s=sizes,
-            facecolor=[color(1) if trial.feasible else "none" for trial in trials],
-            edgecolor=MUTED,
-            linewidth=0.8,
-            alpha=0.75,
-        )
-        axes.set_xscale("log")
+        for feasible in (True, False):
+            chosen = [i for i, trial in enumerate(trials) if trial.feasible == feasible]
+            axes.scatter(
+                [trials[i].params["temperature"] for i in chosen],
+                [trials[i].params["bias"] for i in chosen],
+                s=sizes[chosen],
+                facecolor=color(1) if feasible else "none",
+                edgecolor=MUTED if feasible else color(1),
+                linewidth=0.8,
+                alpha=0.75,
+            )
+        _set_logarithmic(axes)
         axes.set_xlabel("temperature T")
         axes.set_ylabel("bias b")
         return svg_element(figure, "sweep-plane")
