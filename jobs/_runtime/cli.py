@@ -17,6 +17,7 @@ COMMANDS = {
     "train-teacher": "train classifiers that say what synthetic images show",
     "train-gan": "train the class-conditional StyleGAN2-ADA or CGAN",
     "import-stylegan": "import public StyleGAN2-ADA networks, to sample or to start from",
+    "export-set": "export a synthetic set for others, without a record of patients",
     "export-gan": "export the networks of a training, for others to start from",
     "sample": "make a few images of given seeds and labels, to look at",
     "explore": "write a page with sliders: soft labels from a few latents, asked and seen",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -17,6 +18,7 @@ from gemix.core.errors import ConfigError, DataError
 from gemix.data.leakage.overlap import Split
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import read_images
 from gemix.evaluation.privacy.config import AuditConfig
 from gemix.evaluation.privacy.decision import why_not_passed
 from gemix.io.audit_record import Audit, Copies, read_audit
@@ -24,6 +26,7 @@ from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.executor import LocalExecutor
 from gemix.steps.sets.audit import audit_set
+from gemix.steps.sets.export_set import export_set
 from gemix.steps.train_classifier import train_classifiers
 from jobs import audit as audit_job
 from tests.steps.audit_sets import phantoms, write_real, write_synthetic
@@ -317,3 +320,59 @@ def test_the_audit_is_tagged_in_mlflow(workspace, passed):
     found = [t for t in tags if t.get("digest.synthetic.audit") == passed.set_digest]
     assert found and found[-1]["gemix.audit"] == "passed"
     assert json.loads(json.dumps(found[-1]["gemix.audit.reasons"]))
+
+
+def everything(folder: Path) -> bytes:
+    """Return the content of all files, those of Parquet files as text too."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        found.append(path.read_bytes())
+        if path.suffix == ".parquet":
+            found.append(str(pq.read_table(path).to_pydict()).encode())
+    return b"".join(found)
+
+
+def test_an_exported_set_holds_nothing_of_a_person(workspace, passed, tmp_path):
+    store = Store(workspace.synthetic("softmax"))
+    store.write_bytes("config.yaml", b"data: {path: /patient-archive}")
+    manifest = Manifest.load(store)
+    origin = manifest.origin | {"synthesis": {"generator": "s3://patient-bucket/gan", "seed": 3}}
+    dataclasses.replace(manifest, origin=origin).save(store)
+    assert b"patient-train" in everything(Path(store.url))
+    exported = export_set(CONFIG, workspace, "softmax", str(tmp_path / "out"), overwrite=False)
+    store.delete("config.yaml")
+    manifest.save(store)
+    assert b"patient-" not in everything(tmp_path / "out")
+    assert exported.digest == passed.set_digest
+    assert exported.origin["synthesis"] == {"seed": 3}
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["00000.parquet", "audit.json", "manifest.json", "seen.parquet"]
+    # whoever gets it sees the same images and the audit, and that a record is missing
+    out = Store(tmp_path / "out")
+    made, copied = (read_images([one.url], "train") for one in (store, out))
+    np.testing.assert_array_equal(made.images, copied.images)
+    np.testing.assert_array_equal(made.soft_labels, copied.soft_labels)
+    assert why_not_passed(out, exported.digest, CONFIG.audit) is None
+    assert list(Provenance(out, "x")) == []
+    [missing] = Provenance(out, "x").unknown
+    assert "the generator of the softmax images, which its owner keeps" in missing
+
+
+def test_a_set_without_a_passed_audit_is_not_exported(workspace, patients, tmp_path):
+    add_set(workspace, "fresh", patients["unseen"])
+    for target, words in (("fresh", "has not been audited"), (workspace.data, "only synthetic")):
+        with pytest.raises(DataError, match=words):
+            export_set(CONFIG, workspace, target, str(tmp_path / "out"), overwrite=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_shard_is_not_exported(workspace, passed, tmp_path):
+    store = Store(workspace.synthetic("softmax"))
+    whole = store.read_bytes("00000.parquet")
+    store.write_bytes("00000.parquet", whole[:-1] + b"?")
+    try:
+        with pytest.raises(DataError, match=r"00000\.parquet: its SHA-256"):
+            export_set(CONFIG, workspace, "softmax", str(tmp_path / "out"), overwrite=False)
+    finally:
+        store.write_bytes("00000.parquet", whole)
+    assert not (tmp_path / "out/manifest.json").exists()

@@ -144,7 +144,12 @@ def write_provenance(store: Store, own: Iterable[Split], before: Iterable[Proven
     """
     before = list(before)
     unknown = list(dict.fromkeys(name for one in before for name in one.unknown))
-    schema = PROVENANCE_SCHEMA.with_metadata({_UNKNOWN: json.dumps(unknown).encode()})
+    return _write(store, [*map(_rows, own), *before], unknown)
+
+
+def _write(store: Store, sources: Iterable[Iterable[pa.Table]], unknown: Sequence[str]) -> str:
+    """Write a record of tables and of what is not on record; return its SHA-256."""
+    schema = PROVENANCE_SCHEMA.with_metadata({_UNKNOWN: json.dumps(list(unknown)).encode()})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
@@ -154,7 +159,7 @@ def write_provenance(store: Store, own: Iterable[Split], before: Iterable[Proven
         write_page_checksum=True,
     ) as writer:
         done: set[str] = set()  # a data set that several networks learned from is recorded once
-        for tables in (*map(_rows, own), *before):
+        for tables in sources:
             datasets: set[str] = set()
             for table in tables:
                 present = set(table["dataset"].unique().to_pylist())
@@ -168,6 +173,21 @@ def write_provenance(store: Store, own: Iterable[Split], before: Iterable[Proven
     data = sink.getvalue().to_pybytes()
     store.write_bytes(PROVENANCE, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def write_withheld_provenance(store: Store, network: str) -> str:
+    """Write a ``seen.parquet`` that names nobody, beside what is handed on to others.
+
+    Patients, checksums and thumbnails stay with their owner, so nobody else can tell what a test
+    set shares with them: it counts as not on record.
+
+    Args:
+        network: what learned from them: "the generator of the softmax images".
+
+    Returns:
+        As :func:`write_provenance`.
+    """
+    return _write(store, [], [f"the training images of {network}, which its owner keeps"])
 
 
 def _rows(split: Split) -> Iterator[pa.Table]:
