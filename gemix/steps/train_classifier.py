@@ -17,6 +17,7 @@ from gemix.classifier.bundle import MODEL
 from gemix.classifier.train import check_sets
 from gemix.config import PipelineConfig
 from gemix.data.leakage.provenance import Provenance, write_provenance
+from gemix.data.prepare.encoded_scan import preparation_settings
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.io.results import CLASSIFIERS, ONLY, REAL
@@ -85,6 +86,7 @@ def train_classifiers(
             "workspace": workspace.workdir,
             "arms": arms,
             "real_images": real.images("train"),
+            "preprocessing": preparation_settings(real),
             "run": run,
         }
         executor.train("train-classifier", _train_worker, settings, config.compute, workspace.ray)
@@ -138,6 +140,7 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
                 run=settings["run"],
                 normal=config.data.normal_class,
                 real_images=settings["real_images"] if urls[0] == workspace.data else 0,
+                preprocessing=settings["preprocessing"],
                 allow_overlap=config.data.allow_overlap,
             )
 

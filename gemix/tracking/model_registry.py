@@ -18,18 +18,23 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import Map
 
 import gemix
 from gemix.classifier.bundle import Classifier
 from gemix.io.storage import Store
+from gemix.serving.scan_classifier import ScanClassifier
 from gemix.tracking.mlflow_errors import translate_mlflow_errors
 from gemix.tracking.mlflow_run import Run
 from gemix.tracking.registrable import check_registrable
 from gemix.tracking.transport import resolve_run
 
 ALIAS = "latest-best"
-_PACKAGES = ("mlflow", "numpy", "pyarrow", "safetensors", "timm", "torch", "torchvision")
+_PACKAGES = (
+    *("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pyarrow", "pydicom"),
+    *("safetensors", "scipy", "timm", "torch", "torchvision"),
+)
 
 
 def register(
@@ -38,8 +43,9 @@ def register(
     """Make the classifier the newest version of a registered model.
 
     ``mlflow.pyfunc.load_model(f"models:/{name}/{version}")`` gives a model from uint8 images
-    [N, C, H, W] to the probabilities that `classifier.predict` gives; the alias `latest-best`
-    points to it.
+    [N, C, H, W] to the probabilities that `classifier.predict` gives, and from files where the
+    classifier knows the preprocessing of its training images
+    (:class:`gemix.tracking.pyfunc_model.ClassifierModel`); the alias `latest-best` points to it.
 
     Args:
         classifier: what to register.
@@ -86,8 +92,6 @@ def register(
 def _save(classifier: Classifier, example: np.ndarray, folder: Path, description: Model) -> None:
     """Write the model into ``folder/model``."""
     classifier.save(Store(folder / "classifier"))
-    inputs = TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))
-    outputs = TensorSpec(np.dtype(np.float32), (-1, len(classifier.classes)))
     # MLflow asks for type hints, which cannot describe arrays; the signature does
     with warnings.catch_warnings(record=True):
         mlflow.pyfunc.save_model(
@@ -96,11 +100,31 @@ def _save(classifier: Classifier, example: np.ndarray, folder: Path, description
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"classifier": str(folder / "classifier")},
             code_paths=[str(Path(gemix.__file__).parent)],
-            signature=ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs])),
+            signature=_signature(classifier, example),
             input_example=example,
             pip_requirements=[_pin(package) for package in _PACKAGES],
-            metadata={"classes": list(classifier.classes), "method": classifier.method},
+            metadata={
+                "classes": list(classifier.classes),
+                "method": classifier.method,
+                "preprocessing": classifier.preprocessing,
+                "accepts": ScanClassifier(classifier).accepts,
+            },
         )
+
+
+def _signature(classifier: Classifier, example: np.ndarray) -> ModelSignature:
+    """Return the signature: of arrays alone, or of arrays and files.
+
+    MLflow's signatures are of tensors or of columns. A tensor of objects is the only one that lets
+    arrays through as well as text, be it in JSON, in a column or in an array.
+    """
+    if classifier.preprocessing is None:
+        inputs = TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))
+        outputs = TensorSpec(np.dtype(np.float32), (-1, len(classifier.classes)))
+        return ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs]))
+    inputs = TensorSpec(np.dtype(object), (-1,), name="image")
+    outputs = ColSpec(Map(DataType.double), "probabilities")
+    return ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs]))
 
 
 def _pin(package: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from gemix.classifier.bundle import Classifier, is_finished
 from gemix.classifier.config import ClassifierConfig
@@ -67,6 +68,7 @@ def train_into(
     run: Run,
     normal: str | None,
     real_images: int | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     keep: Literal["best", "last"] = "best",
     allow_overlap: bool = False,
 ) -> None:
@@ -77,6 +79,7 @@ def train_into(
         step: name of the step, for the log.
         normal: ``data.normal_class``.
         real_images: how many of `training`, its first ones, are real; by default all.
+        preprocessing: the settings that turned scans into such images, where they are on record.
         keep: which epoch is kept; see :func:`gemix.classifier.train.train`.
     """
     log = logging.getLogger(f"gemix.{step}")
@@ -99,7 +102,11 @@ def train_into(
     if first:
         confusion = confusion_matrix(validation.labels, trained.predicted, len(training.classes))
         Classifier.of(
-            trained, classes=training.classes, **made_of, validation_confusion=confusion
+            trained,
+            classes=training.classes,
+            **made_of,
+            validation_confusion=confusion,
+            preprocessing=preprocessing,
         ).save(store)
 
 
