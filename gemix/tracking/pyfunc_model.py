@@ -34,21 +34,28 @@ class ClassifierModel(PythonModel):
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the classifier's directory, an artifact of the model."""
+        """Read the classifier's directory, an artifact of the model, and build the network."""
         classifier = Classifier.load(Store(context.artifacts["classifier"]))
         self.scan_classifier = ScanClassifier(classifier)
+        classifier.network.eval()  # built now: a server that cannot answer should not start
 
     def predict(self, context, model_input, params=None) -> np.ndarray | pd.DataFrame:
         """Return the class probabilities of a batch; an error names the image that it is about."""
         given = model_input["image"] if isinstance(model_input, dict) else model_input
-        values = np.asarray(given)
-        model = self.scan_classifier
+        values, model = _flat(np.asarray(given)), self.scan_classifier
         try:
             probabilities = model.predict(model.images(values))
         except GemixError as error:
             code = INVALID_PARAMETER_VALUE if isinstance(error, DataError) else INTERNAL_ERROR
             raise PredictionError(str(error), code) from None
         return probabilities if values.ndim > 1 else pd.DataFrame(model.describe(probabilities))
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Return files as they were given; of JSON `instances` MLflow makes an array of each."""
+    if values.ndim != 1 or values.dtype != object:
+        return values
+    return np.fromiter((v[()] if isinstance(v, np.ndarray) else v for v in values), object)
 
 
 class PredictionError(MlflowException):
