@@ -147,6 +147,7 @@ def test_to_yaml_holds_every_section():
         "compare",
         "sweep",
         "tracking",
+        "decision",
         "compute",
     }
 

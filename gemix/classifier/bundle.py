@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.decision.decision import UNFITTED, Decision
 from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.classifier.predict import predict_logits
@@ -48,6 +49,7 @@ class Classifier:
             where an earlier version trained it.
         preprocessing: the settings that turned scans into its training images, plain values; None
             where they are not on record.
+        decision: from its logits to probabilities and classes.
     """
 
     spec: ModelSpec
@@ -61,6 +63,7 @@ class Classifier:
     state: Mapping[str, Tensor]
     validation_confusion: tuple[tuple[int, ...], ...] | None = None
     preprocessing: Mapping[str, Any] | None = None
+    decision: Decision = UNFITTED
 
     @classmethod
     def of(
@@ -73,12 +76,13 @@ class Classifier:
         training_digest: str,
         validation_confusion: np.ndarray | None = None,
         preprocessing: Mapping[str, Any] | None = None,
+        decision: Decision = UNFITTED,
     ) -> Self:
         """Return the classifier that a training ended with.
 
         Args:
             trained: the training.
-            classes, method, config, training_digest, preprocessing: the attributes.
+            classes, method, config, training_digest, preprocessing, decision: the attributes.
             validation_confusion: int64 [K, K], of the best epoch.
         """
         confusion = None if validation_confusion is None else validation_confusion.tolist()
@@ -94,6 +98,7 @@ class Classifier:
             state=trained.state,
             validation_confusion=_confusion(confusion, len(classes)),
             preprocessing=preprocessing,
+            decision=decision,
         )
 
     @property
@@ -125,7 +130,7 @@ class Classifier:
         return network.eval().to(default_device(), memory_format=torch.channels_last)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return class probabilities.
+        """Return class probabilities, calibrated where the classifier's decision is.
 
         Args:
             images: 0 to 255, uint8 or float, [N, C, H, W] of the classifier's own shape.
@@ -136,6 +141,15 @@ class Classifier:
         Raises:
             DataError: for images of another shape.
             CheckpointError: if probabilities are not finite.
+        """
+        return self.decision.probabilities(self.logits(images))
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the network's logits, float32 [N, K], of images as :meth:`predict` takes them.
+
+        Raises:
+            DataError: for images of another shape.
+            CheckpointError: if logits are not finite.
         """
         side = self.spec.resolution
         wanted = (self.spec.channels, side, side)
@@ -153,7 +167,7 @@ class Classifier:
                 f"{self.name}: its outputs are not finite for {bad} of {len(images)} images; "
                 f"train it again with a classifier.lr below {self.config.lr:g}"
             )
-        return logits.softmax(dim=1).cpu().numpy()
+        return logits.cpu().numpy()
 
     def save(self, store: Store) -> None:
         """Write the directory, ``model.json`` last."""
@@ -161,7 +175,7 @@ class Classifier:
         plain = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("state", "spec")
+            if field.name not in ("state", "spec", "decision")
         }
         plain |= {
             "version": _VERSION,
@@ -169,6 +183,7 @@ class Classifier:
             "normalization": dataclasses.asdict(self.normalization),
             "config": self.config.to_mapping(),
             "seed": self.config.seed,
+            "decision": self.decision.to_json(),
         }
         store.write_json(MODEL, plain)
 
@@ -208,10 +223,11 @@ class Classifier:
                     tree.get("validation_confusion"), len(tree["classes"])
                 ),
                 preprocessing=tree.get("preprocessing"),
+                decision=_decision(tree.get("decision")),
             )
         except (
             *(KeyError, TypeError, AttributeError, ValueError),
-            *(DataError, SafetensorError),
+            *(DataError, ConfigError, SafetensorError),
         ) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise CheckpointError(
@@ -239,6 +255,11 @@ def _confusion(rows: Any, classes: int) -> tuple[tuple[int, ...], ...] | None:
     ):
         raise ValueError(f"validation_confusion {rows}: want {classes} x {classes} counts")
     return matrix
+
+
+def _decision(tree: Any) -> Decision:
+    """Return a stored decision; classifiers of earlier versions have none."""
+    return UNFITTED if tree is None else Decision.from_json(tree)
 
 
 def is_finished(

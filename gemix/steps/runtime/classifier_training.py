@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
+
+import numpy as np
 
 from gemix.classifier.bundle import Classifier, is_finished
 from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.decision.config import DecisionConfig
+from gemix.classifier.decision.decision import UNFITTED, Decision
 from gemix.classifier.distributed import batch_parts
 from gemix.classifier.models import check_model, check_name
 from gemix.classifier.train import train
@@ -71,6 +75,7 @@ def train_into(
     preprocessing: Mapping[str, Any] | None = None,
     keep: Literal["best", "last"] = "best",
     allow_overlap: bool = False,
+    decision: DecisionConfig | None = None,
 ) -> None:
     """Train a classifier into its directory, unless it is there already; called by every worker.
 
@@ -81,14 +86,24 @@ def train_into(
         real_images: how many of `training`, its first ones, are real; by default all.
         preprocessing: the settings that turned scans into such images, where they are on record.
         keep: which epoch is kept; see :func:`gemix.classifier.train.train`.
+        decision: how its decision is fitted to the validation images, again where a classifier
+            that is there already was fitted otherwise; None fits none.
     """
     log = logging.getLogger(f"gemix.{step}")
     made_of = {"method": method, "config": config, "training_digest": training.digest}
-    if is_finished(store, **made_of):
-        log.info("%s is finished already", name)
-        return
     first = Workers.from_process_group().rank == 0
     normal_index = normal_class(training.classes, normal)
+
+    def fit(logits: np.ndarray) -> Decision:
+        if decision is None:
+            return UNFITTED
+        return Decision.fit(logits, validation.labels, validation.groups, normal_index, decision)
+
+    if is_finished(store, **made_of):
+        log.info("%s is finished already", name)
+        if first and decision is not None:
+            _fit_again(store, validation, decision, fit)
+        return
     trained = train(
         training,
         validation,
@@ -107,7 +122,21 @@ def train_into(
             **made_of,
             validation_confusion=confusion,
             preprocessing=preprocessing,
+            decision=fit(trained.validation_logits),
         ).save(store)
+
+
+def _fit_again(
+    store: Store,
+    validation: ImageSet,
+    config: DecisionConfig,
+    fit: Callable[[np.ndarray], Decision],
+) -> None:
+    """Fit the decision of a finished classifier, unless it was fitted by these settings."""
+    classifier = Classifier.load(store)
+    if classifier.decision.config != config:
+        decision = fit(classifier.logits(validation.images))
+        dataclasses.replace(classifier, decision=decision).save(store)
 
 
 class _EpochLog:
