@@ -64,7 +64,7 @@ class ScanClassifier:
         )
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return class probabilities, float32 [N, K], of uint8 images [N, C, R, R].
+        """Return calibrated class probabilities, float32 [N, K], of uint8 images [N, C, R, R].
 
         Raises:
             DataError, CheckpointError: as :meth:`gemix.classifier.bundle.Classifier.predict` does.
@@ -72,14 +72,16 @@ class ScanClassifier:
         return self.classifier.predict(images)
 
     def describe(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
-        """Return an answer for each image: its class probabilities by name.
+        """Return an answer for each image: its class as decided, and all probabilities by name.
 
         Args:
             probabilities: float32 [N, K].
         """
+        classes = self.classifier.classes
+        decided = self.classifier.decision.decide(probabilities)
         return [
-            {"probabilities": dict(zip(self.classifier.classes, row, strict=True))}
-            for row in probabilities.tolist()
+            {"class": classes[label], "probabilities": dict(zip(classes, row, strict=True))}
+            for label, row in zip(decided.tolist(), probabilities.tolist(), strict=True)
         ]
 
     def _prepared(self, values: np.ndarray) -> np.ndarray:

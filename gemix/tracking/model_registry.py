@@ -107,6 +107,7 @@ def _save(classifier: Classifier, example: np.ndarray, folder: Path, description
                 "classes": list(classifier.classes),
                 "method": classifier.method,
                 "preprocessing": classifier.preprocessing,
+                "decision": classifier.decision.to_json(),
                 "accepts": ScanClassifier(classifier).accepts,
             },
         )
@@ -123,8 +124,11 @@ def _signature(classifier: Classifier, example: np.ndarray) -> ModelSignature:
         outputs = TensorSpec(np.dtype(np.float32), (-1, len(classifier.classes)))
         return ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs]))
     inputs = TensorSpec(np.dtype(object), (-1,), name="image")
-    outputs = ColSpec(Map(DataType.double), "probabilities")
-    return ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs]))
+    outputs = [
+        ColSpec(DataType.string, "class"),
+        ColSpec(Map(DataType.double), "probabilities"),
+    ]
+    return ModelSignature(inputs=Schema([inputs]), outputs=Schema(outputs))
 
 
 def _pin(package: str) -> str:

@@ -27,8 +27,8 @@ class ClassifierModel(PythonModel):
     - files, one an element of a 1-D array or of a column `image`: base64 text (so through HTTP),
       bytes or, within this process alone, :class:`pathlib.Path`; the latter two in an array of
       dtype object. They are preprocessed as the training images were; ``metadata["accepts"]`` says
-      which kinds of files that is possible for. Gives a table with a row a file: `probabilities`,
-      by class name. Text never names a file.
+      which kinds of files that is possible for. Gives a table with a row a file: `class`, by the
+      classifier's rule of decision, and `probabilities`, by class name. Text never names a file.
 
     A classifier without the preprocessing of its training images takes uint8 arrays alone.
     """

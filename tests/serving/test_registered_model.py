@@ -80,7 +80,9 @@ def test_files_in_every_form_give_one_answer(model, expected, png_set, dicom_set
         pd.DataFrame({"image": text}),
     ):
         answers = model.predict(given)
-        assert list(answers["probabilities"][0]) == list(png_set.manifest.classes)
+        classes = png_set.manifest.classes
+        assert list(answers["probabilities"][0]) == list(classes)
+        assert list(answers["class"]) == [classes[label] for label in expected.argmax(axis=1)]
         np.testing.assert_allclose(probabilities(answers), expected, atol=1e-6)
 
 
@@ -196,6 +198,7 @@ def test_http_takes_arrays_and_files(post, expected, png_set, dicom_set, model):
     ):
         status, answer = post(body)
         assert status == 200, body.keys()
+        assert answer["predictions"][0].keys() == {"class", "probabilities"}
         assert set(answer["predictions"][0]["probabilities"]) == set(png_set.manifest.classes)
         np.testing.assert_allclose(probabilities(answer["predictions"]), expected, atol=1e-6)
 

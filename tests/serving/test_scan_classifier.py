@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gemix.classifier.bundle import Classifier
+from gemix.classifier.decision.decision import Decision
 from gemix.config import PipelineConfig
 from gemix.core.errors import DataError
 from gemix.core.png import encode_png
@@ -257,10 +258,14 @@ def test_classifiers_are_trained_with_the_preprocessing_of_their_images(dicom_se
     )
 
 
-def test_answers_name_the_classes(of_png):
-    answers = of_png.describe(np.array([[0.25, 0.5, 0.25]], np.float32))
-    shares = dict(zip(of_png.classifier.classes, (0.25, 0.5, 0.25), strict=True))
-    assert answers == [{"probabilities": shares}]
+@pytest.mark.parametrize(("threshold", "decided"), [(None, 1), (0.5, 1), (0.8, 2)])
+def test_answers_name_the_class_by_the_rule_of_decision(of_png, threshold, decided):
+    decision = Decision(normal=2, threshold=threshold)
+    model = ScanClassifier(dataclasses.replace(of_png.classifier, decision=decision))
+    (answer,) = model.describe(np.array([[0.125, 0.5, 0.375]], np.float32))
+    classes = model.classifier.classes
+    assert answer["class"] == classes[decided]
+    assert answer["probabilities"] == dict(zip(classes, (0.125, 0.5, 0.375), strict=True))
 
 
 def test_a_copy_in_the_middle_of_a_batch_counts_like_any_other(png_set, of_png):
