@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import mlflow.artifacts
 import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient
@@ -23,14 +24,20 @@ from mlflow.types.schema import Map
 
 import gemix
 from gemix.classifier.bundle import Classifier
+from gemix.core.errors import TrackingConfigError
 from gemix.io.storage import Store
 from gemix.serving.scan_classifier import ScanClassifier
-from gemix.tracking.mlflow_errors import translate_mlflow_errors
+from gemix.tracking.mlflow_errors import (
+    is_refusal,
+    redact_credentials,
+    translate_mlflow_errors,
+)
 from gemix.tracking.mlflow_run import Run
 from gemix.tracking.registrable import check_registrable
 from gemix.tracking.transport import resolve_run
 
 ALIAS = "latest-best"
+_ARTIFACT = "classifier"  # pyfunc_model.py knows the name
 _PACKAGES = (
     *("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pyarrow", "pydicom"),
     *("safetensors", "scipy", "timm", "torch", "torchvision"),
@@ -89,16 +96,42 @@ def register(
     return str(version.version)
 
 
+def load_registered(uri: str) -> Classifier:
+    """Return the classifier of a registered model, as this version of gemix reads it.
+
+    Args:
+        uri: ``models:/<name>@<alias>`` or ``models:/<name>/<version>``, in the registry of
+            ``MLFLOW_TRACKING_URI``.
+
+    Raises:
+        TrackingError, TrackingConfigError: if the registry is away or does not have it.
+        CheckpointError: if it is damaged, or was not registered by gemix.
+    """
+    registry = mlflow.get_tracking_uri()
+    with tempfile.TemporaryDirectory() as folder:
+        with translate_mlflow_errors(registry):
+            try:
+                path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+            except MlflowException as error:
+                if not is_refusal(error, registry):
+                    raise
+                raise TrackingConfigError(
+                    f"{uri}: {redact_credentials(str(error), registry)}; name a model that the "
+                    f"registry {redact_credentials(registry)} has, and its version or alias"
+                ) from None
+        return Classifier.load(Store(f"{path}/artifacts/{_ARTIFACT}"))
+
+
 def _save(classifier: Classifier, example: np.ndarray, folder: Path, description: Model) -> None:
     """Write the model into ``folder/model``."""
-    classifier.save(Store(folder / "classifier"))
+    classifier.save(Store(folder / _ARTIFACT))
     # MLflow asks for type hints, which cannot describe arrays; the signature does
     with warnings.catch_warnings(record=True):
         mlflow.pyfunc.save_model(
             path=str(folder / "model"),
             mlflow_model=description,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"classifier": str(folder / "classifier")},
+            artifacts={_ARTIFACT: str(folder / _ARTIFACT)},
             code_paths=[str(Path(gemix.__file__).parent)],
             signature=_signature(classifier, example),
             input_example=example,

@@ -22,8 +22,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from gemix.config import PipelineConfig
+from gemix.core.errors import TrackingConfigError
 from gemix.tracking.mlflow_run import start_run
-from gemix.tracking.model_registry import register
+from gemix.tracking.model_registry import ALIAS, load_registered, register
 from tests.data.dicom_files import CANARY, assert_no_canary, write
 
 SERVER = Path(__file__).with_name("model_server.py")
@@ -32,7 +33,7 @@ ZEROS = np.zeros((2, 1, 32, 32), np.uint8)
 
 @pytest.fixture(scope="module")
 def folders(png_set, dicom_set, tmp_path_factory) -> dict[str, Path]:
-    """The folders of three registered models: of PNG files, of DICOM files, of arrays alone."""
+    """The folders of two registered models, of files and of arrays alone, and of the registry."""
     workdir = tmp_path_factory.mktemp("registry")
     windowed = png_set.classifier()  # of scans under one window
     settings = dict(windowed.preprocessing) | {"is_hounsfield": True}
@@ -40,7 +41,7 @@ def folders(png_set, dicom_set, tmp_path_factory) -> dict[str, Path]:
         "scans": dataclasses.replace(windowed, preprocessing=settings),
         "arrays": dataclasses.replace(windowed, preprocessing=None),
     }
-    found = {}
+    found = {"workdir": workdir}
     with start_run(PipelineConfig(), str(workdir), "evaluate") as run:
         for name, classifier in classifiers.items():
             register(classifier, ZEROS, run, name, {})
@@ -105,6 +106,15 @@ def test_the_signature_and_the_example(folders, model):
     assert old.predict(ZEROS).shape == (2, 3)
 
 
+def test_the_registry_gives_the_classifier_back(folders, png_set, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folders['workdir']}/mlflow.db")
+    found = load_registered(f"models:/scans@{ALIAS}")
+    assert found.checksum == png_set.classifier().checksum
+    assert found.preprocessing["is_hounsfield"] is True
+    with pytest.raises(TrackingConfigError, match="nobody"):
+        load_registered("models:/scans@nobody")
+
+
 def test_an_error_names_the_image_and_holds_no_image(model, png_set):
     values = np.array([png_set.files[0], Path("Doe.dcm")], dtype=object)
     with pytest.raises(
@@ -115,7 +125,7 @@ def test_an_error_names_the_image_and_holds_no_image(model, png_set):
 
 
 def test_the_folder_holds_no_pickle(folders):
-    for folder in folders.values():
+    for folder in (folders["scans"], folders["arrays"]):
         names = [path.name for path in folder.rglob("*") if path.is_file()]
         assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
         assert not [name for name in names if name.endswith(".pyc")]
