@@ -81,14 +81,14 @@ class Preparation:
     @property
     def accepts(self) -> str:
         """What files are taken, in words for messages and documents."""
-        windows = ", ".join(f"{low:g}/{width:g}" for low, width in self.config.levels_and_widths)
+        windows = ", ".join(f"{one[0]:g}/{one[1]:g}" for one in self.config.levels_and_widths)
         if not self.is_hounsfield:
             return "8-bit grey PNG, JPEG, BMP or TIFF images in the window of the training images"
         if len(self.config.windows) > 1:
             return f"axial CT slices in DICOM files (windows {windows} HU are applied)"
         return (
             f"axial CT slices in DICOM files (window {windows} HU is applied), or 8-bit grey PNG, "
-            f"JPEG, BMP or TIFF images in that window"
+            "JPEG, BMP or TIFF images in that window"
         )
 
     def image(self, data: bytes) -> np.ndarray:
