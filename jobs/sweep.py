@@ -9,16 +9,15 @@ from jobs._runtime.ray_executor import RayExecutor
 
 
 def _run(request: Request) -> None:
-    from gemix.steps.sweep.confirm import confirm
-    from gemix.steps.sweep.results import describe_winner, table, write_results
+    from gemix.steps.sweep.finish import finish_sweep
+    from gemix.steps.sweep.results import describe_winner, table
     from tune.sweep import run_sweep
 
     sweep = run_sweep(request.config, request.workspace, overwrite=request.overwrite)
     print(table(sweep.study.records(), sweep.study.objective), flush=True)
-    confirmed = confirm(sweep, executor=RayExecutor())
-    write_results(sweep, confirmed)
-    if confirmed is not None:
-        print(describe_winner(confirmed))
+    results = finish_sweep(sweep, executor=RayExecutor())
+    if results["confirmed"] is not None:
+        print(describe_winner(results["confirmed"]))
     print(f"results: {request.workspace.sweep}/sweep.json")
 
 
@@ -29,7 +28,7 @@ COMMAND = Command(
     "and\ntest the winner once. A stopped sweep goes on.",
     reads="<workdir>/data (train and val; test is out of reach of the search), <workdir>/gan",
     writes="<workdir>/sweep: study.db, sweep.json, images and trainings that trials share; "
-    "confirmed/: classifiers on fresh seeds",
+    "confirmed/: classifiers on fresh seeds; runs in MLflow, one a trial",
     costs="at most sweep.trials x sweep.seeds trainings of a classifier, and 5 x sweep.fresh_seeds",
     sections=("sweep", "labels", "synthesis", "classifier", "compute"),
     run=_run,

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from gemix.classifier.bundle import Classifier
 from gemix.config import PipelineConfig, load
@@ -17,16 +18,18 @@ from gemix.data.shards.reading import read_images
 from gemix.data.shards.seal import sealed
 from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.io.storage import Store
+from gemix.io.sweep_record import read_sweep
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.test_openings import OPENINGS
 from gemix.steps.sweep import trial as trial_module
-from gemix.steps.sweep.confirm import confirm
+from gemix.steps.sweep.finish import finish_sweep
 from gemix.steps.sweep.opening import open_sweep
 from gemix.steps.sweep.results import describe_winner, table, write_results
 from gemix.steps.sweep.trial import Report, run_trial, steps_of
 from gemix.steps.synthesize import synthesize
 from gemix.sweep.objective import Scores
 from gemix.synthesis.cache import BLOCK, ImageCache
+from gemix.tracking.client import tracking_uri
 from tests.jobs.sweep_files import SWEEP, write_generator
 
 
@@ -160,7 +163,7 @@ def test_the_winner_is_chosen_on_fresh_seeds_and_tested_once(config, workspace, 
         sweep.study.complete(proposal.number, [Scores(macro_f2=value, fnr=0.01)] * 2)
     openings = Store(workspace.workdir)
     before = len(openings.read_json(OPENINGS)) if openings.exists(OPENINGS) else 0
-    found = confirm(sweep)
+    found = finish_sweep(sweep)["confirmed"]
     names = [row["name"] for row in found["candidates"]]
     assert names == ["real only", "published default", "trial 3"]
     assert found["winner"]["name"] == "real only"  # after two epochs nothing is better
@@ -180,13 +183,34 @@ def test_the_winner_is_chosen_on_fresh_seeds_and_tested_once(config, workspace, 
     right = [(one.predict(test.images).argmax(axis=1) == test.labels).mean() for one in rows]
     assert found["test"]["results"]["real"]["accuracy"] == pytest.approx(np.mean(right))
     assert len(openings.read_json(OPENINGS)) == before + 1
-    write_results(sweep, found)
-    assert "the search promised" in describe_winner(found)
+    text = describe_winner(found)
+    assert "the search promised" in text and "to train and register" not in text
+    settings = {"labels.temperature": 0.5, "synthesis.ratio": 0.25}
+    soft = found["winner"] | {"method": "softmax", "settings": settings}
+    command = "'synthesis.methods=[softmax]' labels.temperature=0.5 synthesis.ratio=0.25"
+    assert command in describe_winner(found | {"winner": soft})
+    assert read_sweep(Store(workspace.sweep)).confirmed.winner.name == "real only"
+    client = MlflowClient(tracking_uri(workspace.workdir))
+    [experiment] = client.search_experiments(filter_string="name = 'gemix-demo'")
+    runs = client.search_runs([experiment.experiment_id], "tags.`gemix.search` != ''")
+    assert sorted(run.info.run_name for run in runs) == [
+        "trial 0 (real only)",
+        "trial 1 (published default)",
+        "trial 2",
+        "trial 3",
+    ]
+    [best] = [run for run in runs if run.info.run_name == "trial 3"]
+    assert best.data.metrics["val_macro_f2"] == 0.99 and best.data.tags["feasible"] == "True"
+    assert best.data.params["method"] in ("softmax", "onehot") and "ratio" in best.data.params
+    parent = client.get_run(best.data.tags["mlflow.parentRunId"])
+    assert parent.info.run_name == "sweep" and parent.data.tags["gemix.winner"] == "real only"
     # what is trained is kept
     monkeypatch.setattr("gemix.steps.runtime.classifier_training.train", None)
-    again = confirm(sweep)
+    again = finish_sweep(sweep)["confirmed"]
     assert again["candidates"] == found["candidates"]
     assert again["test"]["openings"] == found["test"]["openings"] + 1
+    runs = client.search_runs([experiment.experiment_id], "tags.`gemix.search` != ''")
+    assert len(runs) == 4  # nothing twice
 
 
 def test_a_generator_that_learned_from_the_test_images_is_not_confirmed(config, workspace):
@@ -197,7 +221,7 @@ def test_a_generator_that_learned_from_the_test_images_is_not_confirmed(config, 
     write_provenance(gan, [Split(Store(workspace.data), "test")], [])
     try:
         with pytest.raises(DataError, match="the generator"):
-            confirm(sweep)
+            finish_sweep(sweep)
     finally:
         gan.delete(PROVENANCE)
 

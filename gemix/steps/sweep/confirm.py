@@ -24,7 +24,7 @@ from gemix.io.results import REAL
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.classifier_training import train_into
-from gemix.steps.runtime.executor import Executor, LocalExecutor
+from gemix.steps.runtime.executor import Executor
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.steps.runtime.test_openings import count_opening
 from gemix.steps.sweep.opening import Sweep
@@ -32,7 +32,6 @@ from gemix.steps.sweep.trial import configured, training_images
 from gemix.sweep.objective import Scores
 from gemix.sweep.records import scores_to_json
 from gemix.sweep.winner import Candidate, Gain, Retrained, candidates, choose_winner
-from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
 
 log = logging.getLogger("gemix.sweep")
@@ -40,7 +39,7 @@ log = logging.getLogger("gemix.sweep")
 CONFIRMED = "confirmed"  # directory of the classifiers, inside that of the sweep
 
 
-def confirm(sweep: Sweep, *, executor: Executor | None = None) -> dict[str, Any] | None:
+def confirm(sweep: Sweep, run: Run, executor: Executor) -> dict[str, Any] | None:
     """Choose a sweep's winner on fresh seeds, and test it beside real images alone.
 
     Seeds of the search were chosen with the trial, and so was the luck of its images: each training
@@ -64,7 +63,6 @@ def confirm(sweep: Sweep, *, executor: Executor | None = None) -> dict[str, Any]
     chosen = candidates(sweep.study.records())
     if not config.sweep.fresh_seeds or not chosen:
         return None
-    executor = executor or LocalExecutor()
     overlap = _check_overlap(config, workspace)
     normal = normal_class(sweep.training.classes, config.data.normal_class)
     jobs = [
@@ -72,34 +70,31 @@ def confirm(sweep: Sweep, *, executor: Executor | None = None) -> dict[str, Any]
         for candidate in chosen
         for index in range(config.sweep.fresh_seeds)
     ]
-    with tracking.start_run(config, workspace.workdir, "sweep") as run:
-        run.set_tags(overlap.tags)
-        train = functools.partial(
-            _train, config=config.to_mapping(), workdir=workspace.workdir, run=run
+    run.set_tags(overlap.tags)
+    train = functools.partial(
+        _train, config=config.to_mapping(), workdir=workspace.workdir, run=run
+    )
+    found = list(
+        executor.map(
+            train, jobs, title="sweep, fresh seeds", unit="trainings", compute=config.compute
         )
-        found = list(
-            executor.map(
-                train, jobs, title="sweep, fresh seeds", unit="trainings", compute=config.compute
-            )
-        )
-        retrained = [
-            _retrained(candidate, sweep.validation, rows, normal)
-            for candidate, rows in zip(
-                chosen, _in_parts(found, config.sweep.fresh_seeds), strict=True
-            )
-        ]
-        winner, gains = choose_winner(
-            retrained,
-            sweep.validation.labels,
-            sweep.validation.groups,
-            classes=len(sweep.validation.classes),
-            normal=normal,
-            objective=sweep.study.objective,
-        )
-        confirmed = _describe(sweep, retrained, winner, gains)
-        confirmed["test"] = _test(config, workspace, winner.candidate, chosen[0], normal)
-        confirmed["overlap"] = overlap.to_json()
-        _log(run, confirmed)
+    )
+    retrained = [
+        _retrained(candidate, sweep.validation, rows, normal)
+        for candidate, rows in zip(chosen, _in_parts(found, config.sweep.fresh_seeds), strict=True)
+    ]
+    winner, gains = choose_winner(
+        retrained,
+        sweep.validation.labels,
+        sweep.validation.groups,
+        classes=len(sweep.validation.classes),
+        normal=normal,
+        objective=sweep.study.objective,
+    )
+    confirmed = _describe(sweep, retrained, winner, gains)
+    confirmed["test"] = _test(config, workspace, winner.candidate, chosen[0], normal)
+    confirmed["overlap"] = overlap.to_json()
+    _log(run, confirmed)
     return confirmed
 
 

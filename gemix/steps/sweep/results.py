@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gemix.io.results import SWEEP
+from gemix.io.results import REAL, SWEEP
 from gemix.io.storage import Store
 from gemix.steps.sweep.opening import Sweep
 from gemix.sweep.objective import Objective
@@ -19,6 +20,7 @@ def write_results(sweep: Sweep, confirmed: Mapping[str, Any] | None) -> dict[str
 
     `best` and `top` are feasible trials by macro-F2 on validation, `front` those of a Pareto front.
     They were chosen for being lucky too: only fresh seeds and the test set say what they are worth.
+    :mod:`gemix.io.sweep_record` has the types.
 
     Args:
         confirmed: what :func:`gemix.steps.sweep.confirm.confirm` found; None if nothing was.
@@ -35,6 +37,7 @@ def write_results(sweep: Sweep, confirmed: Mapping[str, Any] | None) -> dict[str
         "front": [r.number for r in pareto_front(records)] if study.objective.pareto else None,
         "reference": _number_of(records, REFERENCE),
         "published_default": _number_of(records, PUBLISHED),
+        "importance": study.importance(),
         "confirmed": confirmed,
         "trials": [
             {**record.to_json(), "settings": sweep.settings(dict(record.params))[0]}
@@ -95,4 +98,17 @@ def describe_winner(confirmed: Mapping[str, Any]) -> str:
             low, high = difference["low"], difference["high"]
             line += f", {difference['delta']:+.3f} ({low:+.3f} to {high:+.3f}) to real images alone"
         lines.append(line)
+    if winner["method"] != REAL:
+        lines.append(f"to train and register it: {_command(winner)}")
     return "\n".join(lines)
+
+
+def _command(winner: Mapping[str, Any]) -> str:
+    """Return the command that trains and registers classifiers by the winner's settings."""
+    settings = [f"synthesis.methods=[{winner['method']}]"]
+    settings += [f"{path}={_number(value)}" for path, value in winner["settings"].items()]
+    return f"gemix pipeline --redo -c ... -w ... {shlex.join(settings)}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
