@@ -18,7 +18,7 @@ LAYERS = (
     {"core"},
     {"io"},
     {"data", "labels", "gan", "classifier", "evaluation"},
-    {"synthesis", "zoo"},
+    {"synthesis", "zoo", "serving"},
     {"sweep", "comparison"},
     {"config"},
     {"tracking"},

@@ -47,6 +47,8 @@ class Classifier:
         state: the weights, on the CPU.
         validation_confusion: counts of the validation images, [K][K], rows are the truth; None
             where an earlier version trained it.
+        preprocessing: the settings that turned scans into its training images, plain values; None
+            where they are not on record.
         decision: from its logits to probabilities and classes.
     """
 
@@ -60,6 +62,7 @@ class Classifier:
     validation: Mapping[str, float]
     state: Mapping[str, Tensor]
     validation_confusion: tuple[tuple[int, ...], ...] | None = None
+    preprocessing: Mapping[str, Any] | None = None
     decision: Decision = UNFITTED
 
     @classmethod
@@ -72,13 +75,14 @@ class Classifier:
         config: ClassifierConfig,
         training_digest: str,
         validation_confusion: np.ndarray | None = None,
+        preprocessing: Mapping[str, Any] | None = None,
         decision: Decision = UNFITTED,
     ) -> Self:
         """Return the classifier that a training ended with.
 
         Args:
             trained: the training.
-            classes, method, config, training_digest, decision: the attributes.
+            classes, method, config, training_digest, preprocessing, decision: the attributes.
             validation_confusion: int64 [K, K], of the best epoch.
         """
         confusion = None if validation_confusion is None else validation_confusion.tolist()
@@ -93,6 +97,7 @@ class Classifier:
             validation=trained.kept,
             state=trained.state,
             validation_confusion=_confusion(confusion, len(classes)),
+            preprocessing=preprocessing,
             decision=decision,
         )
 
@@ -217,6 +222,7 @@ class Classifier:
                 validation_confusion=_confusion(
                     tree.get("validation_confusion"), len(tree["classes"])
                 ),
+                preprocessing=tree.get("preprocessing"),
                 decision=_decision(tree.get("decision")),
             )
         except (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -24,6 +25,16 @@ def machine() -> dict[str, str]:
         "CPU cores": str(len(os.sched_getaffinity(0)) if on_linux else os.cpu_count()),
         "GPU": ", ".join(gpus) if gpus else "none",
     }
+
+
+def cpu_name() -> str:
+    """Return the name of the processor's model, or its architecture where the system hides it."""
+    with contextlib.suppress(OSError):  # only Linux has the file
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gemix.io.records import file_error, is_number, others, read_record, renamed
@@ -288,6 +288,11 @@ def read_classifiers(store: Store) -> tuple[ClassifierRow, ...]:
     """Read ``classifiers.json``."""
     remedy = "run gemix train-classifier --overwrite"
     return read_record(store, CLASSIFIERS, tuple[ClassifierRow, ...], remedy)
+
+
+def best_on_validation(rows: Sequence[ClassifierRow]) -> ClassifierRow:
+    """Return the classifier of the best macro-F2 on validation, the lower loss where they tie."""
+    return max(rows, key=lambda row: (row.scores["val_macro_f2"], -row.scores["val_loss"]))
 
 
 def read_training(store: Store) -> TrainingTotals:

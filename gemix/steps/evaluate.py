@@ -32,7 +32,7 @@ from gemix.evaluation.classification.plots import confusion_png
 from gemix.evaluation.classification.probability_rates import brier, expected_calibration_error
 from gemix.evaluation.classification.rates import RATES, chance_macro_f2, score
 from gemix.io.records import to_json
-from gemix.io.results import EVALUATION, ClassifierRow, read_classifiers
+from gemix.io.results import EVALUATION, ClassifierRow, best_on_validation, read_classifiers
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.executor import Executor, LocalExecutor
@@ -103,7 +103,7 @@ def evaluate(
             }
             for method, found in compared.items()
         ]
-        best = max(listing, key=lambda row: (row.scores["val_macro_f2"], -row.scores["val_loss"]))
+        best = best_on_validation(listing)
         evaluation = {
             "results": results,
             "best": best.method,

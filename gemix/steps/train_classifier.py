@@ -18,6 +18,7 @@ from gemix.classifier.decision.decision import check_rule
 from gemix.classifier.train import check_sets
 from gemix.config import PipelineConfig
 from gemix.data.leakage.provenance import Provenance, write_provenance
+from gemix.data.prepare.encoded_scan import preparation_settings
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.normal_class import normal_class
@@ -91,6 +92,7 @@ def train_classifiers(
             "workspace": workspace.workdir,
             "arms": arms,
             "real_images": real.images("train"),
+            "preprocessing": preparation_settings(real),
             "run": run,
         }
         executor.train("train-classifier", _train_worker, settings, config.compute, workspace.ray)
@@ -144,6 +146,7 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
                 run=settings["run"],
                 normal=config.data.normal_class,
                 real_images=settings["real_images"] if urls[0] == workspace.data else 0,
+                preprocessing=settings["preprocessing"],
                 allow_overlap=config.data.allow_overlap,
                 decision=config.decision,
             )

@@ -12,24 +12,36 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import mlflow.artifacts
 import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import Map
 
 import gemix
 from gemix.classifier.bundle import Classifier
+from gemix.core.errors import TrackingConfigError
 from gemix.io.storage import Store
-from gemix.tracking.mlflow_errors import translate_mlflow_errors
+from gemix.serving.scan_classifier import ScanClassifier
+from gemix.tracking.mlflow_errors import (
+    is_refusal,
+    redact_credentials,
+    translate_mlflow_errors,
+)
 from gemix.tracking.mlflow_run import Run
 from gemix.tracking.registrable import check_registrable
 from gemix.tracking.transport import resolve_run
 
 ALIAS = "latest-best"
-_PACKAGES = ("mlflow", "numpy", "pyarrow", "safetensors", "timm", "torch", "torchvision")
+_ARTIFACT = "classifier"  # pyfunc_model.py knows the name
+_PACKAGES = (
+    *("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pyarrow", "pydicom"),
+    *("safetensors", "scipy", "timm", "torch", "torchvision"),
+)
 
 
 def register(
@@ -38,8 +50,9 @@ def register(
     """Make the classifier the newest version of a registered model.
 
     ``mlflow.pyfunc.load_model(f"models:/{name}/{version}")`` gives a model from uint8 images
-    [N, C, H, W] to the probabilities that `classifier.predict` gives; the alias `latest-best`
-    points to it.
+    [N, C, H, W] to the probabilities that `classifier.predict` gives, and from files where the
+    classifier knows the preprocessing of its training images
+    (:class:`gemix.tracking.pyfunc_model.ClassifierModel`); the alias `latest-best` points to it.
 
     Args:
         classifier: what to register.
@@ -83,24 +96,72 @@ def register(
     return str(version.version)
 
 
+def load_registered(uri: str) -> Classifier:
+    """Return the classifier of a registered model, as this version of gemix reads it.
+
+    Args:
+        uri: ``models:/<name>@<alias>`` or ``models:/<name>/<version>``, in the registry of
+            ``MLFLOW_TRACKING_URI``.
+
+    Raises:
+        TrackingError, TrackingConfigError: if the registry is away or does not have it.
+        CheckpointError: if it is damaged, or was not registered by gemix.
+    """
+    registry = mlflow.get_tracking_uri()
+    with tempfile.TemporaryDirectory() as folder:
+        with translate_mlflow_errors(registry):
+            try:
+                path = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+            except MlflowException as error:
+                if not is_refusal(error, registry):
+                    raise
+                raise TrackingConfigError(
+                    f"{uri}: {redact_credentials(str(error), registry)}; name a model that the "
+                    f"registry {redact_credentials(registry)} has, and its version or alias"
+                ) from None
+        return Classifier.load(Store(f"{path}/artifacts/{_ARTIFACT}"))
+
+
 def _save(classifier: Classifier, example: np.ndarray, folder: Path, description: Model) -> None:
     """Write the model into ``folder/model``."""
-    classifier.save(Store(folder / "classifier"))
-    inputs = TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))
-    outputs = TensorSpec(np.dtype(np.float32), (-1, len(classifier.classes)))
+    classifier.save(Store(folder / _ARTIFACT))
     # MLflow asks for type hints, which cannot describe arrays; the signature does
     with warnings.catch_warnings(record=True):
         mlflow.pyfunc.save_model(
             path=str(folder / "model"),
             mlflow_model=description,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"classifier": str(folder / "classifier")},
+            artifacts={_ARTIFACT: str(folder / _ARTIFACT)},
             code_paths=[str(Path(gemix.__file__).parent)],
-            signature=ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs])),
+            signature=_signature(classifier, example),
             input_example=example,
             pip_requirements=[_pin(package) for package in _PACKAGES],
-            metadata={"classes": list(classifier.classes), "method": classifier.method},
+            metadata={
+                "classes": list(classifier.classes),
+                "method": classifier.method,
+                "preprocessing": classifier.preprocessing,
+                "decision": classifier.decision.to_json(),
+                "accepts": ScanClassifier(classifier).accepts,
+            },
         )
+
+
+def _signature(classifier: Classifier, example: np.ndarray) -> ModelSignature:
+    """Return the signature: of arrays alone, or of arrays and files.
+
+    MLflow's signatures are of tensors or of columns. A tensor of objects is the only one that lets
+    arrays through as well as text, be it in JSON, in a column or in an array.
+    """
+    if classifier.preprocessing is None:
+        inputs = TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))
+        outputs = TensorSpec(np.dtype(np.float32), (-1, len(classifier.classes)))
+        return ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs]))
+    inputs = TensorSpec(np.dtype(object), (-1,), name="image")
+    outputs = [
+        ColSpec(DataType.string, "class"),
+        ColSpec(Map(DataType.double), "probabilities"),
+    ]
+    return ModelSignature(inputs=Schema([inputs]), outputs=Schema(outputs))
 
 
 def _pin(package: str) -> str:

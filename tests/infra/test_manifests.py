@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import fnmatch
+import importlib
 import json
 import re
 import shlex
@@ -185,3 +186,15 @@ def test_an_image_holds_the_code_and_no_history_runs_or_scans():
     for path in code:
         if "__pycache__" not in path.parts:
             assert not ignored(path.relative_to(ROOT).as_posix()), path
+
+
+def test_ray_serve_accepts_the_application():
+    schema = pytest.importorskip("ray.serve.schema", exc_type=ImportError)
+    tree = yaml.safe_load((INFRA / "serve.yaml").read_text())
+    (application,) = schema.ServeDeploySchema.model_validate(tree).applications
+    module, _, name = application.import_path.partition(":")
+    built = getattr(importlib.import_module(module), name)(application.args)
+    assert [one.name for one in application.deployments] == [built._bound_deployment.name]
+    tree["applications"][0]["deployments"][0]["num_replicas"] = "many"
+    with pytest.raises(ValueError, match="num_replicas"):
+        schema.ServeDeploySchema.model_validate(tree)

@@ -188,9 +188,19 @@ def _stage(part: Part, name: str, source: Source, config: DataConfig, store: Sto
 def _load(source: Source, item: ScanRef, config: DataConfig) -> tuple[Scan, np.ndarray]:
     """Return a scan and the image made of it: uint8 [C, R, R]."""
     scan = source.load(item)
+    return scan, make_image(scan, config)
+
+
+def make_image(scan: Scan, config: DataConfig) -> np.ndarray:
+    """Return the image made of a scan: uint8 [C, R, R].
+
+    Raises:
+        InvalidImageError, ScanFiltered: as :func:`gemix.data.preprocessing.preprocess.preprocess`
+            does, and for a segmentation mask.
+    """
     if not scan.is_hounsfield and is_segmentation_mask(scan.pixels):
         raise ScanFiltered(MASK)
-    return scan, preprocess(scan, config)
+    return preprocess(scan, config)
 
 
 def _encode(images: np.ndarray, items: ScanRefs) -> bytes:

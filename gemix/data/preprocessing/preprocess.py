@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -63,6 +63,28 @@ def preprocess_settings(config: DataConfig) -> dict[str, Any]:
         "crop": "box or body",
         "resize": "lanczos",
     }
+
+
+def config_of_settings(settings: Mapping[str, Any]) -> DataConfig:
+    """Return a configuration that makes the same images as the one of these settings.
+
+    Args:
+        settings: what :func:`preprocess_settings` returned, other keys are ignored.
+
+    Raises:
+        ConfigError: for a value out of its range.
+        KeyError, TypeError, ValueError: for settings that this version does not know.
+    """
+    config = DataConfig(
+        slice_step=settings["slice_step"],
+        min_lung_fraction=settings["min_lung_fraction"],
+        resolution=settings["resolution"],
+        windows=tuple(f"{level}/{width}" for level, width in settings["windows"]),
+    )
+    for name, value in preprocess_settings(config).items():
+        if settings[name] != value:
+            raise ValueError(f"{name} {settings[name]!r}; this gemix knows {value!r}")
+    return config
 
 
 def _detect_body(pixels: np.ndarray, is_hounsfield: bool) -> np.ndarray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
@@ -72,6 +72,7 @@ def train_into(
     run: Run,
     normal: str | None,
     real_images: int | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     keep: Literal["best", "last"] = "best",
     allow_overlap: bool = False,
     decision: DecisionConfig | None = None,
@@ -83,6 +84,7 @@ def train_into(
         step: name of the step, for the log.
         normal: ``data.normal_class``.
         real_images: how many of `training`, its first ones, are real; by default all.
+        preprocessing: the settings that turned scans into such images, where they are on record.
         keep: which epoch is kept; see :func:`gemix.classifier.train.train`.
         decision: how its decision is fitted to the validation images, again where a classifier
             that is there already was fitted otherwise; None fits none.
@@ -119,6 +121,7 @@ def train_into(
             classes=training.classes,
             **made_of,
             validation_confusion=confusion,
+            preprocessing=preprocessing,
             decision=fit(trained.validation_logits),
         ).save(store)
 

@@ -26,6 +26,7 @@ from pydicom.uid import (
 )
 
 from gemix.core.errors import DataError
+from gemix.data.scan import InvalidImageError
 from gemix.data.sources.compression import gunzip, is_gzip
 from gemix.data.sources.redact import redact_path
 from gemix.data.sources.silence_logger import silence_logger
@@ -113,6 +114,21 @@ def is_dicom(data: bytes) -> bool:
         return False
     has_vr = data[4:6].isalpha() and data[4:6].isupper()
     return has_vr or int.from_bytes(data[4:8], "little") <= _MAX_FIRST_LENGTH
+
+
+def check_axial_slice(data: bytes) -> None:
+    """Check by its header that a file is one that listing an archive would find slices in.
+
+    Raises:
+        InvalidImageError: for any file but an axial CT slice, with the reason.
+    """
+    with silence_logger("pydicom"):
+        unpacked = gunzip(data, MAX_BYTES) if is_gzip(data) else data
+        found, _ = _parse(unpacked, "series", "")
+    if isinstance(found, UnusableFile):
+        raise InvalidImageError(found.reason)
+    if isinstance(found, str):
+        raise InvalidImageError(f"one of the {found}; give axial CT slices")
 
 
 def image_axes(header: pydicom.Dataset) -> np.ndarray | None:

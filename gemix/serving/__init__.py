@@ -1,0 +1,1 @@
+"""Classifiers for who gives scans and wants classes: files in, probabilities out."""
