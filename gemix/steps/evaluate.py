@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from gemix.config import PipelineConfig
 from gemix.core.errors import DataError, TrackingError
 from gemix.data.image_set import ImageSet
 from gemix.data.leakage.provenance import Provenance
+from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.bootstrap import (
     Comparison,
@@ -28,9 +29,9 @@ from gemix.evaluation.classification.bootstrap import (
 )
 from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
 from gemix.evaluation.classification.plots import confusion_png
-from gemix.evaluation.classification.rates import RATES, chance_macro_f2
+from gemix.evaluation.classification.rates import RATES, chance_macro_f2, score
 from gemix.io.records import to_json
-from gemix.io.results import EVALUATION, ClassifierRow, read_classifiers
+from gemix.io.results import EVALUATION, REAL, BelowReal, ClassifierRow, read_classifiers
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.executor import Executor, LocalExecutor
@@ -58,7 +59,8 @@ def evaluate(
 
     Returns:
         What ``evaluation.json`` holds: `results`, one mapping a method, with means over its seeds;
-        `best`, the method of the best classifier; `best_classifier`; `registered_model`, its name
+        `best`, the method of the best classifier; `best_classifier`; `below_real`, null unless
+        real-only has a better macro-F2 on the test set than this one; `registered_model`, its name
         and version, null if it is not good enough; `test`, what it was tested on; `overlap`, what
         the test set shares with what classifiers and generators were trained on, two empty lists
         if nothing.
@@ -93,10 +95,14 @@ def evaluate(
             for method, found in compared.items()
         ]
         best = max(listing, key=lambda row: (row.scores["val_macro_f2"], -row.scores["val_loss"]))
+        below = _below_real(best, listing, predictions, compared, test)
+        if below:
+            log.warning("%s", below)
         evaluation = {
             "results": results,
             "best": best.method,
             "best_classifier": to_json(best),
+            "below_real": to_json(below),
             "registered_model": _register(config, workspace, best, run),
             "test": {
                 "images": len(test),
@@ -121,7 +127,7 @@ def _predict_all(
     listing: Sequence[ClassifierRow],
     test: ImageSet,
 ) -> dict[str, np.ndarray]:
-    """Return the predicted classes of each method, int64 [seeds, N]."""
+    """Return the predicted classes of each method, int64 [seeds, N], seeds in ascending order."""
     predict = functools.partial(
         _predict, workspace, test=test, threads=config.compute.cpus_per_worker
     )
@@ -187,12 +193,35 @@ def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) 
     }
 
 
+def _below_real(
+    best: ClassifierRow,
+    listing: Sequence[ClassifierRow],
+    predictions: Mapping[str, np.ndarray],
+    compared: Mapping[str, Comparison],
+    test: ImageSet,
+) -> BelowReal | None:
+    """Return the figures of the best classifier if it, or its method, is below real-only."""
+    if best.method == REAL or REAL not in compared:
+        return None
+    seeds = sorted(row.seed for row in listing if row.method == best.method)
+    own = score(test.labels, predictions[best.method][seeds.index(best.seed)], len(test.classes))
+    method, real = (compared[name].rates["macro_f2"] for name in (best.method, REAL))
+    if min(own["macro_f2"], method) >= real:
+        return None
+    return BelowReal(
+        classifier=best.name,
+        macro_f2=own["macro_f2"],
+        method_macro_f2=method,
+        real_macro_f2=real,
+    )
+
+
 def _register(
     config: PipelineConfig, workspace: Workspace, best: ClassifierRow, run: Run
 ) -> dict[str, str] | None:
     """Register the best classifier; return None if it is not good enough."""
     # here, since it loads MLflow, which the tasks that predict do without
-    from gemix.tracking.model_registry import register
+    from gemix.tracking.model_registry import DATA_DIGEST, register
 
     name = config.tracking.registered_model
     classifier = Classifier.load(Store(f"{workspace.classifiers}/{best.name}"))
@@ -206,6 +235,7 @@ def _register(
                 "method": best.method,
                 "seed": str(best.seed),
                 "val_macro_f2": str(best.scores["val_macro_f2"]),
+                DATA_DIGEST: Manifest.load(Store(workspace.data)).digest,
             },
         )
     except NotRegistrableError as error:

@@ -29,6 +29,8 @@ from gemix.tracking.registrable import check_registrable
 from gemix.tracking.transport import resolve_run
 
 ALIAS = "latest-best"
+MODEL_ID = "model_id"  # tag of a version, which databases keep in no other way
+DATA_DIGEST = "data_digest"  # tag of a version: of the real images, all splits
 _PACKAGES = ("mlflow", "numpy", "pyarrow", "safetensors", "timm", "torch", "torchvision")
 
 
@@ -77,7 +79,7 @@ def register(
             logged.artifact_location,
             run_id=run_id,
             model_id=logged.model_id,
-            tags=dict(tags),
+            tags={**tags, MODEL_ID: logged.model_id},
         )
         client.set_registered_model_alias(name, ALIAS, version.version)
     return str(version.version)
