@@ -19,7 +19,7 @@ LAYERS = (
     {"io"},
     {"data", "labels", "gan", "classifier", "evaluation"},
     {"synthesis", "zoo"},
-    {"sweep", "comparison"},
+    {"sweep", "comparison", "promotion"},
     {"config"},
     {"tracking"},
     {"report"},
