@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import yaml
 
 from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.decision.config import DecisionConfig
 from gemix.comparison.config import CompareConfig
 from gemix.core.config_schema import (
     Config,
@@ -40,7 +41,7 @@ STEP_SECTIONS: dict[str, tuple[str, ...]] = {
     "train-teacher": ("teacher",),
     "train-gan": ("gan", "metrics"),
     "synthesize": ("labels", "synthesis"),
-    "train-classifier": ("classifier", "synthesis.methods", "data.normal_class"),
+    "train-classifier": ("classifier", "decision", "synthesis.methods", "data.normal_class"),
     "evaluate": ("data.normal_class",),
     "report": (),
 }
@@ -140,6 +141,9 @@ class PipelineConfig(Config):
         AuditConfig()
     )
     classifier: Annotated[ClassifierConfig, "Classifiers and their training."] = ClassifierConfig()
+    decision: Annotated[DecisionConfig, "From a classifier's outputs to a class."] = (
+        DecisionConfig()
+    )
     compare: Annotated[CompareConfig, Operational(), "The comparison of methods."] = CompareConfig()
     sweep: Annotated[SweepConfig, Operational(), "The sweep of T, b and N."] = SweepConfig()
     promotion: Annotated[PromotionConfig, Operational(), "The gate and the card of a champion."] = (

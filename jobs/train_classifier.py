@@ -45,7 +45,7 @@ COMMAND = Command(
     costs="(1 + methods) x seeds x epochs passes over as many images as there are real ones, "
     "(1 + 2 methods) x with --synthetic-only: two minutes for demo on 2 CPU cores; a stopped run "
     "resumes with the classifier it was at",
-    sections=("classifier", "synthesis", "data", "tracking", "compute"),
+    sections=("classifier", "decision", "synthesis", "data", "tracking", "compute"),
     run=_run,
     leases=("train-classifier",),
     add_options=_add_options,

@@ -148,6 +148,7 @@ def test_to_yaml_holds_every_section():
         "sweep",
         "promotion",
         "tracking",
+        "decision",
         "compute",
     }
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.decision.decision import UNFITTED, Decision
 from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.classifier.predict import predict_logits
@@ -46,6 +47,7 @@ class Classifier:
         state: the weights, on the CPU.
         validation_confusion: counts of the validation images, [K][K], rows are the truth; None
             where an earlier version trained it.
+        decision: from its logits to probabilities and classes.
     """
 
     spec: ModelSpec
@@ -58,6 +60,7 @@ class Classifier:
     validation: Mapping[str, float]
     state: Mapping[str, Tensor]
     validation_confusion: tuple[tuple[int, ...], ...] | None = None
+    decision: Decision = UNFITTED
 
     @classmethod
     def of(
@@ -69,12 +72,13 @@ class Classifier:
         config: ClassifierConfig,
         training_digest: str,
         validation_confusion: np.ndarray | None = None,
+        decision: Decision = UNFITTED,
     ) -> Self:
         """Return the classifier that a training ended with.
 
         Args:
             trained: the training.
-            classes, method, config, training_digest: the attributes.
+            classes, method, config, training_digest, decision: the attributes.
             validation_confusion: int64 [K, K], of the best epoch.
         """
         confusion = None if validation_confusion is None else validation_confusion.tolist()
@@ -89,6 +93,7 @@ class Classifier:
             validation=trained.kept,
             state=trained.state,
             validation_confusion=_confusion(confusion, len(classes)),
+            decision=decision,
         )
 
     @property
@@ -120,7 +125,7 @@ class Classifier:
         return network.eval().to(default_device(), memory_format=torch.channels_last)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return class probabilities.
+        """Return class probabilities, calibrated where the classifier's decision is.
 
         Args:
             images: 0 to 255, uint8 or float, [N, C, H, W] of the classifier's own shape.
@@ -131,6 +136,15 @@ class Classifier:
         Raises:
             DataError: for images of another shape.
             CheckpointError: if probabilities are not finite.
+        """
+        return self.decision.probabilities(self.logits(images))
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the network's logits, float32 [N, K], of images as :meth:`predict` takes them.
+
+        Raises:
+            DataError: for images of another shape.
+            CheckpointError: if logits are not finite.
         """
         side = self.spec.resolution
         wanted = (self.spec.channels, side, side)
@@ -148,7 +162,7 @@ class Classifier:
                 f"{self.name}: its outputs are not finite for {bad} of {len(images)} images; "
                 f"train it again with a classifier.lr below {self.config.lr:g}"
             )
-        return logits.softmax(dim=1).cpu().numpy()
+        return logits.cpu().numpy()
 
     def save(self, store: Store) -> None:
         """Write the directory, ``model.json`` last."""
@@ -156,7 +170,7 @@ class Classifier:
         plain = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("state", "spec")
+            if field.name not in ("state", "spec", "decision")
         }
         plain |= {
             "version": _VERSION,
@@ -164,6 +178,7 @@ class Classifier:
             "normalization": dataclasses.asdict(self.normalization),
             "config": self.config.to_mapping(),
             "seed": self.config.seed,
+            "decision": self.decision.to_json(),
         }
         store.write_json(MODEL, plain)
 
@@ -202,10 +217,11 @@ class Classifier:
                 validation_confusion=_confusion(
                     tree.get("validation_confusion"), len(tree["classes"])
                 ),
+                decision=_decision(tree.get("decision")),
             )
         except (
             *(KeyError, TypeError, AttributeError, ValueError),
-            *(DataError, SafetensorError),
+            *(DataError, ConfigError, SafetensorError),
         ) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise CheckpointError(
@@ -233,6 +249,11 @@ def _confusion(rows: Any, classes: int) -> tuple[tuple[int, ...], ...] | None:
     ):
         raise ValueError(f"validation_confusion {rows}: want {classes} x {classes} counts")
     return matrix
+
+
+def _decision(tree: Any) -> Decision:
+    """Return a stored decision; classifiers of earlier versions have none."""
+    return UNFITTED if tree is None else Decision.from_json(tree)
 
 
 def is_finished(

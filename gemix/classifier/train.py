@@ -56,7 +56,7 @@ class TrainingResult:
         history: one mapping an epoch: `epoch` (from 1), `train_loss`, `val_loss`, `lr` and
             ``val_<name>`` for each score.
         kept: the row of the epoch whose weights these are.
-        predicted: the classes that it predicts for the validation images, int64 [N].
+        validation_logits: of the validation images, float32 [N, K].
         steps: of the optimizer, in the whole training.
     """
 
@@ -65,8 +65,13 @@ class TrainingResult:
     normalization: Normalization
     history: list[dict[str, float]]
     kept: dict[str, float]
-    predicted: np.ndarray
+    validation_logits: np.ndarray
     steps: int
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The classes that it predicts for the validation images, int64 [N]."""
+        return self.validation_logits.argmax(axis=1)
 
 
 def train(
@@ -113,7 +118,7 @@ def train(
             Workers.from_process_group(),
         )
         history: list[dict[str, float]] = []
-        kept, state, predicted = None, {}, np.empty(0, np.int64)
+        kept, state, logits = None, {}, np.empty((0, 0), np.float32)
         for epoch in range(config.epochs):
             row = {"epoch": epoch + 1, **trainer.run_epoch(epoch)}
             scores, found = trainer.validate(validation, score)
@@ -121,7 +126,7 @@ def train(
             history.append(row)
             is_best = kept is None or rank_of_epoch(row) > rank_of_epoch(kept)
             if {"best": is_best, "last": epoch + 1 == config.epochs}[keep]:
-                kept, state, predicted = row, trainer.snapshot(), found
+                kept, state, logits = row, trainer.snapshot(), found
             on_epoch(row)
     return TrainingResult(
         spec=trainer.spec,
@@ -129,7 +134,7 @@ def train(
         normalization=trainer.normalization,
         history=history,
         kept=kept,
-        predicted=predicted,
+        validation_logits=logits,
         steps=trainer.steps * config.epochs,
     )
 
@@ -262,7 +267,7 @@ class _Trainer:
             )
 
     def validate(self, validation: ImageSet, score: Scorer) -> tuple[dict[str, float], np.ndarray]:
-        """Return loss and scores on all validation images, and the predicted classes, int64 [N].
+        """Return loss and scores on all validation images, and their logits, float32 [N, K].
 
         The workers share the images.
         """
@@ -271,10 +276,10 @@ class _Trainer:
         logits = predict_logits(self.network, self.normalization, validation.images[share])
         logits = self.workers.all_gather_rows(logits, len(validation))
         loss = F.cross_entropy(logits, torch.from_numpy(validation.soft_labels).to(logits.device))
-        predicted = logits.argmax(dim=1).cpu().numpy()
-        scores = score(validation.labels, predicted)
+        found = logits.cpu().numpy()
+        scores = score(validation.labels, found.argmax(axis=1))
         named = {f"val_{name}": value for name, value in scores.items() if value is not None}
-        return {"val_loss": self.finite(loss), **named}, predicted
+        return {"val_loss": self.finite(loss), **named}, found
 
     def finite(self, loss: Tensor) -> float:
         """Return the loss; raise if it is not finite."""

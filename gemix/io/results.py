@@ -55,6 +55,8 @@ class MethodResult:
         confusion: counts [K, K], rows are the truth.
         intervals: 95% interval (low, high) of each rate.
         difference_to_real: of each rate; empty for ``real``.
+        calibration: of the probabilities, with and without temperature scaling.
+        most_probable: rates without the threshold of ``decision.rule``; None where it changes none.
         rates: beside the other fields in the file; None where a rate cannot be computed.
     """
 
@@ -64,6 +66,8 @@ class MethodResult:
     intervals: Mapping[str, tuple[float, float]]
     difference_to_real: Mapping[str, Difference]
     per_class: Mapping[str, ClassResult] = dataclasses.field(default_factory=dict)
+    calibration: Mapping[str, float] | None = None
+    most_probable: Mapping[str, float] | None = None
     rates: Mapping[str, float | None] = others("macro_f2", "fnr", "macro_f1", "accuracy")
 
 

@@ -47,12 +47,14 @@ class JudgedVersion:
     Attributes:
         name: of the classifier, in words.
         checksum: of its weights; None where they were not read.
+        decision: how it gives an image its class, in words; None likewise.
         data_digest: of the real images, all splits, that it belongs to; None if not on record.
     """
 
     version: str | None
     name: str
     checksum: str | None = None
+    decision: str | None = None
     data_digest: str | None = None
 
 

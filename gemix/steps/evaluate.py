@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from gemix.classifier.bundle import Classifier
+from gemix.classifier.decision.decision import UNFITTED
 from gemix.config import PipelineConfig
 from gemix.core.errors import DataError, TrackingError
 from gemix.data.image_set import ImageSet
@@ -29,6 +30,7 @@ from gemix.evaluation.classification.bootstrap import (
 )
 from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
 from gemix.evaluation.classification.plots import confusion_png
+from gemix.evaluation.classification.probability_rates import brier, expected_calibration_error
 from gemix.evaluation.classification.rates import RATES, chance_macro_f2, score
 from gemix.io.records import to_json
 from gemix.io.results import EVALUATION, REAL, BelowReal, ClassifierRow, read_classifiers
@@ -58,12 +60,13 @@ def evaluate(
     chooses nothing.
 
     Returns:
-        What ``evaluation.json`` holds: `results`, one mapping a method, with means over its seeds;
-        `best`, the method of the best classifier; `best_classifier`; `below_real`, null unless
-        real-only has a better macro-F2 on the test set than this one; `registered_model`, its name
-        and version, null if it is not good enough; `test`, what it was tested on; `overlap`, what
-        the test set shares with what classifiers and generators were trained on, two empty lists
-        if nothing.
+        What ``evaluation.json`` holds: `results`, one mapping a method, with means over its seeds,
+        `calibration` of its probabilities, and `most_probable`, its rates where ``decision.rule``
+        changes them; `best`, the method of the best classifier; `best_classifier`; `below_real`,
+        null unless real-only has a better macro-F2 on the test set than this one;
+        `registered_model`, its name and version, null if it is not good enough; `test`, what it
+        was tested on; `overlap`, what the test set shares with what classifiers and generators
+        were trained on, two empty lists if nothing.
 
     Raises:
         DataError: if the classifiers are not finished, the test set cannot tell them apart, or
@@ -88,10 +91,18 @@ def evaluate(
         run.log_dataset(test.digest, "real", "test")
         predictions = _predict_all(config, workspace, executor, listing, test)
         compared = compare_methods(
-            test.labels, predictions, test.groups, classes=len(test.classes), normal=normal
+            test.labels,
+            {method: np.stack([one.classes for one in of]) for method, of in predictions.items()},
+            test.groups,
+            classes=len(test.classes),
+            normal=normal,
         )
         results = [
             _result(method, found, len(predictions[method]), test.classes)
+            | {
+                "calibration": _calibration(test.labels, predictions[method]),
+                "most_probable": _most_probable(test.labels, predictions[method], normal),
+            }
             for method, found in compared.items()
         ]
         best = max(listing, key=lambda row: (row.scores["val_macro_f2"], -row.scores["val_loss"]))
@@ -126,26 +137,40 @@ def _predict_all(
     executor: Executor,
     listing: Sequence[ClassifierRow],
     test: ImageSet,
-) -> dict[str, np.ndarray]:
-    """Return the predicted classes of each method, int64 [seeds, N], seeds in ascending order."""
+) -> dict[str, list[_Predicted]]:
+    """Return the predictions of each method's classifiers, by seed."""
     predict = functools.partial(
         _predict, workspace, test=test, threads=config.compute.cpus_per_worker
     )
     names = [row.name for row in listing]
-    found: dict[str, dict[int, np.ndarray]] = {row.method: {} for row in listing}
+    found: dict[str, dict[int, _Predicted]] = {row.method: {} for row in listing}
     predictions = executor.map(
         predict, names, title="evaluate", unit="classifiers", compute=config.compute
     )
     for row, predicted in zip(listing, predictions, strict=True):
         found[row.method][row.seed] = predicted
     return {
-        method: np.stack([by_seed[seed] for seed in sorted(by_seed)])
-        for method, by_seed in found.items()
+        method: [by_seed[seed] for seed in sorted(by_seed)] for method, by_seed in found.items()
     }
 
 
-def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> np.ndarray:
-    """Write one classifier's predictions; return the predicted classes, int64 [N]."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Predicted:
+    """What one classifier says of the test images.
+
+    Attributes:
+        classes: by its decision, int64 [N].
+        probabilities: calibrated as the decision has it, float32 [N, K].
+        uncalibrated: the softmax of its logits, float32 [N, K].
+    """
+
+    classes: np.ndarray
+    probabilities: np.ndarray
+    uncalibrated: np.ndarray
+
+
+def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> _Predicted:
+    """Write one classifier's predictions, and return them."""
     torch.set_num_threads(threads)
     classifier = Classifier.load(Store(f"{workspace.classifiers}/{name}"))
     if classifier.classes != test.classes:
@@ -153,13 +178,16 @@ def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> n
             f"classifier {name} knows the classes {list(classifier.classes)}, the test set has "
             f"{list(test.classes)}; train it again with --overwrite"
         )
-    probabilities = classifier.predict(test.images)
+    logits, decision = classifier.logits(test.images), classifier.decision
+    probabilities = decision.probabilities(logits)
+    decided = decision.decide(probabilities)
     table = pa.table(
         {
             "source": test.sources,
             "patient": test.groups,
             "label": test.labels,
             "probabilities": pa.array(list(probabilities), pa.list_(pa.float32())),
+            "predicted": decided,
             "method": [classifier.method] * len(test),
             "seed": [classifier.config.seed] * len(test),
         }
@@ -169,7 +197,44 @@ def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> n
     Store(workspace.evaluation).write_bytes(
         f"predictions/{name}.parquet", sink.getvalue().to_pybytes()
     )
-    return probabilities.argmax(axis=1)
+    return _Predicted(
+        classes=decided,
+        probabilities=probabilities,
+        uncalibrated=UNFITTED.probabilities(logits),
+    )
+
+
+def _calibration(labels: np.ndarray, predictions: Sequence[_Predicted]) -> dict[str, float]:
+    """Return calibration error and Brier score, with and without the temperature; means."""
+
+    def mean(measure: Callable[[np.ndarray, np.ndarray], float], field: str) -> float:
+        return float(np.mean([measure(labels, getattr(one, field)) for one in predictions]))
+
+    def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
+        return float(brier(labels, probabilities, np.ones((1, len(labels))))[0])
+
+    return {
+        "ece": mean(expected_calibration_error, "probabilities"),
+        "ece_uncalibrated": mean(expected_calibration_error, "uncalibrated"),
+        "brier": mean(brier_score, "probabilities"),
+        "brier_uncalibrated": mean(brier_score, "uncalibrated"),
+    }
+
+
+def _most_probable(
+    labels: np.ndarray, predictions: Sequence[_Predicted], normal: int | None
+) -> dict[str, float] | None:
+    """Return the rates without a threshold; None where the decision has none. Means."""
+    found = [one.probabilities.argmax(axis=1) for one in predictions]
+    if all(np.array_equal(one.classes, by) for one, by in zip(predictions, found, strict=True)):
+        return None
+    classes = predictions[0].probabilities.shape[1]
+    scores = [score(labels, predicted, classes, normal) for predicted in found]
+    return {
+        name: float(np.mean([one[name] for one in scores]))
+        for name, value in scores[0].items()
+        if value is not None
+    }
 
 
 def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) -> dict[str, Any]:
@@ -196,7 +261,7 @@ def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) 
 def _below_real(
     best: ClassifierRow,
     listing: Sequence[ClassifierRow],
-    predictions: Mapping[str, np.ndarray],
+    predictions: Mapping[str, Sequence[_Predicted]],
     compared: Mapping[str, Comparison],
     test: ImageSet,
 ) -> BelowReal | None:
@@ -204,7 +269,8 @@ def _below_real(
     if best.method == REAL or REAL not in compared:
         return None
     seeds = sorted(row.seed for row in listing if row.method == best.method)
-    own = score(test.labels, predictions[best.method][seeds.index(best.seed)], len(test.classes))
+    predicted = predictions[best.method][seeds.index(best.seed)].classes
+    own = score(test.labels, predicted, len(test.classes))
     method, real = (compared[name].rates["macro_f2"] for name in (best.method, REAL))
     if min(own["macro_f2"], method) >= real:
         return None

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 
 from gemix.classifier.bundle import MODEL
+from gemix.classifier.decision.decision import check_rule
 from gemix.classifier.train import check_sets
 from gemix.config import PipelineConfig
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
+from gemix.evaluation.classification.normal_class import normal_class
 from gemix.io.results import CLASSIFIERS, ONLY, REAL
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
@@ -54,7 +56,8 @@ def train_classifiers(
         What ``classifiers.json`` lists: name, method, seed and validation scores of each.
 
     Raises:
-        DataError: for a named set that is not finished, sets that do not fit together, or, unless
+        DataError: for a named set that is not finished, sets that do not fit together, validation
+            images that cannot support ``decision.rule``, or, unless
             ``data.allow_overlap`` is set, images or patients that are both learned and held out.
         ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
     """
@@ -71,6 +74,9 @@ def train_classifiers(
     learned, val, test = real_splits(workspace, "train", "val", "test")
     pairs = [*itertools.product([learned, *generators], [val, test]), (val, test)]
     overlap = enforce_no_overlap("train-classifier", config, pairs)
+    held_out = read_images([workspace.data], "val")
+    normal = normal_class(real.classes, config.data.normal_class)
+    check_rule(config.decision, held_out.labels, held_out.groups, normal)
     unaudited = without_passed_audit(config, sets, log)
     executor = executor or LocalExecutor()
     executor.require(config.compute)
@@ -139,6 +145,7 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
                 normal=config.data.normal_class,
                 real_images=settings["real_images"] if urls[0] == workspace.data else 0,
                 allow_overlap=config.data.allow_overlap,
+                decision=config.decision,
             )
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from gemix.classifier.decision.specificity import threshold_at_specificity
 from gemix.evaluation.classification.bootstrap import Resampled, compare_methods
 from gemix.evaluation.classification.mrmc import Estimate
 from gemix.evaluation.classification.multiplicity import JointTest, holm
@@ -17,7 +18,6 @@ from gemix.evaluation.classification.probability_rates import (
     macro_auroc,
     sensitivity,
     specificity,
-    threshold_at_specificity,
 )
 
 

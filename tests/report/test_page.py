@@ -172,6 +172,21 @@ def with_evaluation(finished, config, **changes) -> str:
     return Page(render(gather(finished, config))).text
 
 
+def test_calibration_and_moved_thresholds_are_told(finished, config):
+    tree = Store(finished.evaluation).read_json("evaluation.json")
+    for row in tree["results"]:
+        row["calibration"] = {
+            "ece": 0.0611,
+            "ece_uncalibrated": 0.1422,
+            "brier": 0.2033,
+            "brier_uncalibrated": 0.2544,
+        }
+        row["most_probable"] = {"macro_f2": 0.7155, "fnr": 0.2266}
+    text = with_evaluation(finished, config, **tree)
+    assert all(value in text for value in ("0.061", "0.142", "0.203", "0.254"))
+    assert "By the most probable class alone: real only macro-F2 0.716" in text
+
+
 def test_classes_of_few_test_patients_and_the_healthy_class_are_named(finished, config):
     test = {"normal_class": "normal", "groups_by_class": {"normal": 30, "cancer": 1}}
     text = with_evaluation(finished, config, test=test)

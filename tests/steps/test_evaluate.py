@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.decision.config import DecisionConfig
+from gemix.classifier.decision.decision import Decision
 from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.config import PipelineConfig
-from gemix.core.errors import CheckpointError, TrackingError
+from gemix.core.errors import CheckpointError, DataError, TrackingError
 from gemix.data.shards.manifest import Manifest
+from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
 from gemix.io.results import read_evaluation
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.evaluate import evaluate
 from gemix.steps.runtime.executor import LocalExecutor
-from gemix.steps.train_classifier import CLASSIFIERS
+from gemix.steps.train_classifier import CLASSIFIERS, train_classifiers
 from jobs._runtime import cli
 from tests.steps.planted_classifiers import planted, write_set
 
@@ -112,6 +117,59 @@ def test_a_registry_that_is_away_does_not_cost_the_evaluation(workspace, caplog,
     assert read_evaluation(Store(workspace.evaluation)).best_classifier.name == "real-seed0"
     assert "real-seed0 is not registered: MLflow store" in caplog.text
     assert "gemix evaluate --overwrite" in caplog.text
+
+
+def test_rates_follow_the_decision_and_its_calibration_is_told(workspace):
+    decision = DecisionConfig(rule="specificity", level=0.9)
+    row = write_classifier(workspace, 0, score=0.5)
+    store = Store(f"{workspace.classifiers}/{row['name']}")
+    classifier, val = Classifier.load(store), read_images([workspace.data], "val")
+    logits = classifier.logits(val.images)
+    fitted = Decision.fit(logits, val.labels, val.groups, 2, decision)
+    assert fitted.temperature > 2  # the weights are random, and the last ones large
+    dataclasses.replace(classifier, decision=fitted).save(store)
+    Store(workspace.classifiers).write_json(CLASSIFIERS, [row])
+    [found] = evaluate(CONFIG, workspace)["results"]
+    table = pq.read_table(f"{workspace.evaluation}/predictions/{row['name']}.parquet").to_pydict()
+    probabilities, labels = np.array(table["probabilities"], np.float32), np.array(table["label"])
+    disease = probabilities[:, 0] + probabilities[:, 1]
+    right = np.where(disease >= fitted.threshold, probabilities[:, :2].argmax(axis=1), 2)
+    np.testing.assert_array_equal(table["predicted"], right)
+    assert found["accuracy"] == pytest.approx((right == labels).mean())
+    most_probable = probabilities.argmax(axis=1)
+    assert not np.array_equal(right, most_probable)
+    assert found["most_probable"]["accuracy"] == pytest.approx((most_probable == labels).mean())
+    truth = np.eye(3)[labels]
+    test = read_images([workspace.data], "test")
+    raw = torch.from_numpy(classifier.logits(test.images)).softmax(dim=1).numpy()
+    calibration = found["calibration"]
+    assert calibration["brier"] == pytest.approx(((probabilities - truth) ** 2).sum() / 36)
+    assert calibration["brier_uncalibrated"] == pytest.approx(((raw - truth) ** 2).sum() / 36)
+    assert calibration["ece"] < calibration["ece_uncalibrated"]
+    assert read_evaluation(Store(workspace.evaluation)).results[0].calibration == calibration
+
+
+def test_a_decision_is_fitted_again_without_training(workspace, monkeypatch):
+    few = {"classifier": {"model": "test_resnet", "epochs": 1, "batch": 2}}
+    config = PipelineConfig.from_mapping(CONFIG.to_mapping() | few)
+    train_classifiers(config, workspace)
+    store = Store(f"{workspace.classifiers}/real-seed0")
+    first = Classifier.load(store)
+    assert first.decision.config == DecisionConfig() and first.decision.threshold is None
+    decision = DecisionConfig(rule="specificity", level=0.5)
+    Store(workspace.classifiers).delete(CLASSIFIERS)  # as `gemix pipeline --redo` does
+    monkeypatch.setattr("gemix.steps.runtime.classifier_training.train", None)
+    train_classifiers(dataclasses.replace(config, decision=decision), workspace)
+    again = Classifier.load(store)
+    assert again.checksum == first.checksum
+    assert again.decision.config == decision and again.decision.threshold is not None
+    assert again.decision.temperature == pytest.approx(first.decision.temperature)
+
+
+def test_a_rule_that_needs_more_patients_is_refused_before_training(workspace):
+    decision = DecisionConfig(rule="sensitivity", level=0.99)
+    with pytest.raises(DataError, match=r"decision\.level=0\.99 needs 99 diseased patients"):
+        train_classifiers(dataclasses.replace(CONFIG, decision=decision), workspace)
 
 
 def write_planted(workspace: Workspace, methods: dict[str, tuple[tuple[int, ...], float]]) -> None:

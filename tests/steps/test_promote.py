@@ -461,6 +461,7 @@ def test_the_card_says_what_a_run_knows_and_what_people_have_to(workspace):
     assert rows["pneumonia"]["recall"]["low"] < 20 / 32 < rows["pneumonia"]["recall"]["high"]
     assert rows["cancer"]["precision"]["value"] == pytest.approx(40 / 42)
     assert card["ece"] == pytest.approx(12 / 112, abs=0.02)  # it is sure, and wrong on 12 of 112
+    assert card["decision"]["temperature"] == 1 and "Decision: the class of the highest" in text
     assert card["synthetic"][0]["verdict"] == "passed"
     items = {item["number"]: item for item in card["claim"]}
     assert list(items) == list(range(1, 45))

@@ -89,21 +89,6 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) ->
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def threshold_at_specificity(is_diseased: np.ndarray, scores: np.ndarray, wanted: float) -> float:
-    """Return the lowest threshold at which at least a share `wanted` of the healthy score below it.
-
-    Args:
-        is_diseased: bool [N], some of them healthy.
-        scores: probability of any disease, float [N].
-        wanted: specificity, 0 to 1.
-    """
-    healthy = np.sort(scores[~is_diseased])
-    needed = int(np.ceil(wanted * len(healthy) - 1e-9))
-    if needed == 0:
-        return float("-inf")
-    return float(np.nextafter(healthy[needed - 1], np.inf))
-
-
 def sensitivity(
     is_diseased: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray
 ) -> np.ndarray:

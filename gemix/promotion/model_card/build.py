@@ -28,6 +28,7 @@ from gemix.promotion.model_card.claim import claim_items
 from gemix.promotion.model_card.record import (
     ClassRow,
     DataRow,
+    DecisionRow,
     ModelCard,
     Rate,
     SyntheticRow,
@@ -43,7 +44,6 @@ _ONE_SOURCE = (
     "The test images are of the same source as the training images: nothing is known of other "
     "sites, and the images name no site that figures could be given by."
 )
-_DECISION = "the class of the highest probability (softmax of the logits); no threshold is set"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def build_card(
         classes=_classes(tested),
         confusion=tuple(map(tuple, tested.found.confusion.tolist())),
         ece=expected_calibration_error(tested.images.labels, tested.probabilities),
-        decision=_DECISION,
+        decision=DecisionRow.of(classifier),
         synthetic=tuple(
             SyntheticRow(
                 name=name,

@@ -127,7 +127,7 @@ def _results(card: ModelCard) -> str:
 def _calibration(card: ModelCard) -> str:
     return (
         f"Expected calibration error {card.ece:.3f} (15 bins, Guo et al. 2017); the Brier score is "
-        f"above.\n\nDecision: {escape(card.decision)}."
+        f"above.\n\nDecision: {escape(str(card.decision))}."
     )
 
 

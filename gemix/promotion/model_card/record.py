@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
+from gemix.classifier.bundle import Classifier
 from gemix.promotion.config import CardConfig
 
 CARD, CARD_TEXT = "model_card.json", "model_card.md"
@@ -104,6 +105,47 @@ class SyntheticRow:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DecisionRow:
+    """How logits become probabilities, and probabilities a class.
+
+    Attributes:
+        temperature: that divides the logits; 1 where they are not calibrated.
+        rule, level: by which the threshold was chosen on validation images.
+        healthy_class: whose complement is the probability of disease.
+        threshold: of the probability of disease; None for the most probable class.
+    """
+
+    temperature: float
+    rule: str | None
+    level: float | None
+    healthy_class: str | None
+    threshold: float | None
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> Self:
+        """Return the decision of a classifier."""
+        found = classifier.decision
+        has_threshold = found.threshold is not None and found.normal is not None
+        return cls(
+            temperature=found.temperature,
+            rule=found.config and found.config.rule,
+            level=found.config.level if found.config and has_threshold else None,
+            healthy_class=None if found.normal is None else classifier.classes[found.normal],
+            threshold=found.threshold if has_threshold else None,
+        )
+
+    def __str__(self) -> str:
+        scale = f"softmax of the logits over a temperature of {self.temperature:.3f}"
+        if self.threshold is None:
+            return f"the class of the highest probability ({scale}); no threshold"
+        why = "" if self.rule is None else f", chosen for {self.rule} {self.level:g} on validation"
+        return (
+            f"the most probable disease where all together have a probability of "
+            f"{self.threshold:.4f} or more{why}, else {self.healthy_class} ({scale})"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClaimItem:
     """An item of the CLAIM checklist.
 
@@ -134,7 +176,7 @@ class ModelCard:
         written: what a person says of it.
         rates: on the test images, the most important first.
         ece: expected calibration error of the probabilities, 0 to 1.
-        decision: how a class follows from the probabilities.
+        decision: how an image gets its class.
         synthetic: empty if it was trained on real images alone.
         limits: that a program knows, a sentence each.
         software: versions.
@@ -159,7 +201,7 @@ class ModelCard:
     classes: tuple[ClassRow, ...]
     confusion: tuple[tuple[int, ...], ...]
     ece: float
-    decision: str
+    decision: DecisionRow
     synthetic: tuple[SyntheticRow, ...]
     limits: tuple[str, ...]
     software: Mapping[str, str]

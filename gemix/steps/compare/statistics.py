@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import stdtrit
 
+from gemix.classifier.decision.specificity import threshold_at_specificity
 from gemix.comparison.config import CompareConfig
 from gemix.comparison.findings import THRESHOLD_MOVED
 from gemix.comparison.plan import Block
 from gemix.data.image_set import ImageSet
 from gemix.evaluation.classification.bootstrap import Comparison, Resampled, compare_methods
-from gemix.evaluation.classification.probability_rates import threshold_at_specificity
 from gemix.io.results import REAL
 
 POWER = 0.8

@@ -34,7 +34,7 @@ from gemix.promotion.learned_from import synthetic_set_of, why_other_images
 from gemix.promotion.ledger import Figure, JudgedVersion, TestImages
 from gemix.promotion.model_card.build import Tested, build_card
 from gemix.promotion.model_card.markdown import card_text, description
-from gemix.promotion.model_card.record import CARD, CARD_TEXT
+from gemix.promotion.model_card.record import CARD, CARD_TEXT, DecisionRow
 from gemix.steps.runtime.test_openings import count_opening
 from gemix.tracking.champion import RegisteredModel, Version
 from gemix.tracking.model_registry import DATA_DIGEST
@@ -59,6 +59,7 @@ class Contender:
             version=version.number,
             name=classifier.name,
             checksum=classifier.checksum,
+            decision=str(DecisionRow.of(classifier)),
             data_digest=version.tags.get(DATA_DIGEST),
         )
         return cls(classifier=classifier, judged=judged)
@@ -116,7 +117,11 @@ def best_real_only(workspace: Workspace, data_digest: str) -> Contender:
     best = max(rows, key=lambda row: (row.scores["val_macro_f2"], -row.scores["val_loss"]))
     classifier = Classifier.load(Store(f"{workspace.classifiers}/{best.name}"))
     judged = JudgedVersion(
-        version=None, name=best.name, checksum=classifier.checksum, data_digest=data_digest
+        version=None,
+        name=best.name,
+        checksum=classifier.checksum,
+        decision=str(DecisionRow.of(classifier)),
+        data_digest=data_digest,
     )
     return Contender(classifier=classifier, judged=judged)
 
@@ -140,7 +145,7 @@ def gather(
         _check_fits(one, test, config.tracking.registered_model)
     normal = normal_class(test.classes, config.data.normal_class)
     openings = count_opening(workspace, "promote", test.digest)
-    is_reference = candidate.judged.checksum == reference.judged.checksum
+    is_reference = _is_same(candidate.classifier, reference.classifier)
     contenders = (
         {_CANDIDATE: candidate}
         if is_reference
@@ -154,7 +159,10 @@ def gather(
     }
     resampled = Resampled(
         test.labels,
-        {name: rows.argmax(axis=2) for name, rows in probabilities.items()},
+        {
+            name: one.classifier.decision.decide(probabilities[name][0])[None]
+            for name, one in contenders.items()
+        },
         test.groups,
         classes=len(test.classes),
         normal=normal,
@@ -214,6 +222,10 @@ def gather(
         sha256=_hashes(workspace, sets, files),
         remarks=(ONE_TRAINING, *_other_data(reference, data.digest), *unknown),
     )
+
+
+def _is_same(first: Classifier, second: Classifier) -> bool:
+    return (first.checksum, first.decision) == (second.checksum, second.decision)
 
 
 def _sets(workspace: Workspace, method: str) -> dict[str, tuple[Store, Manifest]]:

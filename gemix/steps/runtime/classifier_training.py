@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from typing import Literal
+
+import numpy as np
 
 from gemix.classifier.bundle import Classifier, is_finished
 from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.decision.config import DecisionConfig
+from gemix.classifier.decision.decision import UNFITTED, Decision
 from gemix.classifier.distributed import batch_parts
 from gemix.classifier.models import check_model, check_name
 from gemix.classifier.train import train
@@ -69,6 +74,7 @@ def train_into(
     real_images: int | None = None,
     keep: Literal["best", "last"] = "best",
     allow_overlap: bool = False,
+    decision: DecisionConfig | None = None,
 ) -> None:
     """Train a classifier into its directory, unless it is there already; called by every worker.
 
@@ -78,14 +84,24 @@ def train_into(
         normal: ``data.normal_class``.
         real_images: how many of `training`, its first ones, are real; by default all.
         keep: which epoch is kept; see :func:`gemix.classifier.train.train`.
+        decision: how its decision is fitted to the validation images, again where a classifier
+            that is there already was fitted otherwise; None fits none.
     """
     log = logging.getLogger(f"gemix.{step}")
     made_of = {"method": method, "config": config, "training_digest": training.digest}
-    if is_finished(store, **made_of):
-        log.info("%s is finished already", name)
-        return
     first = Workers.from_process_group().rank == 0
     normal_index = normal_class(training.classes, normal)
+
+    def fit(logits: np.ndarray) -> Decision:
+        if decision is None:
+            return UNFITTED
+        return Decision.fit(logits, validation.labels, validation.groups, normal_index, decision)
+
+    if is_finished(store, **made_of):
+        log.info("%s is finished already", name)
+        if first and decision is not None:
+            _fit_again(store, validation, decision, fit)
+        return
     trained = train(
         training,
         validation,
@@ -99,8 +115,25 @@ def train_into(
     if first:
         confusion = confusion_matrix(validation.labels, trained.predicted, len(training.classes))
         Classifier.of(
-            trained, classes=training.classes, **made_of, validation_confusion=confusion
+            trained,
+            classes=training.classes,
+            **made_of,
+            validation_confusion=confusion,
+            decision=fit(trained.validation_logits),
         ).save(store)
+
+
+def _fit_again(
+    store: Store,
+    validation: ImageSet,
+    config: DecisionConfig,
+    fit: Callable[[np.ndarray], Decision],
+) -> None:
+    """Fit the decision of a finished classifier, unless it was fitted by these settings."""
+    classifier = Classifier.load(store)
+    if classifier.decision.config != config:
+        decision = fit(classifier.logits(validation.images))
+        dataclasses.replace(classifier, decision=decision).save(store)
 
 
 class _EpochLog:

@@ -1,0 +1,37 @@
+"""The interface of a rule, and what rules choose from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoredImages:
+    """Validation images, by the probability of any disease that a classifier gives them.
+
+    Attributes:
+        scores: float [N].
+        is_diseased: bool [N].
+        groups: of the images, patients where they are known, str [N].
+    """
+
+    scores: np.ndarray
+    is_diseased: np.ndarray
+    groups: np.ndarray
+
+
+class Rule(Protocol):
+    """Choose a threshold of the probability of disease; :mod:`.testing` has its contract."""
+
+    def __call__(self, images: ScoredImages, level: float) -> float | None:
+        """Return the score from which an image counts as diseased; None: its most probable class.
+
+        Args:
+            level: ``decision.level``, 0 to 1.
+
+        Raises:
+            DataError: if the images cannot support the level.
+        """
