@@ -3,7 +3,8 @@
 A candidate must be not inferior in what it misses *and* better in macro-F2, both for certain, that
 is by the ends of 95% intervals of paired differences over the test patients; its weights, its
 training images and its card must be in order, too. No point estimate promotes, and neither does
-accuracy or any F-score alone.
+accuracy or any F-score alone. Where fewer than six patients are answered differently, nothing is
+certain, whatever a bootstrap says: the sign test of five cannot fall below p = 0.06.
 
 One training of each is compared: what is found holds for these two trained networks on other
 patients of the same kind, and not for the methods that they were trained by.
@@ -15,7 +16,7 @@ equivalence randomized trials", JAMA 308, 2012.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from gemix.evaluation.classification.bootstrap import Comparison
 from gemix.evaluation.classification.differences import FEWEST_GROUPS, PairedDifference
@@ -42,11 +43,13 @@ class Evidence:
         reference: what it is compared with, in words.
         is_reference: whether there is no champion, and the candidate is the best classifier of real
             images alone.
+        differing: test patients whose images the two do not answer alike.
         classes: their number.
         has_healthy: whether there is a healthy class.
         unfit: why the candidate may not even be registered; None if it may.
         other_images: why the images at hand are not those that it was trained on; None if they are.
-        without_audit: why a synthetic set that it was trained on has no passed audit, by name.
+        synthetic: the synthetic set that it was trained on; None for real images alone.
+        no_audit: why this set has no passed audit; None if it has one.
         shared: what its training images share with the test images, a sentence each.
         card_lacks: what the model card lacks.
     """
@@ -54,11 +57,13 @@ class Evidence:
     found: Comparison
     reference: str
     is_reference: bool
+    differing: int
     classes: int
     has_healthy: bool
     unfit: str | None
     other_images: str | None
-    without_audit: Mapping[str, str]
+    synthetic: str | None
+    no_audit: str | None
     shared: Sequence[str]
     card_lacks: Sequence[str]
 
@@ -73,7 +78,7 @@ def judge(evidence: Evidence, fnr_margin: float) -> tuple[Finding, ...]:
         *_comparison(evidence, fnr_margin),
         _fitness(evidence),
         _finding(IMAGES, evidence.other_images, "it was trained on exactly the images at hand"),
-        _audits(evidence.without_audit),
+        _audit(evidence),
         _finding(TEST, "; ".join(evidence.shared), "it learned from no test image on record"),
         _card(evidence.card_lacks),
     )
@@ -109,10 +114,17 @@ def _not_inferior(name: str, evidence: Evidence, margin: float) -> Finding:
 
 def _better(evidence: Evidence) -> Finding:
     difference = evidence.found.differences[MACRO_F2]
-    passed = difference.low > 0
-    reading = (
-        "better for certain" if passed else "not better for certain: its interval reaches 0 or less"
-    )
+    enough = evidence.differing >= FEWEST_GROUPS
+    passed = difference.low > 0 and enough
+    if passed:
+        reading = "better for certain"
+    elif enough:
+        reading = "not better for certain: its interval reaches 0 or less"
+    else:
+        reading = (
+            f"not better for certain: {evidence.differing} patients are answered differently, and "
+            f"fewer than {FEWEST_GROUPS} may be chance"
+        )
     text = _text(MACRO_F2, difference, evidence, reading)
     return Finding(rule=MACRO_F2, passed=passed, text=text)
 
@@ -145,15 +157,16 @@ def _fitness(evidence: Evidence) -> Finding:
     return Finding(rule=FITNESS, passed=True, text=text)
 
 
-def _audits(without: Mapping[str, str]) -> Finding:
-    text = "; ".join(
-        f"the {name} images have no passed privacy audit: {why}; run gemix audit {name}"
-        for name, why in without.items()
+def _audit(evidence: Evidence) -> Finding:
+    name = evidence.synthetic
+    if name is None:
+        return _finding(AUDIT, None, "it was trained on real images alone, which need no audit")
+    text = f"the {name} images have no passed privacy audit: {evidence.no_audit}; run gemix audit"
+    return _finding(
+        AUDIT,
+        f"{text} {name}" if evidence.no_audit else None,
+        f"the {name} images that it was trained on have a passed privacy audit",
     )
-    passed = (
-        "every synthetic set that it was trained on has a passed privacy audit, or there is none"
-    )
-    return _finding(AUDIT, text, passed)
 
 
 def _card(lacks: Sequence[str]) -> Finding:

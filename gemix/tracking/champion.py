@@ -100,24 +100,20 @@ class RegisteredModel:
             "restore its files, or take its aliases away (gemix promote --rollback, or "
             "MlflowClient.delete_registered_model_alias)"
         )
+        source = f"{version.source}/artifacts/classifier"
         with tempfile.TemporaryDirectory() as folder:
 
             def download() -> str | None:
-                try:
-                    return mlflow.artifacts.download_artifacts(
-                        artifact_uri=f"{version.source}/artifacts/classifier",
-                        dst_path=folder,
-                        tracking_uri=self.uri,
-                    )
-                except FileNotFoundError:
+                # what is not there looks like an outage to a download
+                if not mlflow.artifacts.list_artifacts(source, tracking_uri=self.uri):
                     return None
+                return mlflow.artifacts.download_artifacts(
+                    source, dst_path=folder, tracking_uri=self.uri
+                )
 
-            try:
-                path = self._ask(download)
-            except _Refused:
-                path = None
+            path = self._ask(download)
             if path is None:
-                raise CheckpointError(f"{where}: its files are not in {version.source}; {remedy}")
+                raise CheckpointError(f"{where}: there are no files in {source}; {remedy}")
             try:
                 return Classifier.load(Store(path))
             except CheckpointError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from gemix.classifier.decision.decision import Decision as ClassDecision
 from gemix.config import PipelineConfig
 from gemix.core.errors import AlreadyFinishedError, CheckpointError, DataError, TrackingError
 from gemix.data.shards.manifest import Manifest, combine_content
@@ -47,14 +48,15 @@ SETTINGS = {
 }
 CONFIG = PipelineConfig.from_mapping(SETTINGS)
 
-# the class of each pattern; its test patients, few of pattern 7
+# the class of each pattern; its test patients, few of patterns 7 and 11
 TRUTH = (0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2)
-PATIENTS = (10, 10, 10, 10, 10, 10, 10, 2, 10, 10, 10, 10)
+PATIENTS = (10, 10, 10, 10, 10, 10, 10, 2, 10, 10, 10, 5)
 WEAK = (0, 0, 0, 0, 0, 1, 1, 2, 1, 0, 2, 2)  # misses patterns 4, 8 and 9, takes 7 for cancer
 BETTER = (0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2)  # finds 8 and 9
 LUCKY = (0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2)  # and the two patients of 7: chance
 MISSING = (0, 0, 0, 0, 0, 1, 0, 1, 2, 2, 2, 2)  # misses more disease than OVERCALLING
 OVERCALLING = (2, 2, 2, 0, 0, 1, 1, 1, 2, 2, 2, 2)  # three quarters of the healthy are called ill
+FIVE_LESS = (0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 1)  # as LUCKY, but for the five of pattern 11
 USELESS = (1,) * 12
 VERSIONS = {
     "better": (BETTER, "softmax"),
@@ -63,6 +65,8 @@ VERSIONS = {
     "overcalling": (OVERCALLING, "softmax"),
     "missing": (MISSING, "softmax"),
     "useless": (USELESS, "softmax"),
+    "five-less": (FIVE_LESS, "softmax"),
+    "threshold": (WEAK, "real"),
     "elsewhere": (LUCKY, "softmax"),
     "renamed": (LUCKY, "softmax"),
 }
@@ -146,6 +150,10 @@ def made(tmp_path_factory) -> Path:
                     if name == "renamed"
                     else found["test"]["classes"],
                 )
+                if name == "threshold":  # the weights of real, but all are called ill
+                    classifier = dataclasses.replace(
+                        classifier, decision=ClassDecision(normal=0, threshold=0.0)
+                    )
                 tags = {"method": method, "seed": "0"}
                 tags |= {} if name == "overcalling" else {DATA_DIGEST: real.digest}
                 register(classifier, images_of([0, 1], 0), run, NAME, tags)
@@ -195,13 +203,14 @@ def test_a_better_model_becomes_the_first_champion(workspace):
     assert decision.champion is None
     assert decision.reference.name == "real-seed0" and decision.reference.version is None
     figures = {one.rate: one for one in decision.figures}
-    # WEAK has recalls 1, 22 - 12 of 32, 20 of 40; BETTER 1, 20 of 32, 1
+    # WEAK has recalls 1, 20 of 32 and 15 of 35; BETTER 1, 20 of 32 and 1
     assert figures["fnr"].candidate == pytest.approx(1 - (1 + 20 / 32 + 1) / 3)
-    assert figures["fnr"].reference == pytest.approx(1 - (1 + 20 / 32 + 20 / 40) / 3)
-    assert figures["missed_disease_rate"].candidate == pytest.approx(10 / 72)
-    assert figures["missed_disease_rate"].reference == pytest.approx(20 / 72)
+    assert figures["fnr"].reference == pytest.approx(1 - (1 + 20 / 32 + 15 / 35) / 3)
+    assert figures["missed_disease_rate"].candidate == pytest.approx(10 / 67)
+    assert figures["missed_disease_rate"].reference == pytest.approx(20 / 67)
     assert figures["macro_f2"].difference.low > 0 > figures["fnr"].difference.high
     assert "say nothing of the methods" in decision.remarks[0]
+    assert decision.reasons == tuple(one.text for one in decision.findings)
     # latest-best stays with the newest registered version
     newest = registry(workspace).get_registered_model(NAME).aliases["latest-best"]
     assert str(newest) == NUMBER["renamed"]
@@ -248,6 +257,23 @@ def test_a_lucky_seed_is_a_challenger_since_its_interval_contains_zero(workspace
     assert gain.delta > 0 >= gain.low
     assert aliases(workspace) == {"champion": "better", "challenger": "lucky"}
     assert "not better for certain" in decision.reasons[0]
+
+
+def test_five_patients_more_are_chance_though_a_bootstrap_is_sure(workspace):
+    crown(workspace, "five-less")
+    decision = promote(CONFIG, workspace, version=NUMBER["lucky"])
+    assert decision.figures[0].difference.low > 0
+    assert against(decision) == {"macro_f2"}
+    assert "5 patients are answered differently, and fewer than 6 may be" in decision.reasons[0]
+
+
+def test_classes_are_those_of_the_decision_and_the_same_weights_are_no_same_classifier(workspace):
+    decision = promote(CONFIG, workspace, version=NUMBER["threshold"])
+    assert decision.candidate.checksum == decision.reference.checksum
+    assert against(decision) == {"fnr", "macro_f2"}
+    figures = {one.rate: one for one in decision.figures}
+    assert figures["missed_disease_rate"].candidate == 0  # and no healthy one is found
+    assert "have a probability of 0.0000 or more" in decision.candidate.decision
 
 
 def test_more_missed_disease_is_refused_however_good_the_f2(workspace):
@@ -423,7 +449,9 @@ def test_a_champion_whose_files_are_gone_is_named(workspace):
     crown(workspace, "real")
     source = registry(workspace).get_model_version(NAME, NUMBER["real"]).source
     shutil.rmtree(f"{source.removeprefix('file://')}/artifacts/classifier")
-    with pytest.raises(CheckpointError, match=r"version 2.*(restore its files|take its aliases)"):
+    with pytest.raises(
+        CheckpointError, match=r"version 2: there are no files in .*restore its files"
+    ):
         promote(CONFIG, workspace)
     assert aliases(workspace) == {"champion": "real"}
 
@@ -448,6 +476,13 @@ def test_passing_trouble_of_the_registry_is_retried(workspace, monkeypatch):
     assert aliases(workspace) == {"champion": "better"}
 
 
+def test_a_registry_that_is_away_moves_nothing(workspace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match="check that the server runs"):
+        promote(CONFIG, workspace)
+    assert ledger(workspace) == []
+
+
 def test_the_card_says_what_a_run_knows_and_what_people_have_to(workspace):
     decision = promote(CONFIG, workspace)
     folder = Path(workspace.promotions, decision.id)
@@ -459,8 +494,9 @@ def test_the_card_says_what_a_run_knows_and_what_people_have_to(workspace):
     rows = {row["name"]: row for row in card["classes"]}
     assert rows["pneumonia"]["recall"]["value"] == pytest.approx(20 / 32)
     assert rows["pneumonia"]["recall"]["low"] < 20 / 32 < rows["pneumonia"]["recall"]["high"]
-    assert rows["cancer"]["precision"]["value"] == pytest.approx(40 / 42)
-    assert card["ece"] == pytest.approx(12 / 112, abs=0.02)  # it is sure, and wrong on 12 of 112
+    assert rows["cancer"]["recall"]["low"] == pytest.approx(0.025 ** (1 / 35))  # all 35 are right
+    assert rows["cancer"]["precision"]["value"] == pytest.approx(35 / 37)
+    assert card["ece"] == pytest.approx(12 / 107, abs=0.02)  # it is sure, and wrong on 12 of 107
     assert card["decision"]["temperature"] == 1 and "Decision: the class of the highest" in text
     assert card["synthetic"][0]["verdict"] == "passed"
     items = {item["number"]: item for item in card["claim"]}

@@ -181,7 +181,9 @@ class Resampled:
         """Return 95% intervals (low, high) of each class's `recall` and `precision`.
 
         Classes without images are left out; intervals of a class with images of fewer than 6
-        patients are (0, 1).
+        patients are (0, 1). Where all n patients are right, or all wrong, every resample says the
+        same: the other end is then that of Clopper and Pearson ("The use of confidence or fiducial
+        limits", Biometrika 26, 1934), 0.025^(1/n) from 0 or to 1.
         """
         counts = self._counts[method]
         seeds, groups, classes, _ = counts.shape
@@ -195,9 +197,10 @@ class Resampled:
                 by_seed={name: getattr(found, name)[:, index] for name in _BY_CLASS},
                 draws={name: getattr(resampled, name)[..., index] for name in _BY_CLASS},
             )
-            deciding = counts[0, :, index].sum(axis=1) > 0
+            true, said = counts.sum(axis=(0, 3))[:, index], counts.sum(axis=(0, 2))[:, index]
             intervals[int(index)] = {
-                name: sampled.interval(name, deciding, self._draws) for name in _BY_CLASS
+                name: _wide(sampled.interval(name, true > 0, self._draws), int((of > 0).sum()))
+                for name, of in (("recall", true), ("precision", said))
             }
         return intervals
 
@@ -218,6 +221,14 @@ class Resampled:
             )
             for method, found in self._sampled.items()
         }
+
+
+def _wide(interval: tuple[float, float], groups: int) -> tuple[float, float]:
+    """Return an interval at 0 or 1 that has no width with that of so many groups."""
+    least = 0.025 ** (1 / max(groups, 1))
+    if interval == (1.0, 1.0):
+        return least, 1.0
+    return (0.0, 1 - least) if interval == (0.0, 0.0) else interval
 
 
 def _probability_rates(

@@ -9,6 +9,7 @@ import numpy as np
 
 import gemix
 from gemix.classifier.bundle import Classifier
+from gemix.classifier.models import ModelSpec
 from gemix.core.environment import versions
 from gemix.data.dataset_card.description import Description
 from gemix.data.image_set import ImageSet
@@ -23,7 +24,6 @@ from gemix.evaluation.classification.probability_rates import expected_calibrati
 from gemix.io.audit_record import Audit
 from gemix.io.records import is_number
 from gemix.promotion.config import CardConfig
-from gemix.promotion.gate import ONE_TRAINING
 from gemix.promotion.model_card.claim import claim_items
 from gemix.promotion.model_card.record import (
     ClassRow,
@@ -38,6 +38,10 @@ from gemix.promotion.model_card.record import (
 RATES = (
     *("macro_f2", "fnr", "missed_disease_rate", "macro_auroc", "disease_auroc", "brier"),
     *("macro_f1", "macro_precision", "accuracy"),
+)
+_ONE_TRAINING = (
+    "One trained network: the figures hold for it on other patients of the same kind, and say "
+    "nothing of other trainings by the same method."
 )
 _SLICES = "Slices, not volumes: every image is judged alone, and 8-bit grey is all that is seen."
 _ONE_SOURCE = (
@@ -91,7 +95,7 @@ def build_card(
         checksum=classifier.checksum,
         method=classifier.method,
         seed=classifier.config.seed,
-        architecture=str(classifier.spec),
+        architecture=_architecture(classifier.spec),
         training=classifier.config.to_mapping(),
         training_digest=classifier.training_digest,
         validation={k: v for k, v in classifier.validation.items() if is_number(v)},
@@ -126,6 +130,11 @@ def build_card(
     )
     card = dataclasses.replace(card, limits=_limits(card, description), lacks=_lacks(card))
     return dataclasses.replace(card, claim=claim_items(card))
+
+
+def _architecture(spec: ModelSpec) -> str:
+    side = spec.resolution
+    return f"{spec.model} of timm for images of {spec.channels} × {side} × {side} pixels"
 
 
 def _rates(found: Comparison) -> dict[str, Rate]:
@@ -178,7 +187,7 @@ def _data(about: Description) -> DataRow:
 def _limits(card: ModelCard, about: Description) -> tuple[str, ...]:
     few = warn_of_few_groups({row.name: row.groups for row in card.classes})
     sentences = (about.warning, few and f"{few[0].upper()}{few[1:]}.", _ONE_SOURCE, _SLICES)
-    return tuple(filter(None, (*sentences, ONE_TRAINING)))
+    return tuple(filter(None, (*sentences, _ONE_TRAINING)))
 
 
 def _lacks(card: ModelCard) -> tuple[str, ...]:

@@ -146,12 +146,19 @@ def _data(card: ModelCard) -> str:
         f"`{card.test.digest}`. Images by class and split{note}:",
         table(("Class", *SPLITS, "all"), rows, "lrrrr"),
         escape(data.grouping or ""),
-        "From the source to the set:",
-        table(("Step", "Number"), [(name, f"{n:,}") for name, n in data.selection.items()], "lr"),
-        "Preparation:",
-        table(("Setting", "Value"), list(data.settings.items()), "ll"),
+        _titled(
+            "From the source to the set:",
+            table(
+                ("Step", "Number"), [(name, f"{n:,}") for name, n in data.selection.items()], "lr"
+            ),
+        ),
+        _titled("Preparation:", table(("Setting", "Value"), list(data.settings.items()), "ll")),
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _titled(title: str, text: str) -> str:
+    return f"{title}\n\n{text}" if text else ""
 
 
 def _synthetic(card: ModelCard) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
+
+import numpy as np
 
 from gemix.classifier.bundle import Classifier
 from gemix.config import PipelineConfig
@@ -157,19 +159,21 @@ def gather(
     probabilities = {
         name: one.classifier.predict(test.images)[None] for name, one in contenders.items()
     }
+    predicted = {
+        name: one.classifier.decision.decide(probabilities[name][0])
+        for name, one in contenders.items()
+    }
     resampled = Resampled(
         test.labels,
-        {
-            name: one.classifier.decision.decide(probabilities[name][0])[None]
-            for name, one in contenders.items()
-        },
+        {name: classes[None] for name, classes in predicted.items()},
         test.groups,
         classes=len(test.classes),
         normal=normal,
         probabilities=probabilities,
     )
     compared = resampled.against(_REFERENCE)
-    sets = _sets(workspace, candidate.classifier.method)
+    synthetic = synthetic_set_of(candidate.classifier.method)
+    sets = _sets(workspace, synthetic)
     card = build_card(
         candidate.classifier,
         Tested(
@@ -197,17 +201,15 @@ def gather(
         found=compared[_CANDIDATE],
         reference=_in_words(reference),
         is_reference=is_reference and reference.judged.version is None,
+        differing=_differing(test.groups, *predicted.values()),
         classes=len(test.classes),
         has_healthy=normal is not None,
         unfit=_why_unfit(candidate.classifier),
         other_images=why_other_images(
             candidate.classifier, data, {name: manifest for name, (_, manifest) in sets.items()}
         ),
-        without_audit={
-            name: why
-            for name, (store, manifest) in sets.items()
-            if (why := why_not_passed(store, manifest.digest, config.audit))
-        },
+        synthetic=synthetic,
+        no_audit=_why_no_audit(config, synthetic, sets),
         shared=shared,
         card_lacks=card.lacks,
     )
@@ -220,21 +222,41 @@ def gather(
         card=files,
         summary=description(card),
         sha256=_hashes(workspace, sets, files),
-        remarks=(ONE_TRAINING, *_other_data(reference, data.digest), *unknown),
+        remarks=(
+            *(() if is_reference else (ONE_TRAINING,)),
+            *_other_data(reference, data.digest),
+            *unknown,
+        ),
     )
+
+
+def _differing(groups: Sequence[str], *predicted: np.ndarray) -> int:
+    """Count the patients of whom an image is not given one class by all classifiers, [N] each."""
+    differs = np.ptp(predicted, axis=0) > 0
+    return len(set(np.asarray(groups)[differs]))
 
 
 def _is_same(first: Classifier, second: Classifier) -> bool:
     return (first.checksum, first.decision) == (second.checksum, second.decision)
 
 
-def _sets(workspace: Workspace, method: str) -> dict[str, tuple[Store, Manifest]]:
-    """Return the synthetic set that a method uses, where it is in the work directory."""
-    name = synthetic_set_of(method)
+def _sets(workspace: Workspace, name: str | None) -> dict[str, tuple[Store, Manifest]]:
+    """Return the synthetic set of this name, where it is in the work directory."""
     if name is None or not Store(workspace.synthetic(name)).exists(MANIFEST):
         return {}
     store = Store(workspace.synthetic(name))
     return {name: (store, Manifest.load(store))}
+
+
+def _why_no_audit(
+    config: PipelineConfig, name: str | None, sets: Mapping[str, tuple[Store, Manifest]]
+) -> str | None:
+    if name is None:
+        return None
+    if name not in sets:
+        return "the set is not in the work directory"
+    store, manifest = sets[name]
+    return why_not_passed(store, manifest.digest, config.audit)
 
 
 def _why_unfit(classifier: Classifier) -> str | None:
