@@ -5,24 +5,31 @@ from __future__ import annotations
 import sys
 
 from jobs._runtime.command import Command, Request
+from jobs._runtime.ray_executor import RayExecutor
 
 
 def _run(request: Request) -> None:
-    from gemix.steps.sweep.results import table
+    from gemix.steps.sweep.finish import finish_sweep
+    from gemix.steps.sweep.results import describe_winner, table
     from tune.sweep import run_sweep
 
-    sweep, _ = run_sweep(request.config, request.workspace, overwrite=request.overwrite)
-    print(table(sweep.study.records(), sweep.study.objective))
+    sweep = run_sweep(request.config, request.workspace, overwrite=request.overwrite)
+    print(table(sweep.study.records(), sweep.study.objective), flush=True)
+    results = finish_sweep(sweep, executor=RayExecutor())
+    if results["confirmed"] is not None:
+        print(describe_winner(results["confirmed"]))
     print(f"results: {request.workspace.sweep}/sweep.json")
 
 
 COMMAND = Command(
     name="sweep",
     summary="Search temperature T, bias b, the synthetic ratio N and other settings for the best "
-    "macro-F2 on validation that misses no more of the sick. A stopped sweep goes on.",
-    reads="<workdir>/data (train and val; test is out of reach), <workdir>/gan",
-    writes="<workdir>/sweep: study.db, sweep.json, images and trainings that trials share",
-    costs="at most sweep.trials x sweep.seeds trainings of a classifier",
+    "macro-F2 on validation that misses no more of the sick; train the best again on fresh seeds, "
+    "and\ntest the winner once. A stopped sweep goes on.",
+    reads="<workdir>/data (train and val; test is out of reach of the search), <workdir>/gan",
+    writes="<workdir>/sweep: study.db, sweep.json, images and trainings that trials share; "
+    "confirmed/: classifiers on fresh seeds; runs in MLflow, one a trial",
+    costs="at most sweep.trials x sweep.seeds trainings of a classifier, and 5 x sweep.fresh_seeds",
     sections=("sweep", "labels", "synthesis", "classifier", "compute"),
     run=_run,
     leases=("sweep",),

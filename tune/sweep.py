@@ -18,7 +18,6 @@ from gemix.data.shards.seal import sealed
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.sweep.opening import Sweep, open_sweep
-from gemix.steps.sweep.results import write_results
 from gemix.steps.sweep.trial import steps_of
 from jobs._runtime.ray_cluster import connect, describe_resources, worker_resources
 from jobs._runtime.ray_wait import resource_notice
@@ -35,13 +34,8 @@ _TUNE = {
 }
 
 
-def run_sweep(
-    config: PipelineConfig, workspace: Workspace, *, overwrite: bool = False
-) -> tuple[Sweep, dict[str, Any]]:
-    """Run the trials that are left, and write ``sweep.json``.
-
-    Returns:
-        The sweep, and the content of the file.
+def run_sweep(config: PipelineConfig, workspace: Workspace, *, overwrite: bool = False) -> Sweep:
+    """Run the trials that are left; return the sweep.
 
     Raises:
         GemixError: as :func:`gemix.steps.sweep.opening.open_sweep` raises it; if trial after trial
@@ -62,7 +56,7 @@ def run_sweep(
         except BaseException:
             sweep.study.interrupt()
             raise
-        return sweep, write_results(sweep)
+        return sweep
 
 
 def _fit(sweep: Sweep, compute: ComputeConfig, resources: dict[str, float]) -> None:

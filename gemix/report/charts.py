@@ -69,7 +69,7 @@ def difference_chart(
     """
     title = f"{metric.name}: difference to {'real only' if added else 'the baseline'}"
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panel(title, 0.9, len(differences))
+        figure, axes = panel(title, 0.9, len(differences))
         for row, difference in enumerate(differences.values()):
             low, high = difference["low"], difference["high"]
             axes.plot([low, high], [row, row], color=color(row + 1), linewidth=2.2)
@@ -108,7 +108,7 @@ def curves_chart(
         unit_range: fixes the y axis to 0 .. 1.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panel(title)
+        figure, axes = panel(title)
         axes.grid(axis="y")
         for index, (name, runs) in enumerate(curves.items()):
             alone = len(runs) == 1
@@ -138,7 +138,7 @@ def histogram_chart(shares: Sequence[np.ndarray]) -> str:
         shares: for each class the share of its pixels in n equal bins of 0 to 255, float64 [n].
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panel("Grey levels of the images")
+        figure, axes = panel("Grey levels of the images")
         axes.grid(axis="y")
         for index, values in enumerate(shares):
             edges = np.linspace(0, 256, len(values) + 1)
@@ -167,7 +167,7 @@ def calibration_chart(
         largest: end of both axes.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panel(title, 2.6)
+        figure, axes = panel(title, 2.6)
         axes.plot([0, largest], [0, largest], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for index, (name, bins) in enumerate(curves.items(), 1):
             x, y = [one.asked for one in bins], [one.seen for one in bins]
@@ -229,7 +229,14 @@ def _mean(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np
     return runs[0][0][:length], np.mean([y[:length] for _, y in runs], axis=0)
 
 
-def _panel(title: str, base: float | None = None, rows: int = 0) -> tuple[Figure, Axes]:
+def panel(title: str, base: float | None = None, rows: int = 0) -> tuple[Figure, Axes]:
+    """Return a figure of one panel, to be drawn within ``matplotlib.rc_context(STYLE)``.
+
+    Args:
+        title: above the panel.
+        base, rows: its height in inches without rows, and rows of a third of an inch; by default
+            the height of all others.
+    """
     width, height = _SIZE
     if base is not None:
         height = base + 0.32 * rows

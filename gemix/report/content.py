@@ -33,13 +33,14 @@ from gemix.io.results import (
     read_steps,
 )
 from gemix.io.storage import Store
+from gemix.io.sweep_record import SweepResults, read_sweep
 from gemix.io.workspace import Workspace
-from gemix.report.data_section import DataPart, data_part
 from gemix.report.examples import Example, examples, small_png
-from gemix.report.image_metrics import ImageMetricsPart, image_metrics
 from gemix.report.label_figure import read_figure
-from gemix.report.privacy_audit import AuditPart, audit_parts
-from gemix.report.set_cards import SetCardsPart, set_cards
+from gemix.report.sections.data import DataPart, data_part
+from gemix.report.sections.image_metrics import ImageMetricsPart, image_metrics
+from gemix.report.sections.privacy_audit import AuditPart, audit_parts
+from gemix.report.sections.set_cards import SetCardsPart, set_cards
 from gemix.report.verdict import Verdict, decide
 from gemix.synthesis.fidelity import SetFidelity, read_fidelity
 
@@ -76,6 +77,7 @@ class ReportContent:
         label_fidelity: of each method's set whose labels were checked.
         image_metrics: of the GAN's images; None if not measured.
         comparison: of methods; None where none were compared.
+        sweep: of T, b and N; None where none has ended.
         histories: for each method one list of epochs a seed.
         steps: wall seconds of each finished step.
         machine, versions, commit: of the process that reads.
@@ -98,6 +100,7 @@ class ReportContent:
     label_fidelity: Mapping[str, SetFidelity]
     image_metrics: ImageMetricsPart | None
     comparison: MethodComparison | None
+    sweep: SweepResults | None
     histories: Mapping[str, tuple[tuple[Mapping[str, float], ...], ...]]
     steps: Mapping[str, float]
     machine: Mapping[str, str]
@@ -166,6 +169,7 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
         },
         image_metrics=image_metrics(Store(workspace.gan)),
         comparison=read_comparison(Store(workspace.comparison)),
+        sweep=read_sweep(Store(workspace.sweep)),
         histories=histories,
         steps=read_steps(workdir),
         machine=environment.machine(),

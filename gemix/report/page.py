@@ -19,16 +19,17 @@ from gemix.report.charts import (
     log_curve,
     validation_curves,
 )
-from gemix.report.comparison import (
+from gemix.report.content import ReportContent
+from gemix.report.sections.comparison import (
     block_charts,
     block_columns,
     block_title,
     learning_curves,
 )
-from gemix.report.content import ReportContent
-from gemix.report.data_section import grey_chart
-from gemix.report.image_metrics import image_charts
-from gemix.report.label_fidelity import fidelity_charts
+from gemix.report.sections.data import grey_chart
+from gemix.report.sections.image_metrics import image_charts
+from gemix.report.sections.label_fidelity import fidelity_charts
+from gemix.report.sections.sweep import params_text, ranked_trials, states_text, sweep_charts
 from gemix.report.templates import data_uri, environment
 from gemix.report.verdict import (
     ACCURACY,
@@ -76,6 +77,9 @@ def render(content: ReportContent) -> str:
         "block_title": block_title,
         "block_charts": block_charts,
         "block_columns": block_columns,
+        "ranked_trials": ranked_trials,
+        "params_text": params_text,
+        "states_text": states_text,
         "patients": format_patients,
         "shares": lambda row: [value / max(sum(row), 1) for value in row],
     }
@@ -93,6 +97,8 @@ def render(content: ReportContent) -> str:
         difference_charts=_difference_charts(results),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
         comparison=content.comparison,
+        sweep=content.sweep,
+        sweep_charts=sweep_charts(content.sweep) if content.sweep else [],
         learning_curves=learning_curves(content.comparison) if content.comparison else [],
         fidelity_charts=fidelity_charts(content.label_fidelity),
         image_charts=image_charts(content.gan_log),

@@ -84,6 +84,12 @@ class SweepConfig(Config):
     seeds: Annotated[
         int, Range(1, 1000), "Trainings of a trial, averaged; from classifier.seed."
     ] = 2
+    fresh_seeds: Annotated[
+        int,
+        Range(0, 1000),
+        Operational(),
+        "Trainings on fresh seeds by which the winner is chosen among the best; 0: no winner.",
+    ] = 5
     grace_epochs: Annotated[
         int,
         Range(1, 100_000),

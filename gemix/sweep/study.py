@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from gemix.core.errors import ConfigError, GemixError
 from gemix.sweep.config import SweepConfig
 from gemix.sweep.database import Retrying
+from gemix.sweep.importance import importances
 from gemix.sweep.objective import Objective, Scores
 from gemix.sweep.records import (
     CURVE,
@@ -195,6 +196,17 @@ class SweepStudy:
         """Return all trials that have been begun, interrupted ones included, by number."""
         trials = self._do(lambda: self._study.get_trials(deepcopy=False))
         return [TrialRecord.of(t) for t in trials if t.state != TrialState.WAITING]
+
+    @property
+    def uid(self) -> str:
+        """What identifies the study, and no other of its name."""
+        first = self._do(lambda: self._study.get_trials(deepcopy=False))[0]
+        return f"{self.config.study}, {first.datetime_start:%Y-%m-%d %H:%M:%S.%f}"
+
+    def importance(self) -> dict[str, dict[str, float]]:
+        """Return the importance of the parameters (:func:`.importance.importances`)."""
+        with _quiet():
+            return importances(self._do(lambda: self._study.get_trials(deepcopy=False)))
 
     def reference(self) -> TrialRecord | None:
         """Return the trial without synthetic images, None before it is complete."""

@@ -89,6 +89,10 @@ def test_stopped_killed_and_run_to_the_end(workdir, arguments, capsys):
     assert names.count("real only") == names.count("published default") == 1
     results = Store(Workspace(workdir).sweep).read_json("sweep.json")
     assert len(results["trials"]) == 4
+    confirmed = results["confirmed"]
+    assert confirmed["candidates"][0]["name"] == "real only"
+    assert confirmed["winner"]["name"] in {row["name"] for row in confirmed["candidates"]}
+    assert 0 <= confirmed["test"]["results"]["real"]["macro_f2"] <= 1
     reports = trials_of(workdir)[results["published_default"]].intermediate_values
     assert sorted(reports) == list(range(1, 41))
 

@@ -6,7 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
+from gemix.classifier.bundle import Classifier
 from gemix.config import PipelineConfig, load
 from gemix.core.errors import AlreadyFinishedError, ConfigError, DataError
 from gemix.data.leakage.overlap import Split
@@ -16,14 +18,18 @@ from gemix.data.shards.reading import read_images
 from gemix.data.shards.seal import sealed
 from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.io.storage import Store
+from gemix.io.sweep_record import read_sweep
 from gemix.io.workspace import Workspace
+from gemix.steps.runtime.test_openings import OPENINGS
 from gemix.steps.sweep import trial as trial_module
+from gemix.steps.sweep.finish import finish_sweep
 from gemix.steps.sweep.opening import open_sweep
-from gemix.steps.sweep.results import table, write_results
+from gemix.steps.sweep.results import describe_winner, table, write_results
 from gemix.steps.sweep.trial import Report, run_trial, steps_of
 from gemix.steps.synthesize import synthesize
 from gemix.sweep.objective import Scores
 from gemix.synthesis.cache import BLOCK, ImageCache
+from gemix.tracking.client import tracking_uri
 from tests.jobs.sweep_files import SWEEP, write_generator
 
 
@@ -133,7 +139,7 @@ def test_a_sweep_is_opened_and_leaves_its_results(config, workspace):
     while (proposal := sweep.study.propose()) is not None:
         value = 0.5 + 0.01 * proposal.number
         sweep.study.complete(proposal.number, [Scores(macro_f2=value, fnr=0.3)] * 2)
-    results = write_results(sweep)
+    results = write_results(sweep, None)
     assert (results["best"], results["top"]) == (3, [3, 2, 1])
     assert (results["reference"], results["published_default"]) == (0, 1)
     assert results["trials"][1]["settings"]["labels.temperature"] == 1.0
@@ -146,6 +152,73 @@ def test_a_sweep_is_opened_and_leaves_its_results(config, workspace):
     more = dataclasses.replace(config.sweep, trials=5)
     assert open_sweep(dataclasses.replace(config, sweep=more), workspace).study.propose()
     assert not open_sweep(config, workspace, overwrite=True).study.records()
+
+
+def test_the_winner_is_chosen_on_fresh_seeds_and_tested_once(config, workspace, monkeypatch):
+    settings = dataclasses.replace(config.sweep, fresh_seeds=2)
+    config = dataclasses.replace(config, sweep=settings)
+    sweep = open_sweep(config, workspace, overwrite=True)
+    while (proposal := sweep.study.propose()) is not None:
+        value = 0.99 - 0.01 * (proposal.number != 3)  # of trial 3, by luck
+        sweep.study.complete(proposal.number, [Scores(macro_f2=value, fnr=0.01)] * 2)
+    openings = Store(workspace.workdir)
+    before = len(openings.read_json(OPENINGS)) if openings.exists(OPENINGS) else 0
+    found = finish_sweep(sweep)["confirmed"]
+    names = [row["name"] for row in found["candidates"]]
+    assert names == ["real only", "published default", "trial 3"]
+    assert found["winner"]["name"] == "real only"  # after two epochs nothing is better
+    assert found["winner"]["searched"]["macro_f2"] >= 0.98
+    fresh = found["winner"]["fresh"]["macro_f2"]
+    assert found["winner"]["overfitted"] == pytest.approx(
+        found["winner"]["searched"]["macro_f2"] - fresh
+    )
+    store = Store(workspace.sweep) / "confirmed"
+    seeds = {Classifier.load(store / f"trial-3-{index}").config.seed for index in range(2)}
+    searched = {config.classifier.seed + index for index in range(settings.seeds)}
+    assert len(seeds) == 2 and not seeds & searched
+    digests = {Classifier.load(store / f"trial-3-{index}").training_digest for index in range(2)}
+    assert len(digests) == 2  # other images too
+    test = read_images([workspace.data], "test")
+    rows = [Classifier.load(store / f"real-only-{index}") for index in range(2)]
+    right = [(one.predict(test.images).argmax(axis=1) == test.labels).mean() for one in rows]
+    assert found["test"]["results"]["real"]["accuracy"] == pytest.approx(np.mean(right))
+    assert len(openings.read_json(OPENINGS)) == before + 1
+    assert "the search promised" in describe_winner(found)
+    assert read_sweep(Store(workspace.sweep)).confirmed.winner.name == "real only"
+    client = MlflowClient(tracking_uri(workspace.workdir))
+    [experiment] = client.search_experiments(filter_string="name = 'gemix-demo'")
+    runs = client.search_runs([experiment.experiment_id], "tags.`gemix.search` != ''")
+    assert sorted(run.info.run_name for run in runs) == [
+        "trial 0 (real only)",
+        "trial 1 (published default)",
+        "trial 2",
+        "trial 3",
+    ]
+    [best] = [run for run in runs if run.info.run_name == "trial 3"]
+    assert best.data.metrics["val_macro_f2"] == 0.99 and best.data.tags["feasible"] == "True"
+    assert best.data.params["method"] in ("softmax", "onehot") and "ratio" in best.data.params
+    parent = client.get_run(best.data.tags["mlflow.parentRunId"])
+    assert parent.info.run_name == "sweep" and parent.data.tags["gemix.winner"] == "real only"
+    # what is trained is kept
+    monkeypatch.setattr("gemix.steps.runtime.classifier_training.train", None)
+    again = finish_sweep(sweep)["confirmed"]
+    assert again["candidates"] == found["candidates"]
+    assert again["test"]["openings"] == found["test"]["openings"] + 1
+    runs = client.search_runs([experiment.experiment_id], "tags.`gemix.search` != ''")
+    assert len(runs) == 4  # nothing twice
+
+
+def test_a_generator_that_learned_from_the_test_images_is_not_confirmed(config, workspace):
+    sweep = open_sweep(config, workspace, overwrite=True)
+    proposal = sweep.study.propose()
+    sweep.study.complete(proposal.number, [Scores(macro_f2=0.5, fnr=0.3)] * 2)
+    gan = Store(workspace.gan)
+    write_provenance(gan, [Split(Store(workspace.data), "test")], [])
+    try:
+        with pytest.raises(DataError, match="the generator"):
+            finish_sweep(sweep)
+    finally:
+        gan.delete(PROVENANCE)
 
 
 def test_what_would_change_the_worth_of_a_trial_is_refused(config, workspace):

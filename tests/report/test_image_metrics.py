@@ -10,7 +10,7 @@ from PIL import Image
 
 from gemix.core.errors import DataError
 from gemix.io.storage import Store
-from gemix.report.image_metrics import image_charts, image_metrics
+from gemix.report.sections.image_metrics import image_charts, image_metrics
 
 
 def test_metrics_stand_beside_what_they_were_measured_with(source):

@@ -24,7 +24,7 @@ from gemix.io.records import write_record
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.labels import LabelConfig
-from gemix.report.set_cards import set_cards
+from gemix.report.sections.set_cards import set_cards
 from gemix.steps.sets.card import write_card
 from gemix.steps.sets.curate import curate_set
 from gemix.synthesis.config import SynthesisConfig

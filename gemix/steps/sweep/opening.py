@@ -75,8 +75,11 @@ def open_sweep(config: PipelineConfig, workspace: Workspace, overwrite: bool = F
     for model in settings.models or (config.classifier.model,):
         check_name(model)
         check_model(model, channels=manifest.channels, resolution=manifest.resolution)
-    if config.classifier.seed + settings.seeds > 2**32:
-        raise ConfigError(f"sweep.seeds={settings.seeds}: too many after classifier.seed")
+    if config.classifier.seed + settings.seeds + settings.fresh_seeds > 2**32:
+        raise ConfigError(
+            f"sweep.seeds={settings.seeds} and sweep.fresh_seeds={settings.fresh_seeds}: too many "
+            "after classifier.seed"
+        )
     normal = normal_class(manifest.classes, config.data.normal_class)
     log.info(describe_normal_class(manifest.classes, normal))
     gan_url = config.synthesis.generator or workspace.gan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gemix.io.results import SWEEP
@@ -11,15 +11,18 @@ from gemix.steps.sweep.opening import Sweep
 from gemix.sweep.objective import Objective
 from gemix.sweep.records import TrialRecord, best_record, format_params, pareto_front, ranking
 from gemix.sweep.space import PUBLISHED, REFERENCE
+from gemix.sweep.winner import TOP
 
-TOP = 3  # trials that are to be run again on fresh seeds
 
-
-def write_results(sweep: Sweep) -> dict[str, Any]:
+def write_results(sweep: Sweep, confirmed: Mapping[str, Any] | None) -> dict[str, Any]:
     """Write ``sweep.json``; return its content.
 
     `best` and `top` are feasible trials by macro-F2 on validation, `front` those of a Pareto front.
     They were chosen for being lucky too: only fresh seeds and the test set say what they are worth.
+    :mod:`gemix.io.sweep_record` has the types.
+
+    Args:
+        confirmed: what :func:`gemix.steps.sweep.confirm.confirm` found; None if nothing was.
     """
     study = sweep.study
     records = study.records()
@@ -33,6 +36,8 @@ def write_results(sweep: Sweep) -> dict[str, Any]:
         "front": [r.number for r in pareto_front(records)] if study.objective.pareto else None,
         "reference": _number_of(records, REFERENCE),
         "published_default": _number_of(records, PUBLISHED),
+        "importance": study.importance(),
+        "confirmed": confirmed,
         "trials": [
             {**record.to_json(), "settings": sweep.settings(dict(record.params))[0]}
             for record in records
@@ -70,3 +75,26 @@ def _row(record: TrialRecord) -> str:
 def _number_of(records: Sequence[TrialRecord], name: str) -> int | None:
     found = (r.number for r in records if r.name == name and r.state == "complete")
     return next(found, None)
+
+
+def describe_winner(confirmed: Mapping[str, Any]) -> str:
+    """Return what fresh seeds and the test set said, as text."""
+    lines = [f"{'on fresh seeds':<20} {'search':>7} {'fresh':>7} {'FNR':>6}"]
+    for row in confirmed["candidates"]:
+        searched, fresh = row["searched"]["macro_f2"], row["fresh"]["macro_f2"]
+        lines.append(
+            f"{row['name']:<20} {searched:>7.3f} {fresh:>7.3f} {row['fresh']['fnr']:>6.3f}  "
+            f"{row['outcome']}"
+        )
+    test, winner = confirmed["test"], confirmed["winner"]
+    lines.append(
+        f"winner: {winner['name']}; the search promised {winner['overfitted']:+.3f} in macro-F2 "
+        "that fresh seeds did not keep"
+    )
+    for name, row in test["results"].items():
+        line = f"test, {name}: macro-F2 {row['macro_f2']:.3f}, FNR {row['fnr']:.3f}"
+        if difference := row["difference_to_real"].get("macro_f2"):
+            low, high = difference["low"], difference["high"]
+            line += f", {difference['delta']:+.3f} ({low:+.3f} to {high:+.3f}) to real images alone"
+        lines.append(line)
+    return "\n".join(lines)

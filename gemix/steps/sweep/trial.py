@@ -84,7 +84,7 @@ def run_trial(
     """
     config = configured(config, settings)
     torch.set_num_threads(config.compute.cpus_per_worker)
-    images = _training_images(config, workspace, method, training)
+    images = training_images(config, workspace, method, training)
     store = Store(workspace.sweep) / TRAININGS
     normal = normal_class(training.classes, config.data.normal_class)
     finished: list[Scores] = []
@@ -134,9 +134,10 @@ class _Seed:
         )
 
 
-def _training_images(
+def training_images(
     config: PipelineConfig, workspace: Workspace, method: str | None, real: ImageSet
 ) -> ImageSet:
+    """Return real images with the synthetic ones that the settings ask for; `method` None: none."""
     if method is None:
         return real
     settings, teachers = config.synthesis, None

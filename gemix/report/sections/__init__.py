@@ -1,0 +1,1 @@
+"""One section of the page a file: what it reads and draws, beside its template."""

@@ -1,0 +1,250 @@
+"""Train the best trials again on fresh seeds, choose the winner, and test it once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from gemix.classifier.bundle import Classifier
+from gemix.config import PipelineConfig
+from gemix.data.image_set import ImageSet
+from gemix.data.leakage.provenance import Provenance, write_provenance
+from gemix.data.shards.reading import read_images
+from gemix.data.shards.seal import sealed
+from gemix.evaluation.classification.bootstrap import compare_methods
+from gemix.evaluation.classification.normal_class import normal_class
+from gemix.evaluation.classification.rates import RATES, score
+from gemix.io.results import REAL
+from gemix.io.storage import Store
+from gemix.io.workspace import Workspace
+from gemix.steps.runtime.classifier_training import train_into
+from gemix.steps.runtime.executor import Executor
+from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
+from gemix.steps.runtime.test_openings import count_opening
+from gemix.steps.sweep.opening import Sweep
+from gemix.steps.sweep.trial import configured, training_images
+from gemix.sweep.objective import Scores
+from gemix.sweep.records import scores_to_json
+from gemix.sweep.winner import Candidate, Gain, Retrained, candidates, choose_winner
+from gemix.tracking.mlflow_run import Run
+
+log = logging.getLogger("gemix.sweep")
+
+CONFIRMED = "confirmed"  # directory of the classifiers, inside that of the sweep
+
+
+def confirm(sweep: Sweep, run: Run, executor: Executor) -> dict[str, Any] | None:
+    """Choose a sweep's winner on fresh seeds, and test it beside real images alone.
+
+    Seeds of the search were chosen with the trial, and so was the luck of its images: each training
+    here has a seed and synthetic images that no trial had. The folds stay the same. The generator
+    has learned from every training patient, so in another fold its images would give away those
+    that are held out.
+
+    Trainings that are there already are kept, so that a stopped confirmation goes on.
+
+    Returns:
+        `candidates` with their scores in the search and on fresh seeds, and why each won or lost;
+        `winner`, with `overfitted`, its macro-F2 in the search less that on fresh seeds; `test`,
+        rates of the winner and of real images alone with paired differences, and how often the test
+        set was opened; None with ``sweep.fresh_seeds=0`` or without a complete trial.
+
+    Raises:
+        DataError: if a classifier, its generator or its teacher learned from the test set, and
+            ``data.allow_overlap`` is not set.
+    """
+    config, workspace = sweep.config, sweep.workspace
+    chosen = candidates(sweep.study.records())
+    if not config.sweep.fresh_seeds or not chosen:
+        return None
+    overlap = _check_overlap(config, workspace)
+    normal = normal_class(sweep.training.classes, config.data.normal_class)
+    jobs = [
+        _Job(candidate, *sweep.settings(dict(candidate.params)), index)
+        for candidate in chosen
+        for index in range(config.sweep.fresh_seeds)
+    ]
+    run.set_tags(overlap.tags)
+    train = functools.partial(
+        _train, config=config.to_mapping(), workdir=workspace.workdir, run=run
+    )
+    found = list(
+        executor.map(
+            train, jobs, title="sweep, fresh seeds", unit="trainings", compute=config.compute
+        )
+    )
+    retrained = [
+        _retrained(candidate, sweep.validation, rows, normal)
+        for candidate, rows in zip(chosen, _in_parts(found, config.sweep.fresh_seeds), strict=True)
+    ]
+    winner, gains = choose_winner(
+        retrained,
+        sweep.validation.labels,
+        sweep.validation.groups,
+        classes=len(sweep.validation.classes),
+        normal=normal,
+        objective=sweep.study.objective,
+    )
+    confirmed = _describe(sweep, retrained, winner, gains)
+    confirmed["test"] = _test(config, workspace, winner.candidate, chosen[0], normal)
+    confirmed["overlap"] = overlap.to_json()
+    _log(run, confirmed)
+    return confirmed
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One training: of a candidate, with its settings, on the fresh seed of this index."""
+
+    candidate: Candidate
+    settings: Mapping[str, Any]
+    method: str | None
+    index: int
+
+
+def _check_overlap(config: PipelineConfig, workspace: Workspace) -> Any:
+    made_by = [Provenance(Store(config.synthesis.generator or workspace.gan), "the generator")]
+    if config.synthesis.needs_teacher:
+        url = config.synthesis.teacher or workspace.teacher
+        made_by.append(Provenance(Store(url), "the teacher"))
+    learned, val, test = real_splits(workspace, "train", "val", "test")
+    write_provenance(Store(workspace.sweep) / CONFIRMED, [learned, val], made_by)
+    pairs = [(one, test) for one in (learned, val, *made_by)]
+    return enforce_no_overlap("sweep", config, pairs)
+
+
+def _train(job: _Job, *, config: Mapping[str, Any], workdir: str, run: Run) -> np.ndarray:
+    """Train one classifier, or find it trained; return the classes of the validation images."""
+    base, workspace = PipelineConfig.from_mapping(config), Workspace(workdir)
+    fresh = {"synthesis.seed": base.synthesis.seed + 1 + job.index}
+    changed = configured(base, {**job.settings, **fresh})
+    torch.set_num_threads(changed.compute.cpus_per_worker)
+    with sealed("test"):
+        real, validation = (read_images([workspace.data], split) for split in ("train", "val"))
+    images = training_images(changed, workspace, job.method, real)
+    classifier = dataclasses.replace(
+        changed.classifier,
+        seeds=1,
+        seed=base.classifier.seed + base.sweep.seeds + job.index,
+        epoch_images=changed.classifier.epoch_images or len(real),
+    )
+    name = _directory(job.candidate, job.index)
+    store = Store(workspace.sweep) / f"{CONFIRMED}/{name}"
+    train_into(
+        store,
+        images,
+        validation,
+        classifier,
+        name=name,
+        method=job.method or REAL,
+        step="sweep",
+        run=run,
+        normal=changed.data.normal_class,
+        real_images=len(real),
+        allow_overlap=changed.data.allow_overlap,
+        decision=changed.decision,
+    )
+    return Classifier.load(store).logits(validation.images).argmax(axis=1)
+
+
+def _directory(candidate: Candidate, index: int) -> str:
+    return f"{candidate.name.replace(' ', '-')}-{index}"
+
+
+def _in_parts(rows: Sequence[np.ndarray], size: int) -> list[Sequence[np.ndarray]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _retrained(
+    candidate: Candidate, validation: ImageSet, rows: Sequence[np.ndarray], normal: int | None
+) -> Retrained:
+    def scores(predicted: np.ndarray) -> Scores:
+        found = score(validation.labels, predicted, len(validation.classes), normal)
+        return Scores.of_row({f"val_{name}": value for name, value in found.items()})
+
+    return Retrained(
+        candidate=candidate, predicted=np.stack(rows), scores=tuple(scores(row) for row in rows)
+    )
+
+
+def _describe(
+    sweep: Sweep, retrained: Sequence[Retrained], winner: Retrained, gains: Mapping[str, Gain]
+) -> dict[str, Any]:
+    """Return the candidates and the winner as plain values."""
+
+    def row(one: Retrained) -> dict[str, Any]:
+        gain, candidate = gains.get(one.candidate.name), one.candidate
+        settings, method = sweep.settings(dict(candidate.params))
+        outcome = "wins" if one is winner else (gain and gain.reason) or "replaced"
+        return {
+            "name": candidate.name,
+            "trial": candidate.trial,
+            "method": method or REAL,
+            "settings": dict(settings),
+            "searched": scores_to_json(candidate.searched),
+            "fresh": scores_to_json(one.fresh),
+            "fresh_by_seed": [scores_to_json(score) for score in one.scores],
+            "gain": None if gain is None else dataclasses.asdict(gain),
+            "outcome": outcome,
+        }
+
+    overfitted = winner.candidate.searched.macro_f2 - winner.fresh.macro_f2
+    rows = [row(one) for one in retrained]
+    return {"candidates": rows, "winner": {**row(winner), "overfitted": overfitted}}
+
+
+def _test(
+    config: PipelineConfig,
+    workspace: Workspace,
+    winner: Candidate,
+    reference: Candidate,
+    normal: int | None,
+) -> dict[str, Any]:
+    """Return the rates of both on the test set, predicted once."""
+    test = read_images([workspace.data], "test")
+    openings = count_opening(workspace, "sweep", test.digest)
+    tested = {REAL: reference} | ({} if winner is reference else {winner.name: winner})
+    store = Store(workspace.sweep) / CONFIRMED
+
+    def decided(candidate: Candidate, index: int) -> np.ndarray:
+        classifier = Classifier.load(store / _directory(candidate, index))
+        return classifier.decision.decide(classifier.predict(test.images))
+
+    predictions = {
+        name: np.stack([decided(one, index) for index in range(config.sweep.fresh_seeds)])
+        for name, one in tested.items()
+    }
+    compared = compare_methods(
+        test.labels, predictions, test.groups, classes=len(test.classes), normal=normal
+    )
+    return {
+        "images": len(test),
+        "groups": len(set(test.groups)),
+        "digest": test.digest,
+        "openings": openings,
+        "seeds": config.sweep.fresh_seeds,
+        "results": {
+            name: {rate: found.rates.get(rate) for rate in RATES}
+            | {
+                "intervals": {rate: list(ends) for rate, ends in found.intervals.items()},
+                "difference_to_real": {
+                    rate: dataclasses.asdict(one) for rate, one in found.differences.items()
+                },
+            }
+            for name, found in compared.items()
+        },
+    }
+
+
+def _log(run: Run, confirmed: Mapping[str, Any]) -> None:
+    winner, results = confirmed["winner"], confirmed["test"]["results"]
+    run.set_tags({"gemix.winner": winner["name"]})
+    run.log_metrics({"winner/overfitted": winner["overfitted"]})
+    for name, row in results.items():
+        run.log_metrics({f"test/{name.replace(' ', '-')}/{rate}": row[rate] for rate in RATES})
