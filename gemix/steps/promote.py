@@ -48,7 +48,8 @@ def promote(
     Raises:
         DataError: if there is no such version, if the evaluation is missing or out of date, or if
             candidate and champion cannot be compared.
-        AlreadyFinishedError: if the version is the champion already.
+        AlreadyFinishedError: if the version, or another of the same weights and decision, is the
+            champion already.
         CheckpointError: if the files of a version are gone or damaged.
         TrackingError: if the registry stays away.
     """
@@ -79,6 +80,11 @@ def promote(
             if champion
             else best_real_only(workspace, Manifest.load(Store(workspace.data)).digest)
         )
+        if champion and candidate.is_same(reference):
+            raise AlreadyFinishedError(
+                f"{name} version {number} has the weights and the decision of the champion, version "
+                f"{champion.number}, so there is nothing to decide; train and evaluate another one"
+            )
         found = gather(config, workspace, evaluation, candidate, reference)
         findings = judge(found.evidence, config.promotion.fnr_margin)
         decision = Decision(

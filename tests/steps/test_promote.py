@@ -276,6 +276,14 @@ def test_classes_are_those_of_the_decision_and_the_same_weights_are_no_same_clas
     assert "have a probability of 0.0000 or more" in decision.candidate.decision
 
 
+def test_another_version_of_the_champions_own_weights_is_not_decided_on(workspace):
+    crown(workspace, "lucky")
+    with pytest.raises(AlreadyFinishedError, match="the weights and the decision of the champion"):
+        promote(CONFIG, workspace, version=NUMBER["elsewhere"])
+    assert ledger(workspace) == [] and aliases(workspace) == {"champion": "lucky"}
+    assert len(Store(workspace.workdir).read_json("test_openings.json")) == 1  # of evaluate
+
+
 def test_more_missed_disease_is_refused_however_good_the_f2(workspace):
     crown(workspace, "overcalling")
     decision = promote(CONFIG, workspace, version=NUMBER["missing"])

@@ -53,6 +53,11 @@ class Contender:
     classifier: Classifier
     judged: JudgedVersion
 
+    def is_same(self, other: Contender) -> bool:
+        """Return whether weights and decisions are the same."""
+        ours, theirs = self.classifier, other.classifier
+        return (ours.checksum, ours.decision) == (theirs.checksum, theirs.decision)
+
     @classmethod
     def registered(cls, model: RegisteredModel, version: Version) -> Self:
         """Read a registered version."""
@@ -139,6 +144,10 @@ def gather(
 
     The test images are counted as opened.
 
+    Args:
+        reference: the champion, which must not be the same classifier; or, where there is none, the
+            best classifier of real images alone, which may be.
+
     Raises:
         DataError: if the classifiers have other classes, or take other images.
     """
@@ -147,7 +156,7 @@ def gather(
         _check_fits(one, test, config.tracking.registered_model)
     normal = normal_class(test.classes, config.data.normal_class)
     openings = count_opening(workspace, "promote", test.digest)
-    is_reference = _is_same(candidate.classifier, reference.classifier)
+    is_reference = candidate.is_same(reference)
     contenders = (
         {_CANDIDATE: candidate}
         if is_reference
@@ -200,7 +209,7 @@ def gather(
     evidence = Evidence(
         found=compared[_CANDIDATE],
         reference=_in_words(reference),
-        is_reference=is_reference and reference.judged.version is None,
+        is_reference=is_reference,
         differing=_differing(test.groups, *predicted.values()),
         classes=len(test.classes),
         has_healthy=normal is not None,
@@ -234,10 +243,6 @@ def _differing(groups: Sequence[str], *predicted: np.ndarray) -> int:
     """Count the patients of whom an image is not given one class by all classifiers, [N] each."""
     differs = np.ptp(predicted, axis=0) > 0
     return len(set(np.asarray(groups)[differs]))
-
-
-def _is_same(first: Classifier, second: Classifier) -> bool:
-    return (first.checksum, first.decision) == (second.checksum, second.decision)
 
 
 def _sets(workspace: Workspace, name: str | None) -> dict[str, tuple[Store, Manifest]]:
