@@ -183,7 +183,12 @@ def test_the_winner_is_chosen_on_fresh_seeds_and_tested_once(config, workspace, 
     right = [(one.predict(test.images).argmax(axis=1) == test.labels).mean() for one in rows]
     assert found["test"]["results"]["real"]["accuracy"] == pytest.approx(np.mean(right))
     assert len(openings.read_json(OPENINGS)) == before + 1
-    assert "the search promised" in describe_winner(found)
+    text = describe_winner(found)
+    assert "macro-F2 in the search less" in text and "to train and register" not in text
+    settings = {"labels.temperature": 0.5, "synthesis.ratio": 0.25}
+    soft = found["winner"] | {"method": "softmax", "settings": settings}
+    command = "'synthesis.methods=[softmax]' labels.temperature=0.5 synthesis.ratio=0.25"
+    assert command in describe_winner(found | {"winner": soft})
     assert read_sweep(Store(workspace.sweep)).confirmed.winner.name == "real only"
     client = MlflowClient(tracking_uri(workspace.workdir))
     [experiment] = client.search_experiments(filter_string="name = 'gemix-demo'")

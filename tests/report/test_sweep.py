@@ -97,7 +97,7 @@ def test_search_and_winner_are_shown(finished, config):
     importance = {"softmax": {"temperature": 0.62, "bias": 0.38}}
     page = page_of(finished, config, sweep(confirmed=confirmation(), importance=importance))
     assert "Which T, b and N?" in page and "5 trials: 4 complete, 1 pruned" in page
-    assert "<b>Real only</b> wins on fresh seeds" in page and "promised +0.004" in page
+    assert "<b>Real only</b> wins on fresh seeds" in page and "by luck, is +0.004" in page
     assert "no better than &lt;real only&gt;" in page
     assert "−0.034 to +0.056" in page and "predicted 2 times" in page
     assert "N 0.5, softmax, T 0.31, b 4.25" in page and "not feasible" not in page

@@ -108,7 +108,7 @@ def _marked(axes, trials: Sequence[SweepTrial], x, y) -> None:
 
 
 def _history(trials: Sequence[SweepTrial]) -> str:
-    title = "Macro-F2 on validation by trial, and the best feasible one so far"
+    title = "macro-F2 by trial; line: best feasible so far"
     with matplotlib.rc_context(STYLE):
         figure, axes = panel(title)
         axes.grid(axis="y")

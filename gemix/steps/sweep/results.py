@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gemix.io.results import SWEEP
+from gemix.io.results import REAL, SWEEP
 from gemix.io.storage import Store
 from gemix.steps.sweep.opening import Sweep
 from gemix.sweep.objective import Objective
@@ -88,8 +89,8 @@ def describe_winner(confirmed: Mapping[str, Any]) -> str:
         )
     test, winner = confirmed["test"], confirmed["winner"]
     lines.append(
-        f"winner: {winner['name']}; the search promised {winner['overfitted']:+.3f} in macro-F2 "
-        "that fresh seeds did not keep"
+        f"winner: {winner['name']}; macro-F2 in the search less that on fresh seeds: "
+        f"{winner['overfitted']:+.3f}"
     )
     for name, row in test["results"].items():
         line = f"test, {name}: macro-F2 {row['macro_f2']:.3f}, FNR {row['fnr']:.3f}"
@@ -97,4 +98,17 @@ def describe_winner(confirmed: Mapping[str, Any]) -> str:
             low, high = difference["low"], difference["high"]
             line += f", {difference['delta']:+.3f} ({low:+.3f} to {high:+.3f}) to real images alone"
         lines.append(line)
+    if winner["method"] != REAL:
+        lines.append(f"to train and register it: {_command(winner)}")
     return "\n".join(lines)
+
+
+def _command(winner: Mapping[str, Any]) -> str:
+    """Return the command that trains and registers classifiers by the winner's settings."""
+    settings = [f"synthesis.methods=[{winner['method']}]"]
+    settings += [f"{path}={_number(value)}" for path, value in winner["settings"].items()]
+    return f"gemix pipeline --redo -c ... -w ... {shlex.join(settings)}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
