@@ -82,8 +82,9 @@ def promote(
         )
         if champion and candidate.is_same(reference):
             raise AlreadyFinishedError(
-                f"{name} version {number} has the weights and the decision of the champion, version "
-                f"{champion.number}, so there is nothing to decide; train and evaluate another one"
+                f"{name} version {number} has the weights and the decision of the champion, "
+                f"version {champion.number}: there is nothing to decide; train and evaluate "
+                "another one"
             )
         found = gather(config, workspace, evaluation, candidate, reference)
         findings = judge(found.evidence, config.promotion.fnr_margin)
