@@ -28,6 +28,7 @@ from gemix.evaluation.image_quality.config import MetricsConfig
 from gemix.evaluation.privacy.config import AuditConfig
 from gemix.gan.config import GanConfig
 from gemix.labels import LabelConfig
+from gemix.promotion.config import PromotionConfig
 from gemix.sweep.config import SweepConfig
 from gemix.synthesis.config import SynthesisConfig
 from gemix.synthesis.curation.config import CurationConfig
@@ -145,6 +146,9 @@ class PipelineConfig(Config):
     )
     compare: Annotated[CompareConfig, Operational(), "The comparison of methods."] = CompareConfig()
     sweep: Annotated[SweepConfig, Operational(), "The sweep of T, b and N."] = SweepConfig()
+    promotion: Annotated[PromotionConfig, Operational(), "The gate and the card of a champion."] = (
+        PromotionConfig()
+    )
     tracking: Annotated[TrackingConfig, Operational(), "Names in MLflow."] = TrackingConfig()
     compute: Annotated[ComputeConfig, Operational(), "Resources of the Ray jobs."] = ComputeConfig()
 

@@ -9,6 +9,7 @@ from jobs._runtime.ray_executor import RayExecutor
 
 
 def _run(request: Request) -> None:
+    from gemix.io.results import BelowReal
     from gemix.steps.evaluate import evaluate
 
     evaluation = evaluate(
@@ -24,6 +25,8 @@ def _run(request: Request) -> None:
             f"{row['method']}: macro-F2 {row['macro_f2']:.3f} ({low:.3f} to {high:.3f}), "
             f"FNR {row['fnr']:.3f}, accuracy {row['accuracy']:.3f}"
         )
+    if evaluation["below_real"]:
+        print(f"warning: {BelowReal(**evaluation['below_real'])}")
     if model:
         print(
             f"registered {evaluation['best_classifier']['name']} as {model['name']} "

@@ -19,7 +19,7 @@ LAYERS = (
     {"io"},
     {"data", "labels", "gan", "classifier", "evaluation"},
     {"synthesis", "zoo", "serving"},
-    {"sweep", "comparison"},
+    {"sweep", "comparison", "promotion"},
     {"config"},
     {"tracking"},
     {"report"},
@@ -29,7 +29,7 @@ RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 GAN_MAY_IMPORT = {"torch", "triton", "numpy", "safetensors", "gemix"}  # triton: of torch for GPUs
 GAN_MAY_IMPORT_OF_GEMIX = {"core", "gan"}
 MODULES_OF_A_FOLDER = 14
-ONE_FILE_A_COMMAND = {"jobs": 24}  # a list of names to pick from, not a room to search
+ONE_FILE_A_COMMAND = {"jobs": 26}  # a list of names to pick from, not a room to search
 
 
 def name(path: Path) -> str:

@@ -146,6 +146,7 @@ def test_to_yaml_holds_every_section():
         "classifier",
         "compare",
         "sweep",
+        "promotion",
         "tracking",
         "decision",
         "compute",
@@ -324,7 +325,8 @@ def test_a_setting_redoes_the_steps_that_read_it_and_those_after(changed, first,
 def test_every_section_that_changes_results_is_of_a_step():
     read = {path.split(".")[0] for paths in STEP_SECTIONS.values() for path in paths}
     assert set(STEP_SECTIONS) == set(STEP_INPUTS)
-    others = {"about", "curation", "audit", "compare", "sweep", "tracking", "compute"}
+    others = {"about", "curation", "audit", "compare", "sweep", "promotion"}
+    others |= {"tracking", "compute"}
     assert set(field_types(PipelineConfig)) - read == others
     for name, entry in SETTINGS.items():
         assert bool(steps_to_redo([name])) or entry.is_operational, name

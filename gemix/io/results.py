@@ -126,12 +126,39 @@ class Overlap:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BelowReal:
+    """The best classifier on the validation set, where the test set says that real-only is better.
+
+    Attributes:
+        classifier: its name.
+        macro_f2: its own on the test set.
+        method_macro_f2: the mean of all trainings of its method.
+        real_macro_f2: the mean of the trainings on real images alone.
+    """
+
+    classifier: str
+    macro_f2: float
+    method_macro_f2: float
+    real_macro_f2: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.classifier} is the best on validation, but on the test set its macro-F2 is "
+            f"{self.macro_f2:.3f} (mean of its method {self.method_macro_f2:.3f}), and that of "
+            f"training on real images alone {self.real_macro_f2:.3f}: real-only is better here. "
+            "Being best on validation, or latest, is no reason to use it: gemix promote decides "
+            "which version is the champion"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """``evaluation.json``.
 
     Attributes:
         best: method of the best classifier on the validation set.
         registered_model: None if it was not registered.
+        below_real: None if the best is not below real-only on the test set.
     """
 
     results: tuple[MethodResult, ...]
@@ -140,6 +167,7 @@ class Evaluation:
     registered_model: RegisteredModel | None = None
     test: EvaluatedSet = EvaluatedSet()
     overlap: Overlap | None = None
+    below_real: BelowReal | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

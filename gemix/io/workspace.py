@@ -61,6 +61,11 @@ class Workspace:
         return f"{self.workdir}/evaluation"
 
     @property
+    def promotions(self) -> str:
+        """The ledger: one file a decision, and below its id the model card."""
+        return f"{self.workdir}/promotions"
+
+    @property
     def comparison(self) -> str:
         """Trainings of all methods and their predictions; marker ``comparison.json``."""
         return f"{self.workdir}/comparison"

@@ -26,6 +26,7 @@ from gemix.io.results import (
     EVALUATION,
     LABEL_PATH,
     REAL,
+    BelowReal,
     read_evaluation,
     read_history,
     read_log,
@@ -149,7 +150,7 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
         run=workdir.url.rsplit("/", 1)[-1],
         created=datetime.datetime.now(datetime.UTC),
         config=config,
-        verdict=decide(evaluation["results"], methods) if evaluation else None,
+        verdict=_verdict(evaluation, methods) if evaluation else None,
         evaluation=evaluation,
         data=data,
         synthetic={name: Manifest.load(Store(url)).images() for name, url in sets.items()},
@@ -225,6 +226,11 @@ def _evaluation(store: Store, order: Sequence[str]) -> dict[str, Any] | None:
     tree = to_json(read_evaluation(store))
     by_method = {result["method"]: result for result in tree["results"]}
     return tree | {"results": [by_method[method] for method in _ordered(by_method, order)]}
+
+
+def _verdict(evaluation: Mapping[str, Any], methods: Sequence[str]) -> Verdict:
+    below = evaluation.get("below_real")
+    return decide(evaluation["results"], methods, BelowReal(**below) if below else None)
 
 
 def _ordered(found: Mapping[str, Any], order: Sequence[str]) -> list[str]:

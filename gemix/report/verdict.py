@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from gemix.io.results import ONLY, REAL
+from gemix.io.results import ONLY, REAL, BelowReal
 
 SIMPLER = (REAL, "onehot")  # than the method under test
 
@@ -113,13 +113,19 @@ def judge(macro_f2: Effect, fnr: Effect) -> Status:
     return "partly shown" if "better" in effects else "not shown"
 
 
-def decide(results: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Verdict:
+def decide(
+    results: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+    below_real: BelowReal | None = None,
+) -> Verdict:
     """Return the verdict on an evaluation.
 
     Args:
         results: one mapping a method, as ``evaluation.json`` has them.
         methods: the methods in the order of the configuration; the first one decides.
+        below_real: of the evaluation; it is the first remark.
     """
+    warnings = [f"Beware: {below_real}."] if below_real else []
     by_method = {result["method"]: result for result in results}
     tested = [name for name in methods if _differences(by_method.get(name))]
     if REAL not in by_method or not tested:
@@ -129,6 +135,7 @@ def decide(results: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Verd
             answer=_ANSWERS["not tested"],
             summary=f"There is no evaluated classifier trained on {missing}, so there is nothing "
             "to compare.",
+            remarks=tuple(warnings),
         )
     ours = tested[0]
     differences = _differences(by_method[ours])
@@ -139,7 +146,7 @@ def decide(results: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Verd
     if by_method[ours].get("seeds") == 1:
         # how far other trainings would be from these is unknown, and usually no less far apart
         status, summary = "not shown", f"{_numbers(ours, by_method[ours], real)} {_ONE_TRAINING}"
-    remarks = [_compare(name, by_method[name]) for name in tested[1:]]
+    remarks = [*warnings, *(_compare(name, by_method[name]) for name in tested[1:])]
     remarks += _simpler_wins(ours, by_method)
     return Verdict(
         status=status,

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from gemix.config import PipelineConfig
 from gemix.core.errors import DataError, TrackingError
 from gemix.data.image_set import ImageSet
 from gemix.data.leakage.provenance import Provenance
+from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.bootstrap import (
     Comparison,
@@ -32,7 +33,14 @@ from gemix.evaluation.classification.plots import confusion_png
 from gemix.evaluation.classification.probability_rates import brier, expected_calibration_error
 from gemix.evaluation.classification.rates import RATES, chance_macro_f2, score
 from gemix.io.records import to_json
-from gemix.io.results import EVALUATION, ClassifierRow, best_on_validation, read_classifiers
+from gemix.io.results import (
+    EVALUATION,
+    REAL,
+    BelowReal,
+    ClassifierRow,
+    best_on_validation,
+    read_classifiers,
+)
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.executor import Executor, LocalExecutor
@@ -61,7 +69,8 @@ def evaluate(
     Returns:
         What ``evaluation.json`` holds: `results`, one mapping a method, with means over its seeds,
         `calibration` of its probabilities, and `most_probable`, its rates where ``decision.rule``
-        changes them; `best`, the method of the best classifier; `best_classifier`;
+        changes them; `best`, the method of the best classifier; `best_classifier`; `below_real`,
+        null unless real-only has a better macro-F2 on the test set than this one;
         `registered_model`, its name and version, null if it is not good enough; `test`, what it
         was tested on; `overlap`, what the test set shares with what classifiers and generators
         were trained on, two empty lists if nothing.
@@ -104,10 +113,14 @@ def evaluate(
             for method, found in compared.items()
         ]
         best = best_on_validation(listing)
+        below = _below_real(best, listing, predictions, compared, test)
+        if below:
+            log.warning("%s", below)
         evaluation = {
             "results": results,
             "best": best.method,
             "best_classifier": to_json(best),
+            "below_real": to_json(below),
             "registered_model": _register(config, workspace, best, run),
             "test": {
                 "images": len(test),
@@ -252,12 +265,36 @@ def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) 
     }
 
 
+def _below_real(
+    best: ClassifierRow,
+    listing: Sequence[ClassifierRow],
+    predictions: Mapping[str, Sequence[_Predicted]],
+    compared: Mapping[str, Comparison],
+    test: ImageSet,
+) -> BelowReal | None:
+    """Return the figures of the best classifier if it, or its method, is below real-only."""
+    if best.method == REAL or REAL not in compared:
+        return None
+    seeds = sorted(row.seed for row in listing if row.method == best.method)
+    predicted = predictions[best.method][seeds.index(best.seed)].classes
+    own = score(test.labels, predicted, len(test.classes))
+    method, real = (compared[name].rates["macro_f2"] for name in (best.method, REAL))
+    if min(own["macro_f2"], method) >= real:
+        return None
+    return BelowReal(
+        classifier=best.name,
+        macro_f2=own["macro_f2"],
+        method_macro_f2=method,
+        real_macro_f2=real,
+    )
+
+
 def _register(
     config: PipelineConfig, workspace: Workspace, best: ClassifierRow, run: Run
 ) -> dict[str, str] | None:
     """Register the best classifier; return None if it is not good enough."""
     # here, since it loads MLflow, which the tasks that predict do without
-    from gemix.tracking.model_registry import register
+    from gemix.tracking.model_registry import DATA_DIGEST, register
 
     name = config.tracking.registered_model
     classifier = Classifier.load(Store(f"{workspace.classifiers}/{best.name}"))
@@ -271,6 +308,7 @@ def _register(
                 "method": best.method,
                 "seed": str(best.seed),
                 "val_macro_f2": str(best.scores["val_macro_f2"]),
+                DATA_DIGEST: Manifest.load(Store(workspace.data)).digest,
             },
         )
     except NotRegistrableError as error:

@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": "compare methods of training: images, augmentations, recipes",
     "sweep": "search T, b and N for the best classifier on validation",
     "evaluate": "evaluate the classifiers on the test set; register the best",
+    "promote": "make the registered classifier the champion, if it passes the gate; or go back",
     "export-onnx": "write a classifier as an ONNX file, for platforms without Python",
     "report": "write one HTML page of it all",
     "config": "print every setting with its meaning, allowed values and default",

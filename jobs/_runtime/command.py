@@ -77,6 +77,8 @@ class Command:
                 f"costs:  {self.costs}{settings}"
             ),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            # an option of the command's own comes first: gemix promote --version N
+            conflict_handler="resolve",
         )
         parser.add_argument(
             "-c",

@@ -9,6 +9,7 @@ import pytest
 
 from gemix.core.errors import DataError
 from gemix.evaluation.classification.bootstrap import (
+    Resampled,
     compare_methods,
     groups_by_class,
     warn_of_few_groups,
@@ -177,3 +178,23 @@ def test_classes_of_few_patients_are_named_with_the_count():
         warn_of_few_groups(counts)
     )
     assert warn_of_few_groups({"normal": 10}) is None
+
+
+def test_intervals_of_a_class_are_those_of_the_same_resamples():
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(120) % 2, [f"p{row // 2}" for row in range(120)]
+    predictions = np.where(rng.random((2, 120)) < 0.2, 1 - labels, labels)
+    resampled = Resampled(labels, {"real": predictions}, groups, classes=2, normal=0)
+    low, high = resampled.against("real")["real"].intervals["missed_disease_rate"]
+    assert resampled.by_class("real")[1]["recall"] == pytest.approx((1 - high, 1 - low))
+
+
+def test_a_class_that_is_always_found_has_an_interval_all_the_same():
+    labels, groups = np.arange(60) % 3, [f"p{row}" for row in range(60)]
+    predictions = np.where(labels == 2, 1, labels)
+    found = Resampled(labels, {"real": predictions[None]}, groups, classes=4).by_class("real")
+    least = 0.025 ** (1 / 20)  # Clopper and Pearson for 20 of 20
+    assert found[0]["recall"] == pytest.approx((least, 1.0))
+    assert found[2]["recall"] == pytest.approx((0.0, 1 - least))
+    assert 0 < found[1]["precision"][0] < 0.5 < found[1]["precision"][1] < 1
+    assert 3 not in found  # no image

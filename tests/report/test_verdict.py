@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from gemix.io.results import BelowReal
 from gemix.report.verdict import FNR, MACRO_F2, decide, effect, judge, p_value
 
 METHODS = ("softmax", "dirichlet", "onehot")
@@ -104,6 +105,17 @@ def test_without_a_comparison_nothing_is_claimed():
     assert decide([REAL], METHODS).status == "not tested"
     synthetic_only = [row("softmax", 0.6, 0.4, difference(0, 1), difference(0, 1))]
     assert decide(synthetic_only, METHODS).status == "not tested"
+
+
+def test_a_best_classifier_below_real_only_comes_first_among_the_remarks():
+    below = BelowReal(
+        classifier="softmax-seed1", macro_f2=0.58, method_macro_f2=0.59, real_macro_f2=0.6
+    )
+    worse = row("softmax", 0.58, 0.42, difference(-0.02, 0.05), difference(0.02, 0.05))
+    for results in ([REAL, worse], [REAL]):
+        remark = decide(results, METHODS, below).remarks[0]
+        assert remark.startswith("Beware: softmax-seed1 is the best on validation")
+        assert "0.580" in remark and "0.600" in remark and "gemix promote" in remark
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,10 @@ from gemix.io.results import read_evaluation
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.evaluate import evaluate
+from gemix.steps.runtime.executor import LocalExecutor
 from gemix.steps.train_classifier import CLASSIFIERS, train_classifiers
+from jobs._runtime import cli
+from tests.steps.planted_classifiers import planted, write_set
 
 CLASSES = ("benign", "non-normal", "Normal cases")
 CONFIG = PipelineConfig.from_mapping({"compute": {"cpus_per_worker": 1, "workers": 0}})
@@ -167,3 +170,71 @@ def test_a_rule_that_needs_more_patients_is_refused_before_training(workspace):
     decision = DecisionConfig(rule="sensitivity", level=0.99)
     with pytest.raises(DataError, match=r"decision\.level=0\.99 needs 99 diseased patients"):
         train_classifiers(dataclasses.replace(CONFIG, decision=decision), workspace)
+
+
+def write_planted(workspace: Workspace, methods: dict[str, tuple[tuple[int, ...], float]]) -> None:
+    """Classifiers of chosen answers and validation scores; 5 test patients of each pattern."""
+    pairs = [(pattern, pattern // 4) for pattern in range(12)]
+    write_set(workspace.data, {"train": pairs, "val": pairs, "test": pairs * 5})
+    rows = []
+    for name, (answers, val_score) in methods.items():
+        method, seed = name.split("-seed")
+        classifier = planted(
+            answers, method=method, seed=int(seed), score=val_score, training_digest="0" * 64
+        )
+        classifier.save(Store(f"{workspace.classifiers}/{name}"))
+        rows.append({"name": name, "method": method, "seed": int(seed), **classifier.validation})
+    Store(workspace.classifiers).write_json(CLASSIFIERS, rows)
+
+
+RIGHT = (0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2)
+WRONG_ONCE = (0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 0)
+
+
+def test_a_best_that_is_below_real_only_on_the_test_set_is_never_silent(
+    tmp_path, caplog, capsys, monkeypatch
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    workspace = Workspace.at(tmp_path)
+    write_planted(workspace, {"real-seed0": (RIGHT, 0.6), "softmax-seed0": (WRONG_ONCE, 0.9)})
+    file = tmp_path / "config.yaml"
+    file.write_text(CONFIG.to_yaml())
+    monkeypatch.setattr("jobs.evaluate.RayExecutor", LocalExecutor)
+    assert cli.main(["evaluate", "-c", str(file), "-w", workspace.workdir]) == 0
+    found = read_evaluation(Store(workspace.evaluation))
+    below = found.below_real
+    assert (found.best, below.classifier, below.real_macro_f2) == ("softmax", "softmax-seed0", 1.0)
+    # F2 of cancer 5 TP / (5 TP + 4 FN + FP) = 75 / 95, of normal 100 / 105
+    expected = (100 / 105 + 1 + 75 / 95) / 3
+    assert below.macro_f2 == below.method_macro_f2 == pytest.approx(expected)
+    printed = capsys.readouterr()
+    for text in (caplog.text, printed.out):
+        assert "softmax-seed0 is the best on validation" in text
+        assert f"macro-F2 is {expected:.3f}" in text and "alone 1.000" in text
+        assert "gemix promote decides" in text
+    assert found.registered_model is not None  # latest-best stays what it is
+
+
+@pytest.mark.parametrize(
+    ("methods", "is_below"),
+    [
+        ({"real-seed0": (WRONG_ONCE, 0.6), "softmax-seed0": (RIGHT, 0.9)}, False),
+        ({"real-seed0": (WRONG_ONCE, 0.9), "softmax-seed0": (RIGHT, 0.6)}, False),  # real is best
+        # a lucky training of a method that is worse on average
+        (
+            {
+                "real-seed0": (WRONG_ONCE, 0.5),
+                "real-seed1": (WRONG_ONCE, 0.5),
+                "softmax-seed0": (RIGHT, 0.9),
+                "softmax-seed1": ((0,) * 12, 0.5),
+            },
+            True,
+        ),
+    ],
+)
+def test_when_the_best_counts_as_below_real_only(tmp_path, monkeypatch, methods, is_below):
+    monkeypatch.setattr("gemix.tracking.model_registry.register", lambda *_: "1")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    workspace = Workspace.at(tmp_path)
+    write_planted(workspace, methods)
+    assert (evaluate(CONFIG, workspace)["below_real"] is not None) == is_below

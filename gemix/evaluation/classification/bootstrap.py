@@ -48,6 +48,7 @@ from gemix.evaluation.classification.rates import (
 )
 
 PROBABILITY_RATES = ("macro_auroc", "disease_auroc", "brier", "sensitivity", "specificity")
+_BY_CLASS = ("recall", "precision")
 RESAMPLES = 2000
 FEW_GROUPS = 10  # patients of a class; below that a bootstrap sees too little variation
 
@@ -151,7 +152,7 @@ class Resampled:
             len(names), np.full(len(names), 1 / len(names)), size=resamples
         )
         of_images = weights[:, group]
-        self._draws, self._seed = draws, seed
+        self._draws, self._seed, self._weights = draws, seed, weights
         self._counts = {
             method: np.stack([_by_group(labels, row, group, len(names), classes) for row in rows])
             for method, rows in predictions.items()
@@ -176,6 +177,33 @@ class Resampled:
             for method, found in self._alone.items()
         }
 
+    def by_class(self, method: str) -> dict[int, dict[str, tuple[float, float]]]:
+        """Return 95% intervals (low, high) of each class's `recall` and `precision`.
+
+        Classes without images are left out; intervals of a class with images of fewer than 6
+        patients are (0, 1). Where all n patients are right, or all wrong, every resample says the
+        same: the other end is then that of Clopper and Pearson ("The use of confidence or fiducial
+        limits", Biometrika 26, 1934), 0.025^(1/n) from 0 or to 1.
+        """
+        counts = self._counts[method]
+        seeds, groups, classes, _ = counts.shape
+        cells = counts.transpose(1, 0, 2, 3).reshape(groups, -1).astype(np.float64)
+        resampled = class_rates((self._weights @ cells).reshape(-1, seeds, classes, classes))
+        found = class_rates(counts.sum(axis=1))
+        intervals: dict[int, dict[str, tuple[float, float]]] = {}
+        for index in np.flatnonzero(counts[0].sum(axis=(0, 2))):
+            sampled = SampledRates(
+                counts=counts,
+                by_seed={name: getattr(found, name)[:, index] for name in _BY_CLASS},
+                draws={name: getattr(resampled, name)[..., index] for name in _BY_CLASS},
+            )
+            true, said = counts.sum(axis=(0, 3))[:, index], counts.sum(axis=(0, 2))[:, index]
+            intervals[int(index)] = {
+                name: _wide(sampled.interval(name, true > 0, self._draws), int((of > 0).sum()))
+                for name, of in (("recall", true), ("precision", said))
+            }
+        return intervals
+
     @functools.cached_property
     def _alone(self) -> dict[str, Comparison]:
         """The rates of each method, without differences, which are all that a baseline changes."""
@@ -193,6 +221,14 @@ class Resampled:
             )
             for method, found in self._sampled.items()
         }
+
+
+def _wide(interval: tuple[float, float], groups: int) -> tuple[float, float]:
+    """Return an interval at 0 or 1 that has no width with that of so many groups."""
+    least = 0.025 ** (1 / max(groups, 1))
+    if interval == (1.0, 1.0):
+        return least, 1.0
+    return (0.0, 1 - least) if interval == (0.0, 0.0) else interval
 
 
 def _probability_rates(

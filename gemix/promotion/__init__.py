@@ -1,0 +1,1 @@
+"""Promotion of a registered classifier to champion: the gate, the ledger, the model card."""
