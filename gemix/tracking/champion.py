@@ -17,13 +17,13 @@ from typing import TypeVar
 import mlflow.artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from gemix.classifier.bundle import Classifier
 from gemix.core.errors import CheckpointError, DataError, TrackingError
 from gemix.io.storage import Store
 from gemix.tracking.client import open_client
 from gemix.tracking.mlflow_errors import is_refusal, redact_credentials, translate_mlflow_errors
-from gemix.tracking.model_registry import MODEL_ID
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
 _RETRY_SECONDS = (1.0, 4.0)
@@ -145,18 +145,13 @@ class RegisteredModel:
             )
 
     def attach(self, version: Version, files: Mapping[str, bytes], description: str) -> None:
-        """Add files to the version's model, and set its description.
-
-        A version that an earlier version of gemix registered does not name its model: it gets the
-        description alone.
-        """
-        model_id = version.tags.get(MODEL_ID)
-        if model_id is not None:
-            with tempfile.TemporaryDirectory() as folder:
-                for name, data in files.items():
-                    path = Path(folder, name)
-                    path.write_bytes(data)
-                    self._ask(lambda p=path: self._client.log_model_artifact(model_id, str(p)))
+        """Add files to those of the version, and set its description."""
+        files_of = get_artifact_repository(version.source, tracking_uri=self.uri)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in files.items():
+                path = Path(folder, name)
+                path.write_bytes(data)
+                self._ask(lambda p=path: files_of.log_artifact(str(p)))
         self._ask(lambda: self._client.update_model_version(self.name, version.number, description))
 
     def _ask(self, request: Callable[[], T]) -> T:

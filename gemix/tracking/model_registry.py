@@ -38,7 +38,6 @@ from gemix.tracking.transport import resolve_run
 
 ALIAS = "latest-best"
 _ARTIFACT = "classifier"  # pyfunc_model.py knows the name
-MODEL_ID = "model_id"  # tag of a version, which databases keep in no other way
 DATA_DIGEST = "data_digest"  # tag of a version: of the real images, all splits
 _PACKAGES = (
     *("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pyarrow", "pydicom"),
@@ -92,7 +91,7 @@ def register(
             logged.artifact_location,
             run_id=run_id,
             model_id=logged.model_id,
-            tags={**tags, MODEL_ID: logged.model_id},
+            tags=dict(tags),
         )
         client.set_registered_model_alias(name, ALIAS, version.version)
     return str(version.version)

@@ -58,6 +58,7 @@ KERNELS = [  # name, types of the arguments (else int32), constants, architectur
 ]
 
 
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize(("name", "types", "constants", "architecture"), KERNELS)
 def test_it_compiles_without_spilling(name, types, constants, architecture, tmp_path):
     from gemix.gan.models import bias_act_triton, fir_triton

@@ -1,7 +1,8 @@
 """The CLAIM checklist, as far as a run can answer it.
 
 Tejani et al., "Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update",
-Radiology: Artificial Intelligence 6, 2024; the numbers are the checklist's, the titles are ours.
+Radiology: Artificial Intelligence 6, 2024. The titles are ours; the numbers were not held against
+the published list, so whoever submits a checklist compares them.
 """
 
 from __future__ import annotations

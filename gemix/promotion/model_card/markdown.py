@@ -193,8 +193,8 @@ def _claim(card: ModelCard) -> str:
         for item in card.claim
     ]
     note = (
-        "Items of the Checklist for Artificial Intelligence in Medical Imaging, 2024 update; the "
-        "last column is for people."
+        "Items of the Checklist for Artificial Intelligence in Medical Imaging, 2024 update, in "
+        "our words, by numbers to be compared with the published list; the last column is people's."
     )
     return f"{note}\n\n{table(('Item', 'Subject', 'This run', 'Open'), rows, 'rlll')}"
 
