@@ -16,6 +16,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="directory of the teachers that go along (default: <workdir>/teacher if it is there, "
         "unless --gan is given)",
     )
+    parser.add_argument(
+        "--for-others",
+        action="store_true",
+        help="write what may leave: no discriminator, no patient key, thumbnail or path",
+    )
 
 
 def _run(request: Request) -> None:
@@ -29,9 +34,11 @@ def _run(request: Request) -> None:
         options.gan or request.workspace.gan,
         options.out,
         teacher_url=teacher,
+        for_others=options.for_others,
         overwrite=request.overwrite,
     )
-    print(f"start a training from it with gan.init_from={options.out}")
+    if not options.for_others:
+        print(f"start a training from it with gan.init_from={options.out}")
     if teacher:
         print(
             f"make images with synthesis.generator={options.out} "
@@ -49,7 +56,8 @@ def _has_teacher(url: str) -> bool:
 COMMAND = Command(
     name="export-gan",
     summary="Write generator and discriminator of a training's newest checkpoint in float16, for "
-    "another training to start from (gan.init_from), or another site to make images with.",
+    "another training to start from (gan.init_from); with --for-others the generator alone, for "
+    "another\nsite to make images with.",
     reads="<workdir>/gan: the newest checkpoint, seen.parquet; <workdir>/teacher",
     writes="<out>: generator.safetensors, discriminator.safetensors, generator.json, seen.parquet, "
     "teacher/",

@@ -10,7 +10,11 @@ import numpy as np
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.predict import BATCH
 from gemix.core.errors import CheckpointError, DataError
-from gemix.data.leakage.provenance import Provenance, write_provenance
+from gemix.data.leakage.provenance import (
+    Provenance,
+    write_provenance,
+    write_withheld_provenance,
+)
 from gemix.evaluation.label_fidelity.measure import LabelFidelity
 from gemix.io.records import read_record, write_record
 from gemix.io.storage import Store
@@ -126,9 +130,16 @@ def read_teachers(store: Store) -> tuple[TeacherRow, ...]:
     return read_record(store, TEACHER, tuple[TeacherRow, ...], remedy)
 
 
-def copy_teachers(teachers: Teachers, out: Store) -> None:
-    """Write teachers and the record of what they learned from into another directory."""
-    write_provenance(out, [], [Provenance(Store(teachers.url), "the teacher")])
+def copy_teachers(teachers: Teachers, out: Store, *, for_others: bool = False) -> None:
+    """Write teachers and the record of what they learned from into another directory.
+
+    Args:
+        for_others: whether to write a record that names nobody in its place.
+    """
+    if for_others:
+        write_withheld_provenance(out, "the teacher")
+    else:
+        write_provenance(out, [], [Provenance(Store(teachers.url), "the teacher")])
     for row, member in zip(teachers.rows, teachers.members, strict=True):
         member.save(out / row.name)
     write_record(out, TEACHER, teachers.rows)

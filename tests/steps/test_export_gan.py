@@ -91,6 +91,27 @@ def test_an_export_is_sampled_and_keeps_what_it_learned_from(workspace, tmp_path
         train_gan(again, work)
 
 
+def test_what_is_for_others_makes_images_and_names_nobody(workspace, tmp_path):
+    shared, whole = tmp_path / "shared", load_generator(Store(workspace.gan))
+    keys = {
+        key for one in Provenance(Store(workspace.gan), "it") for key in one["group"].to_pylist()
+    }
+    export_gan(workspace.gan, str(shared), for_others=True)
+    label = np.eye(3, dtype=np.float32)[:1]
+    config = SamplingConfig(noise_mode="const")
+    found = sample_images(load_generator(Store(shared)).network, [3], label, config)
+    right = sample_images(whole.network, [3], label, config)
+    assert np.abs(found.astype(int) - right).max() <= 2
+    files = sorted(path.name for path in shared.iterdir())
+    assert files == ["generator.json", "generator.safetensors", "seen.parquet"]
+    written = b"".join(path.read_bytes() for path in shared.iterdir())
+    assert keys and not any(key.encode() in written for key in keys)
+    record = Provenance(Store(shared), "the generator")
+    assert list(record) == [] and len(record.unknown) == 1
+    with pytest.raises(CheckpointError, match="neither a checkpoint"):
+        load_weights(Store(shared))
+
+
 def test_exports_that_cannot_be_made_are_refused(workspace, tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint to export; run gemix train-gan"):
         export_gan(str(tmp_path / "nothing"), str(tmp_path / "start"))

@@ -105,6 +105,22 @@ def save_pretrained(
     return checksum
 
 
+def save_shared(
+    store: Store, weights: PretrainedWeights, spec: TrainingSpec, *, kimg: float
+) -> str:
+    """Write the averaged generator alone, in float16, to make images with; return its checksum.
+
+    A discriminator tells members of its training set from others better than anything else does,
+    so it is never handed on; nor is the name of what the training started from, which may be a
+    path.
+    """
+    half = {name: value.half() for name, value in weights.generator_ema.items()}
+    checksum = write_weights(store, "generator", half)
+    spec = dataclasses.replace(spec, config=dataclasses.replace(spec.config, init_from=None))
+    store.write_json(MARKER, {"sha256": checksum, "kimg": kimg} | spec.to_json())
+    return checksum
+
+
 def load_weights(store: Store) -> PretrainedWeights:
     """Read the networks of a training, or imported ones, for another training to start from.
 
