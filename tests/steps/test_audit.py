@@ -22,12 +22,15 @@ from gemix.data.shards.reading import read_images
 from gemix.evaluation.privacy.config import AuditConfig
 from gemix.evaluation.privacy.decision import why_not_passed
 from gemix.io.audit_record import Audit, Copies, read_audit
+from gemix.io.records import write_record
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.executor import LocalExecutor
 from gemix.steps.sets.audit import audit_set
+from gemix.steps.sets.card import write_card
 from gemix.steps.sets.export_set import export_set
 from gemix.steps.train_classifier import train_classifiers
+from gemix.synthesis.set_card.record import read_card
 from jobs import audit as audit_job
 from tests.steps.audit_sets import phantoms, write_real, write_synthetic
 
@@ -336,17 +339,38 @@ def test_an_exported_set_holds_nothing_of_a_person(workspace, passed, tmp_path):
     store = Store(workspace.synthetic("softmax"))
     store.write_bytes("config.yaml", b"data: {path: /patient-archive}")
     manifest = Manifest.load(store)
-    origin = manifest.origin | {"synthesis": {"generator": "s3://patient-bucket/gan", "seed": 3}}
+    origin = manifest.origin | {
+        "synthesis": {"generator": "s3://patient-bucket/gan", "seed": 3},
+        "labels": {"recall_of": "/patient-runs/real-seed0", "bias": 2.0},
+    }
     dataclasses.replace(manifest, origin=origin).save(store)
+    pixels = dataclasses.replace(CONFIG.metrics, extractor="timm-random:test_resnet", images=90)
+    write_card(dataclasses.replace(CONFIG, metrics=pixels), workspace, "softmax")
+    spec = "torchscript:/patient-models/inception.pt"
+    card = read_card(store, manifest.digest)
+    comparisons = [dataclasses.replace(one, extractor=spec) for one in card.comparisons]
+    write_record(store, "card.json", dataclasses.replace(card, comparisons=tuple(comparisons)))
+    settings = {**passed.settings, "extractor": spec}
+    write_record(store, "audit.json", dataclasses.replace(passed, settings=settings))
     assert b"patient-train" in everything(Path(store.url))
     exported = export_set(CONFIG, workspace, "softmax", str(tmp_path / "out"), overwrite=False)
-    store.delete("config.yaml")
+    for name in ("config.yaml", "card.json", "card.md"):
+        store.delete(name)
+    write_record(store, "audit.json", passed)
     manifest.save(store)
     assert b"patient-" not in everything(tmp_path / "out")
     assert exported.digest == passed.set_digest
     assert exported.origin["synthesis"] == {"seed": 3}
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["00000.parquet", "audit.json", "manifest.json", "seen.parquet"]
+    assert names == [
+        "00000.parquet",
+        *("audit.json", "card.json", "card.md", "manifest.json", "seen.parquet"),
+    ]
+    copied_card = read_card(Store(tmp_path / "out"), exported.digest)
+    assert copied_card.comparisons[0].extractor == "torchscript:inception.pt"
+    assert copied_card.audit.verdict == "passed" and copied_card.labels == {"bias": 2.0}
+    text = (tmp_path / "out/card.md").read_text()
+    assert "stays with their owner" in text and "which goes with the set" not in text
     # whoever gets it sees the same images and the audit, and that a record is missing
     out = Store(tmp_path / "out")
     made, copied = (read_images([one.url], "train") for one in (store, out))
@@ -364,6 +388,16 @@ def test_a_set_without_a_passed_audit_is_not_exported(workspace, patients, tmp_p
         with pytest.raises(DataError, match=words):
             export_set(CONFIG, workspace, target, str(tmp_path / "out"), overwrite=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["", "/", "/inside", "/.."])
+def test_a_set_is_not_exported_onto_itself(workspace, passed, place):
+    store = Store(workspace.synthetic("softmax"))
+    before = store.file_versions(recursive=True)
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match="in the place of the set itself"):
+            export_set(CONFIG, workspace, "softmax", store.url + place, overwrite=overwrite)
+    assert store.file_versions(recursive=True) == before
 
 
 def test_a_damaged_shard_is_not_exported(workspace, passed, tmp_path):

@@ -28,6 +28,7 @@ class TrainingData:
         unknown: training sets that are not on record; above 0, the numbers are too small.
         source: the source of the images, in words, where they are at hand; else None.
         is_drawn: whether a program drew them all; None where that is not known.
+        is_withheld: whether the record stays with its owner, and does not go with the set.
     """
 
     digests: tuple[str, ...]
@@ -36,6 +37,7 @@ class TrainingData:
     unknown: int
     source: str | None = None
     is_drawn: bool | None = None
+    is_withheld: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,12 @@ def _training_data(card: SetCard) -> list[str]:
             f"Learned from images of {plural(found.groups, 'patient')} (or groups that stand for "
             "them): nothing rarer than what these few show can be in the set."
         )
-    if found.images:
+    if found.is_withheld:
+        sentences.append(
+            "The record of these images stays with their owner: nobody else can tell whether a "
+            "test set shares patients with them."
+        )
+    elif found.images:
         sentences.append(
             f"{PROVENANCE}, which goes with the set, holds patient keys and thumbnails of 16 × 16 "
             "pixels of the training images: hand it on to those alone who may see them."
