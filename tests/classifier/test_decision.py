@@ -70,8 +70,9 @@ def test_the_rule_of_specificity_keeps_it_and_misses_least(level):
     at = load_rule("specificity")(images, level)
     healthy = images.scores[~images.is_diseased]
     assert (healthy < at).mean() >= level
-    lower = np.nextafter(at, -np.inf)
-    assert (healthy < lower).mean() < level
+    needed = healthy[healthy < at].max()
+    assert (healthy < needed).mean() < level
+    assert not ((images.scores > needed) & (images.scores < at)).any()
 
 
 def test_the_rule_of_sensitivity_by_hand():
@@ -80,9 +81,9 @@ def test_the_rule_of_sensitivity_by_hand():
     images = ScoredImages(
         scores=scores, is_diseased=np.ones(9, bool), groups=np.array([f"p{i}" for i in range(9)])
     )
-    assert load_rule("sensitivity")(images, 0.8) == 0.2
+    assert load_rule("sensitivity")(images, 0.8) == pytest.approx(0.15)
     assert load_rule("sensitivity")(images, 0.9) == 0.1
-    assert load_rule("sensitivity")(images, 0.5) == 0.5
+    assert load_rule("sensitivity")(images, 0.5) == pytest.approx(0.45)
 
 
 def test_the_rule_of_sensitivity_holds_for_new_patients():
@@ -101,13 +102,35 @@ def test_patients_count_alike_however_many_images_they_have():
     scores = np.concatenate([np.full(90, 0.1), np.full(9, 0.9)])
     groups = np.array(["a"] * 90 + [f"p{index}" for index in range(9)])
     images = ScoredImages(scores=scores, is_diseased=np.ones(99, bool), groups=groups)
-    assert load_rule("sensitivity")(images, 0.8) == 0.9
+    assert load_rule("sensitivity")(images, 0.8) == 0.5
 
 
 def test_from_the_threshold_on_an_image_is_diseased():
     decision = Decision(normal=0, threshold=0.3)
     probabilities = np.array([[0.75, 0.2, 0.05], [0.65, 0.15, 0.2], [0.1, 0.6, 0.3]], np.float32)
     np.testing.assert_array_equal(decision.decide(probabilities), [0, 2, 1])
+
+
+@pytest.mark.parametrize("rule", ["specificity", "sensitivity"])
+def test_images_of_which_a_network_is_sure_are_told_apart(rule):
+    """In float32 their probabilities of disease are 1, all of them."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    logits = rng.normal(size=(120, 3)) + 25 * np.eye(3)[labels]
+    config = DecisionConfig(rule=rule, level=0.9, calibrate=False)
+    found = Decision.fit(logits, labels, [f"p{n}" for n in range(120)], 0, config)
+    assert 0 < found.threshold < 1
+    probabilities = found.probabilities(logits)
+    right = found.decide(probabilities)
+    share = (
+        (right == 0)[labels == 0].mean()
+        if rule == "specificity"
+        else (right > 0)[labels > 0].mean()
+    )
+    assert 0.9 <= share < 1
+    # rounding of another device moves nobody across
+    for step in (-np.inf, np.inf):
+        np.testing.assert_array_equal(found.decide(np.nextafter(probabilities, step)), right)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +144,11 @@ def test_what_the_images_cannot_support_is_said_before_training(config, normal, 
     _, labels, groups = outputs(patients=20)
     with pytest.raises(DataError, match=words):
         check_rule(config, labels, groups, normal)
+
+
+def test_without_the_sick_there_is_no_sensitivity():
+    with pytest.raises(DataError, match="no validation image is of a disease"):
+        check_rule(DecisionConfig(rule="sensitivity"), np.array([0, 0]), ["a", "b"], 0)
 
 
 def test_without_the_healthy_there_is_no_specificity():

@@ -132,7 +132,7 @@ def test_rates_follow_the_decision_and_its_calibration_is_told(workspace):
     [found] = evaluate(CONFIG, workspace)["results"]
     table = pq.read_table(f"{workspace.evaluation}/predictions/{row['name']}.parquet").to_pydict()
     probabilities, labels = np.array(table["probabilities"], np.float32), np.array(table["label"])
-    disease = probabilities[:, 0] + probabilities[:, 1]
+    disease = probabilities[:, 0] + probabilities[:, 1].astype(np.float64)
     right = np.where(disease >= fitted.threshold, probabilities[:, :2].argmax(axis=1), 2)
     np.testing.assert_array_equal(table["predicted"], right)
     assert found["accuracy"] == pytest.approx((right == labels).mean())

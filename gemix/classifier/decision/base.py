@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoredImages:
-    """Validation images, by the probability of any disease that a classifier gives them.
+    """Validation images, by how sure a classifier is of any disease.
 
     Attributes:
-        scores: float [N].
+        scores: log-odds of disease, float [N].
         is_diseased: bool [N].
         groups: of the images, patients where they are known, str [N].
     """
@@ -21,6 +21,16 @@ class ScoredImages:
     scores: np.ndarray
     is_diseased: np.ndarray
     groups: np.ndarray
+
+
+def threshold_below(scores: np.ndarray, lowest: float) -> float:
+    """Return a threshold from which `lowest`, one of the scores, and all above it are.
+
+    It lies midway to the next lower score, so that rounding on another device moves no image across
+    it; below all of them it is `lowest` itself.
+    """
+    lower = scores[scores < lowest]
+    return float((lower.max() + lowest) / 2) if len(lower) else float(lowest)
 
 
 class Rule(Protocol):

@@ -17,6 +17,7 @@ from gemix.classifier.decision.config import DecisionConfig
 from gemix.classifier.decision.registry import load_rule
 from gemix.core.errors import DataError
 
+_SUREST = 30.0  # of log-odds: 1 - 1e-13, which float64 can still tell from 1
 TEMPERATURES = (0.05, 20.0)  # bounds; validation images without an error would have it near 0
 
 
@@ -29,8 +30,8 @@ class Decision:
             networks", ICML 2017, section 4.2).
         config: how it was fitted; None for a decision that was not.
         normal: index of the healthy class; None if there is none.
-        threshold: probability of any disease from which an image counts as diseased; None for
-            the most probable class.
+        threshold: probability of any disease, 0 to 1, from which an image counts as diseased; None
+            for the most probable class.
     """
 
     temperature: float = 1.0
@@ -67,11 +68,12 @@ class Decision:
         if normal is None:
             return fitted
         images = ScoredImages(
-            scores=fitted.disease(fitted.probabilities(logits)),
+            scores=fitted.disease_log_odds(fitted.probabilities(logits)),
             is_diseased=np.asarray(labels) != normal,
             groups=np.asarray(groups),
         )
-        threshold = load_rule(config.rule)(images, config.level)
+        found = load_rule(config.rule)(images, config.level)
+        threshold = None if found is None else float(scipy.special.expit(found))
         return dataclasses.replace(fitted, threshold=threshold)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
@@ -91,13 +93,18 @@ class Decision:
             return probabilities.argmax(axis=1)
         others = probabilities.copy()
         others[:, self.normal] = -1
-        is_diseased = self.disease(probabilities) >= self.threshold
+        is_diseased = self.disease_log_odds(probabilities) >= scipy.special.logit(self.threshold)
         return np.where(is_diseased, others.argmax(axis=1), self.normal)
 
-    def disease(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the probability of any disease, [N]."""
-        # a sum keeps what 1 - p would round away
-        return np.delete(probabilities, self.normal, axis=1).sum(axis=1)
+    def disease_log_odds(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the log-odds of any disease, float64 [N], within +-30.
+
+        Unlike the probability they tell images apart of which a network is almost sure.
+        """
+        healthy = probabilities[:, self.normal].astype(np.float64)
+        others = np.delete(probabilities, self.normal, axis=1).sum(axis=1, dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            return np.clip(np.log(others) - np.log(healthy), -_SUREST, _SUREST)
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``model.json`` holds."""

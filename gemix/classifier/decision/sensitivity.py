@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from gemix.classifier.decision.base import ScoredImages
+from gemix.classifier.decision.base import ScoredImages, threshold_below
 from gemix.core.errors import DataError
 
 ROUNDING = 1e-12
@@ -23,6 +23,11 @@ def threshold(images: ScoredImages, level: float) -> float:
     Raises:
         DataError: for fewer than 1 / (1 - level) - 1 diseased patients.
     """
+    if not images.is_diseased.any():
+        raise DataError(
+            "decision.rule=sensitivity: no validation image is of a disease; choose "
+            "decision.rule=most-probable, or larger splits (data.val_fraction)"
+        )
     scores, groups = images.scores[images.is_diseased], images.groups[images.is_diseased]
     names, patient = np.unique(groups, return_inverse=True)
     n, allowed = len(names), 1 - level
@@ -31,10 +36,11 @@ def threshold(images: ScoredImages, level: float) -> float:
         raise DataError(
             f"decision.rule=sensitivity: decision.level={level:g} needs {needed} diseased patients "
             f"among the validation images, and there are {n}; lower it to "
-            f"{n / (n + 1):.3f} or less, or enlarge data.val_fraction"
+            f"{math.floor(1000 * n / (n + 1)) / 1000:g} or less, or enlarge data.val_fraction"
         )
     order = np.argsort(scores, kind="stable")
     share = 1 / np.bincount(patient)[patient]
     risk = np.cumsum(share[order]) / n
     is_allowed = n / (n + 1) * risk + 1 / (n + 1) <= allowed + ROUNDING
-    return float(scores[order][np.argmin(is_allowed)])  # of the first image that may not be missed
+    # of the first image that may not be missed
+    return threshold_below(images.scores, scores[order][np.argmin(is_allowed)])

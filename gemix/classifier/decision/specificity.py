@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gemix.classifier.decision.base import ScoredImages
+from gemix.classifier.decision.base import ScoredImages, threshold_below
 from gemix.core.errors import DataError
 
 
@@ -15,7 +15,9 @@ def threshold(images: ScoredImages, level: float) -> float:
             "decision.rule=specificity: no validation image is of the healthy class; choose "
             "decision.rule=most-probable, or larger splits (data.val_fraction)"
         )
-    return threshold_at_specificity(images.is_diseased, images.scores, level)
+    least = threshold_at_specificity(images.is_diseased, images.scores, level)
+    above = images.scores[images.scores >= least]
+    return threshold_below(images.scores, above.min()) if len(above) else least
 
 
 def threshold_at_specificity(is_diseased: np.ndarray, scores: np.ndarray, wanted: float) -> float:
