@@ -9,10 +9,13 @@ from jobs._runtime.ray_executor import RayExecutor
 
 
 def _run(request: Request) -> None:
+    from gemix.steps.sweep.confirm import check_overlap
     from gemix.steps.sweep.finish import finish_sweep
     from gemix.steps.sweep.results import describe_winner, table
     from tune.sweep import run_sweep
 
+    if request.config.sweep.fresh_seeds:
+        check_overlap(request.config, request.workspace)  # before the search, not after it
     sweep = run_sweep(request.config, request.workspace, overwrite=request.overwrite)
     print(table(sweep.study.records(), sweep.study.objective), flush=True)
     results = finish_sweep(sweep, executor=RayExecutor())

@@ -10,6 +10,9 @@ from gemix.io.records import read_record
 from gemix.io.results import SWEEP
 from gemix.io.storage import Store
 
+REFERENCE, PUBLISHED = "real only", "published default"
+"""Names of the first two trials: without synthetic images, and T = 1, b = 2, ratio 1."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepScores:

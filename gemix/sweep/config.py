@@ -88,7 +88,7 @@ class SweepConfig(Config):
         int,
         Range(0, 1000),
         Operational(),
-        "Trainings on fresh seeds by which the winner is chosen among the best; 0: no winner.",
+        "Trainings on fresh seeds by which the winner is chosen, 2 or more; 0: no winner.",
     ] = 5
     grace_epochs: Annotated[
         int,
@@ -141,6 +141,9 @@ class SweepConfig(Config):
             issues.append(ConfigIssue("models", list(self.models), "a list of different models"))
         if not issues:
             issues += self._ratio_issues()
+        if self.fresh_seeds == 1:
+            allowed = "2 or more, since one training does not tell how trainings vary; or 0"
+            issues.append(ConfigIssue("fresh_seeds", self.fresh_seeds, allowed))
         if not self.study:
             issues.append(ConfigIssue("study", self.study, "a name"))
         if self.storage is not None and urlsplit(self.storage).password is not None:

@@ -9,10 +9,8 @@ from typing import Any, Protocol
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from gemix.core.errors import ConfigError
+from gemix.io.sweep_record import PUBLISHED, REFERENCE
 from gemix.sweep.config import SweepConfig
-
-REFERENCE, PUBLISHED = "real only", "published default"
-"""Names of the first two trials: without synthetic images, and T = 1, b = 2, ratio 1."""
 
 _DEFAULTS = {
     "ratio": 1.0,

@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from gemix.core.errors import ConfigError, GemixError
+from gemix.io.sweep_record import PUBLISHED, REFERENCE
 from gemix.sweep.config import SweepConfig
 from gemix.sweep.database import Retrying
 from gemix.sweep.importance import importances
@@ -33,7 +34,7 @@ from gemix.sweep.records import (
     scores_to_json,
 )
 from gemix.sweep.samplers import INTERRUPTED, ConditionalSampler
-from gemix.sweep.space import PUBLISHED, REFERENCE, SearchSpace
+from gemix.sweep.space import SearchSpace
 
 log = logging.getLogger("gemix.sweep")
 

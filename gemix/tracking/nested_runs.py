@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -40,12 +41,13 @@ def log_nested_runs(parent: Run, search: str, runs: Sequence[NestedRun]) -> bool
     """Log runs below another one, but those of this search that are there already.
 
     Args:
-        search: identifies the search, whatever process goes on with it.
+        search: identifies the search, whatever process goes on with it; any text.
 
     Returns:
         Whether they are all there; False, with a warning, if the store cannot be reached.
     """
     client = parent.client
+    key = hashlib.sha256(search.encode()).hexdigest()  # needs no quotes in a filter
     try:
         with translate_mlflow_errors(parent.tracking_uri):
             parent_id = resolve_run(client, parent.run_id)
@@ -53,12 +55,12 @@ def log_nested_runs(parent: Run, search: str, runs: Sequence[NestedRun]) -> bool
             known = {
                 found.info.run_name
                 for found in client.search_runs(
-                    [experiment], f"tags.`gemix.search` = '{search}'", max_results=50_000
+                    [experiment], f"tags.`gemix.search` = '{key}'", max_results=50_000
                 )
             }
             for run in runs:
                 if run.name not in known:
-                    _log(client, experiment, parent_id, search, run)
+                    _log(client, experiment, parent_id, key, run)
     except TrackingError as error:
         log.warning("trials are not logged: %s; the next command logs them", error)
         return False

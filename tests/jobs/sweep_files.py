@@ -15,7 +15,7 @@ from gemix.steps.train_gan import training_spec
 SWEEP = (
     "sweep.trials=4",
     "sweep.seeds=2",
-    "sweep.fresh_seeds=1",
+    "sweep.fresh_seeds=2",
     "sweep.sampler=tpe",
     "sweep.methods=[softmax,onehot]",
     "classifier.epochs=2",

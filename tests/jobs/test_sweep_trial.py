@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from gemix.classifier.bundle import Classifier
+from gemix.classifier.decision.config import DecisionConfig
 from gemix.config import PipelineConfig, load
 from gemix.core.errors import AlreadyFinishedError, ConfigError, DataError
 from gemix.data.leakage.overlap import Split
@@ -22,6 +23,7 @@ from gemix.io.sweep_record import read_sweep
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.test_openings import OPENINGS
 from gemix.steps.sweep import trial as trial_module
+from gemix.steps.sweep.confirm import check_overlap
 from gemix.steps.sweep.finish import finish_sweep
 from gemix.steps.sweep.opening import open_sweep
 from gemix.steps.sweep.results import describe_winner, table, write_results
@@ -133,6 +135,7 @@ def test_a_larger_set_begins_with_the_smaller_one(config, workspace, tmp_path):
 
 
 def test_a_sweep_is_opened_and_leaves_its_results(config, workspace):
+    config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, fresh_seeds=0))
     sweep = open_sweep(config, workspace)
     counts = Manifest.load(Store(workspace.data)).counts["train"]
     assert len(sweep.training) == sum(counts.values())
@@ -187,7 +190,10 @@ def test_the_winner_is_chosen_on_fresh_seeds_and_tested_once(config, workspace, 
     assert "macro-F2 in the search less" in text and "to train and register" not in text
     settings = {"labels.temperature": 0.5, "synthesis.ratio": 0.25}
     soft = found["winner"] | {"method": "softmax", "settings": settings}
-    command = "'synthesis.methods=[softmax]' labels.temperature=0.5 synthesis.ratio=0.25"
+    command = (
+        "'synthesis.methods=[softmax]' labels.temperature=0.5 synthesis.ratio=0.25 "
+        "synthesis.count=null"
+    )
     assert command in describe_winner(found | {"winner": soft})
     assert read_sweep(Store(workspace.sweep)).confirmed.winner.name == "real only"
     client = MlflowClient(tracking_uri(workspace.workdir))
@@ -221,9 +227,25 @@ def test_a_generator_that_learned_from_the_test_images_is_not_confirmed(config, 
     write_provenance(gan, [Split(Store(workspace.data), "test")], [])
     try:
         with pytest.raises(DataError, match="the generator"):
+            check_overlap(config, workspace)
+        with pytest.raises(DataError, match="the generator"):
             finish_sweep(sweep)
     finally:
         gan.delete(PROVENANCE)
+    # the search is not lost, and the same command chooses the winner
+    assert read_sweep(Store(workspace.sweep)).confirmed is None
+    few = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, trials=1))
+    assert finish_sweep(open_sweep(few, workspace))["confirmed"]["winner"]["name"] == "real only"
+    with pytest.raises(AlreadyFinishedError, match="all 1 trials"):
+        open_sweep(few, workspace)
+
+
+def test_what_would_fail_after_the_search_is_said_before_it(config, workspace):
+    decision = DecisionConfig(rule="sensitivity", level=0.99)
+    with pytest.raises(DataError, match="needs 99 diseased patients"):
+        open_sweep(dataclasses.replace(config, decision=decision), workspace, overwrite=True)
+    with pytest.raises(ConfigError, match="fresh_seeds: given 1, allowed: 2 or more"):
+        dataclasses.replace(config.sweep, fresh_seeds=1)
 
 
 def test_what_would_change_the_worth_of_a_trial_is_refused(config, workspace):

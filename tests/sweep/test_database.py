@@ -17,9 +17,9 @@ from sqlalchemy.exc import OperationalError
 
 from gemix.core.errors import ConfigError, GemixError, StoreError
 from gemix.io.storage import Store
+from gemix.io.sweep_record import REFERENCE
 from gemix.sweep import database
 from gemix.sweep.database import Retrying, connect, database_url
-from gemix.sweep.space import REFERENCE
 from tests.sweep.scores import run_all, scores_of
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from gemix.core.config_schema import InvalidConfig
 from gemix.core.errors import ConfigError
+from gemix.io.sweep_record import PUBLISHED, REFERENCE
 from gemix.sweep.config import SweepConfig
-from gemix.sweep.space import PUBLISHED, REFERENCE, SearchSpace, class_weights
+from gemix.sweep.space import SearchSpace, class_weights
 
 EVERYTHING = {
     "dirichlet_other": (0.1, 2.0),

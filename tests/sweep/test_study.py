@@ -7,9 +7,9 @@ import pytest
 from optuna.trial import TrialState
 
 from gemix.core.errors import ConfigError, GemixError
+from gemix.io.sweep_record import PUBLISHED, REFERENCE
 from gemix.sweep.objective import Scores
 from gemix.sweep.records import best_record, pareto_front, ranking
-from gemix.sweep.space import PUBLISHED, REFERENCE
 from tests.sweep.scores import run_all, scores_of
 
 

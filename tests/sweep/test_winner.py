@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -30,8 +32,8 @@ def retrained(name, wrong, *, of=(1, 2), as_class=2, noise=0):
     return Retrained(candidate=candidate, predicted=np.stack(rows), scores=scores)
 
 
-def choose(*candidates):
-    return choose_winner(candidates, LABELS, GROUPS, classes=3, normal=0, objective=OBJECTIVE)
+def choose(*candidates, objective=OBJECTIVE):
+    return choose_winner(candidates, LABELS, GROUPS, classes=3, normal=0, objective=objective)
 
 
 def test_the_better_one_wins():
@@ -59,8 +61,23 @@ def test_one_that_misses_more_of_the_sick_never_wins():
     misses = retrained("trial 7", 8, of=(1, 2), as_class=0, noise=1)
     assert misses.fresh.macro_f2 > real.fresh.macro_f2
     assert misses.fresh.missed_disease_rate > real.fresh.missed_disease_rate + OBJECTIVE.margin
-    winner, gains = choose(real, misses)
-    assert winner is real and "missed_disease_rate" in gains["trial 7"].reason
+    for pareto in (False, True):
+        objective = dataclasses.replace(OBJECTIVE, pareto=pareto)
+        winner, gains = choose(real, misses, objective=objective)
+        assert winner is real and "missed_disease_rate" in gains["trial 7"].reason
+
+
+def test_a_pareto_sweep_bounds_the_false_negative_rate_too():
+    """By macro-F2 alone it would win; there is no healthy class that it could miss them for."""
+    real = retrained("real only", 12, of=(1,), as_class=2)
+    other = retrained("trial 7", 12, of=(1,), as_class=2, noise=1)
+    worse = tuple(dataclasses.replace(one, fnr=one.fnr + 0.05) for one in other.scores)
+    better = dataclasses.replace(retrained("trial 7", 2, noise=1), scores=worse)
+    objective = dataclasses.replace(OBJECTIVE, pareto=True)
+    winner, gains = choose_winner(
+        [real, better], LABELS, GROUPS, classes=3, normal=None, objective=objective
+    )
+    assert winner is real and "(fnr" in gains["trial 7"].reason
 
 
 def test_few_patients_choose_nothing():

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from gemix.io.sweep_record import SweepResults, SweepTrial
+from gemix.io.sweep_record import PUBLISHED, REFERENCE, SweepResults, SweepTrial
 from gemix.report.charts import INK, MUTED, STYLE, color, panel, svg_element
 
 _LOGARITHMIC = ("temperature", "dirichlet_dominant", "dirichlet_other", "pair_beta", "lr")
@@ -99,7 +99,7 @@ def _marked(
 ) -> None:
     """Draw trials: feasible ones filled, others hollow, the first points named by their shape."""
     for feasible in (True, False):
-        for name, marker in ((None, "o"), ("real only", "s"), ("published default", "D")):
+        for name, marker in ((None, "o"), (REFERENCE, "s"), (PUBLISHED, "D")):
             chosen = [t for t in trials if t.feasible == feasible and t.name == name]
             if chosen:
                 axes.plot(

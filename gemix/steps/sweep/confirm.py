@@ -14,6 +14,7 @@ import torch
 from gemix.classifier.bundle import Classifier
 from gemix.config import PipelineConfig
 from gemix.data.image_set import ImageSet
+from gemix.data.leakage.overlap import OverlapReport
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.seal import sealed
@@ -63,7 +64,8 @@ def confirm(sweep: Sweep, run: Run, executor: Executor) -> dict[str, Any] | None
     chosen = candidates(sweep.study.records())
     if not config.sweep.fresh_seeds or not chosen:
         return None
-    overlap = _check_overlap(config, workspace)
+    overlap, learned = check_overlap(config, workspace), real_splits(workspace, "train", "val")
+    write_provenance(Store(workspace.sweep) / CONFIRMED, learned, _made_by(config, workspace))
     normal = normal_class(sweep.training.classes, config.data.normal_class)
     jobs = [
         _Job(candidate, *sweep.settings(dict(candidate.params)), index)
@@ -76,7 +78,11 @@ def confirm(sweep: Sweep, run: Run, executor: Executor) -> dict[str, Any] | None
     )
     found = list(
         executor.map(
-            train, jobs, title="sweep, fresh seeds", unit="trainings", compute=config.compute
+            train,
+            jobs,
+            title="sweep, fresh seeds",
+            unit="trainings",
+            compute=dataclasses.replace(config.compute, workers=1),  # as a trial has it
         )
     )
     retrained = [
@@ -108,15 +114,24 @@ class _Job:
     index: int
 
 
-def _check_overlap(config: PipelineConfig, workspace: Workspace) -> Any:
-    made_by = [Provenance(Store(config.synthesis.generator or workspace.gan), "the generator")]
+def check_overlap(config: PipelineConfig, workspace: Workspace) -> OverlapReport:
+    """Return what the test set shares with what classifiers, generator and teacher learn from.
+
+    Raises:
+        DataError: if it is anything, and ``data.allow_overlap`` is not set.
+    """
+    learned, val, test = real_splits(workspace, "train", "val", "test")
+    pairs = [(one, test) for one in (learned, val, *_made_by(config, workspace))]
+    return enforce_no_overlap("sweep", config, pairs)
+
+
+def _made_by(config: PipelineConfig, workspace: Workspace) -> list[Provenance]:
+    """Return the records of generator and teacher."""
+    found = [Provenance(Store(config.synthesis.generator or workspace.gan), "the generator")]
     if config.synthesis.needs_teacher:
         url = config.synthesis.teacher or workspace.teacher
-        made_by.append(Provenance(Store(url), "the teacher"))
-    learned, val, test = real_splits(workspace, "train", "val", "test")
-    write_provenance(Store(workspace.sweep) / CONFIRMED, [learned, val], made_by)
-    pairs = [(one, test) for one in (learned, val, *made_by)]
-    return enforce_no_overlap("sweep", config, pairs)
+        found.append(Provenance(Store(url), "the teacher"))
+    return found
 
 
 def _train(job: _Job, *, config: Mapping[str, Any], workdir: str, run: Run) -> np.ndarray:
@@ -212,12 +227,13 @@ def _test(
     tested = {REAL: reference} | ({} if winner is reference else {winner.name: winner})
     store = Store(workspace.sweep) / CONFIRMED
 
-    def decided(candidate: Candidate, index: int) -> np.ndarray:
+    def predicted(candidate: Candidate, index: int) -> np.ndarray:
+        # the most probable classes, by which the winner was chosen, whatever decision.rule says
         classifier = Classifier.load(store / _directory(candidate, index))
-        return classifier.decision.decide(classifier.predict(test.images))
+        return classifier.predict(test.images).argmax(axis=1)
 
     predictions = {
-        name: np.stack([decided(one, index) for index in range(config.sweep.fresh_seeds)])
+        name: np.stack([predicted(one, index) for index in range(config.sweep.fresh_seeds)])
         for name, one in tested.items()
     }
     compared = compare_methods(

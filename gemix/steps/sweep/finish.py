@@ -33,6 +33,7 @@ def finish_sweep(sweep: Sweep, *, executor: Executor | None = None) -> dict[str,
             if record.counts
         ]
         log_nested_runs(run, sweep.study.uid, nested)
+        write_results(sweep, None)  # whatever happens to the confirmation, the search is there
         confirmed = confirm(sweep, run, executor)
         results = write_results(sweep, confirmed)
         run.log_text(json.dumps(results, indent=1), SWEEP)

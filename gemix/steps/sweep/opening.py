@@ -9,9 +9,10 @@ from typing import Any
 
 import optuna
 
+from gemix.classifier.decision.decision import check_rule
 from gemix.classifier.models import check_model, check_name
 from gemix.config import PipelineConfig
-from gemix.core.errors import AlreadyFinishedError, ConfigError
+from gemix.core.errors import AlreadyFinishedError, ConfigError, DataError
 from gemix.data.image_set import ImageSet
 from gemix.data.leakage.provenance import Provenance
 from gemix.data.shards.manifest import Manifest
@@ -23,7 +24,7 @@ from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.outputs import CONFIG, clear_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
-from gemix.sweep.config import without_password
+from gemix.sweep.config import SweepConfig, without_password
 from gemix.sweep.database import Retrying, connect, database_url
 from gemix.sweep.space import SearchSpace
 from gemix.sweep.study import SweepStudy
@@ -80,6 +81,10 @@ def open_sweep(config: PipelineConfig, workspace: Workspace, overwrite: bool = F
             f"sweep.seeds={settings.seeds} and sweep.fresh_seeds={settings.fresh_seeds}: too many "
             "after classifier.seed"
         )
+    if config.synthesis.seed + settings.fresh_seeds >= 2**32:
+        raise ConfigError(
+            f"sweep.fresh_seeds={settings.fresh_seeds}: too many after synthesis.seed"
+        )
     normal = normal_class(manifest.classes, config.data.normal_class)
     log.info(describe_normal_class(manifest.classes, normal))
     gan_url = config.synthesis.generator or workspace.gan
@@ -97,6 +102,13 @@ def open_sweep(config: PipelineConfig, workspace: Workspace, overwrite: bool = F
     learned, val = real_splits(workspace, "train", "val")
     enforce_no_overlap("sweep", config, itertools.product([learned, *made_by], [val]))
     training, validation = (read_images([workspace.data], split) for split in ("train", "val"))
+    if settings.fresh_seeds:
+        check_rule(config.decision, validation.labels, validation.groups, normal)
+        if len(set(validation.groups)) < 2:
+            raise DataError(
+                f"{workspace.data}: one patient in the validation split; a winner is chosen over "
+                "patients, so enlarge data.val_fraction, or set sweep.fresh_seeds=0"
+            )
     identity = {
         "settings": _fixed_settings(config, space),
         "training images": training.digest,
@@ -150,10 +162,15 @@ def _open_study(
     if overwrite and name in optuna.get_all_study_names(storage):
         optuna.delete_study(study_name=name, storage=storage)
     study = SweepStudy(storage, settings, space, identity, Retrying(without_password(url)))
-    if study.is_exhausted and store.exists(SWEEP):
+    if study.is_exhausted and store.exists(SWEEP) and _is_confirmed(store, settings):
         raise AlreadyFinishedError(
             f"{store.url}: all {settings.trials} trials of the study {name!r} have ended; raise "
             "sweep.trials to go on, or pass --overwrite to begin again"
         )
     store.delete(SWEEP)
     return study
+
+
+def _is_confirmed(store: Store, settings: SweepConfig) -> bool:
+    """Return whether the winner is known, or not asked for."""
+    return settings.fresh_seeds == 0 or store.read_json(SWEEP).get("confirmed") is not None

@@ -8,10 +8,10 @@ from typing import Any
 
 from gemix.io.results import REAL, SWEEP
 from gemix.io.storage import Store
+from gemix.io.sweep_record import PUBLISHED, REFERENCE
 from gemix.steps.sweep.opening import Sweep
 from gemix.sweep.objective import Objective
 from gemix.sweep.records import TrialRecord, best_record, format_params, pareto_front, ranking
-from gemix.sweep.space import PUBLISHED, REFERENCE
 from gemix.sweep.winner import TOP
 
 
@@ -106,9 +106,6 @@ def describe_winner(confirmed: Mapping[str, Any]) -> str:
 def _command(winner: Mapping[str, Any]) -> str:
     """Return the command that trains and registers classifiers by the winner's settings."""
     settings = [f"synthesis.methods=[{winner['method']}]"]
-    settings += [f"{path}={_number(value)}" for path, value in winner["settings"].items()]
+    settings += [f"{path}={value}" for path, value in winner["settings"].items()]
+    settings.append("synthesis.count=null")  # the ratio says how many
     return f"gemix pipeline --redo -c ... -w ... {shlex.join(settings)}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
