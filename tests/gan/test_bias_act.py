@@ -120,6 +120,20 @@ case(2, 8, 5, 6, True, free, ("bias",))
 case(2, 8, 40, 40, True, Activation(), ("styles",))
 case(1, 1, 3, 3, True, Activation(), ())
 
+x = randn(1, 2, 2, 2).requires_grad_()
+first, = torch.autograd.grad(bias_act(x, limited, bias=randn(2)).pow(3).sum(), x, create_graph=True)
+second, = torch.autograd.grad(first.sum(), x, retain_graph=True)
+try:
+    torch.autograd.grad(first.sum(), x, create_graph=True)
+except NotImplementedError as error:
+    assert "third derivatives" in str(error)
+else:
+    raise AssertionError("third derivatives were lost")
+
+at_zero = torch.zeros(1, 1, 1, 1, requires_grad=True)
+slope = torch.autograd.grad(bias_act(at_zero, free, bias=torch.zeros(1)).sum(), at_zero)[0]
+torch.testing.assert_close(slope.flatten(), torch.tensor([0.1]))
+
 x = torch.tensor([[[[math.nan, math.inf, -math.inf]]]])
 found = bias_act(x, Activation(0.2, 1.0, 2.0))
 assert found.isnan().tolist() == [[[[True, False, False]]]]

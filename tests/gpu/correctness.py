@@ -21,6 +21,7 @@ from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.importers.stylegan2 import load_networks
 from gemix.gan.losses import adversarial, regularizers
+from gemix.gan.models.bias_act import Activation, bias_act, is_fused
 from gemix.gan.testing import MemoryStore
 from gemix.gan.training.loop import train
 from gemix.gan.training.registry import new_state
@@ -49,6 +50,11 @@ def main() -> None:
     stage.attempt("random numbers: GPU against CPU", lambda: check_random_numbers(device))
     for file in sorted(Path(stage.task["parity"] or "/none").glob("stylegan2_*.npz")):
         stage.attempt(f"reference numbers: {file.stem}", lambda: check_parity(file, device))  # noqa: B023
+    for dtype in (torch.float32, torch.bfloat16):
+        stage.attempt(
+            f"activations, {str(dtype).removeprefix('torch.')}: kernels against operations",
+            lambda: check_activations(device, dtype),  # noqa: B023
+        )
     alone = gradients(small_config(), CPU)
     stage.attempt(
         "float32 gradients: GPU against CPU",
@@ -118,6 +124,49 @@ def check_random_numbers(device: torch.device) -> dict:
     return {
         "ok": same and error < 2e-6,
         "detail": f"uniform {'equal' if same else 'DIFFERENT'}, normal: relative error {error:.1e}",
+    }
+
+
+def check_activations(device: torch.device, dtype: torch.dtype) -> dict:
+    """The kernels compute what PyTorch's operations compute in float64, and are in use at all."""
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    n, channels, side = 4, 96, 33
+    x, noise = randn(n, channels, side, side), randn(side, side)
+    factors = {"demodulation": randn(n, channels), "noise_strength": randn()}
+    factors |= {"bias": randn(channels), "styles": randn(n, channels)}
+    weight, by_styles = randn(*x.shape), randn(n, channels)
+    activation = Activation(0.2, 2**0.5, 2.0)
+
+    def derivatives(where: torch.device, of: torch.dtype) -> list[Tensor]:
+        small = torch.float64 if of == torch.float64 else torch.float32
+        leaves = [x.to(where, of).requires_grad_()]
+        leaves += [value.to(where, small).requires_grad_() for value in factors.values()]
+        given = dict(zip(factors, leaves[1:], strict=True))
+        y = bias_act(leaves[0] * 1, activation, noise=noise.to(where, small), **given)
+        scalar = (y.pow(2) * weight.to(where, of)).sum(dtype=small)
+        first = torch.autograd.grad(scalar, leaves, create_graph=True)
+        mixed = (first[-1] * by_styles.to(where, small)).sum()
+        return [y, *first, *torch.autograd.grad(mixed, leaves)]
+
+    # operations on rounded inputs, so that the rounding of the inputs is not counted
+    x = x.to(dtype).double()
+    weight = weight.to(dtype).double()
+    right = derivatives(CPU, torch.float64)
+    error = max(
+        distance(ours, theirs)
+        for ours, theirs in zip(derivatives(device, dtype), right, strict=True)
+    )
+    in_use = is_fused(x.to(device)) or device.type != "cuda"
+    # operations round after each of them, so that more values cross the kink and the clamp
+    at_most = 1e-4 if dtype == torch.float32 else 0.03 if device.type == "cuda" else 0.3
+    return {
+        "ok": in_use and error < at_most,
+        "detail": f"{'' if in_use else 'NOT IN USE, '}relative error {error:.1e}, "
+        f"at most {at_most:g}",
     }
 
 

@@ -91,6 +91,8 @@ def _kernels(device: torch.device) -> ModuleType | None:
         bias_act_triton.forward(activation, one, *given)
         of_x, sums = bias_act_triton.backward(activation, one, *given)
         bias_act_triton.double_backward(activation, of_x, sums, one, *given)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # no Triton, no C compiler for its launcher, a GPU too old for it
         reason = (str(error) or type(error).__name__).splitlines()[0]
         log.warning("activations are computed without Triton, which is slower: %s", reason)
@@ -174,6 +176,8 @@ class _BiasActBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, of_x: Tensor, of_sums: Tensor):
+        if torch.is_grad_enabled():  # they would be lost without a word
+            raise NotImplementedError("bias_act: third derivatives; differentiate it twice at most")
         gradient, *arguments = ctx.saved_tensors
         by_gradient, by_x, sums = _kernels(gradient.device).double_backward(
             ctx.activation, of_x, of_sums, gradient, *arguments

@@ -138,7 +138,7 @@ def _launch(
 @triton.jit
 def _activated(u, slope, gain, clamp, CLAMPED: tl.constexpr):
     """Return the activation and its slope. NaN stays NaN."""
-    m = tl.where(u < 0, slope, 1.0) * gain
+    m = tl.where(u > 0, 1.0, slope) * gain  # at 0 as PyTorch has it
     a = u * m
     if CLAMPED:
         m = tl.where(tl.abs(a) > clamp, 0.0, m)
