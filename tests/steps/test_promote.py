@@ -438,6 +438,68 @@ def test_a_decision_that_was_never_carried_out_gives_way_to_a_changed_registry(
     assert decision.champion.version == NUMBER["overcalling"]
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_decision_is_carried_out_once_whatever_other_work_directories_decide(
+    workspace, monkeypatch, is_killed
+):
+    promote(CONFIG, workspace, version=NUMBER["real"])
+    if is_killed:  # the aliases are moved, and the last request is not made
+        tag = RegisteredModel.tag
+
+        def stop(self, number, tags):
+            if tags.get("gemix.promotion") == "champion":
+                raise Killed
+            tag(self, number, tags)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RegisteredModel, "tag", stop)
+            with pytest.raises(Killed):
+                promote(CONFIG, workspace)
+    else:
+        promote(CONFIG, workspace)
+    assert aliases(workspace)["champion"] == "better"
+    ours = shutil.move(workspace.promotions, f"{workspace.workdir}/ours")
+    assert rollback(CONFIG, workspace).candidate.version == NUMBER["real"]
+    bare = PipelineConfig.from_mapping(SETTINGS | {"promotion": {}})
+    assert not promote(bare, workspace).promoted
+    shutil.rmtree(workspace.promotions)
+    shutil.move(ours, workspace.promotions)
+    decision = promote(CONFIG, workspace, version=NUMBER["useless"])
+    assert decision.champion.version == NUMBER["real"]
+    assert aliases(workspace) == {"champion": "real", "challenger": "useless"}
+
+
+def test_a_refusal_that_was_killed_is_finished_by_the_next_command(workspace, monkeypatch):
+    crown(workspace, "better")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 0)
+        with pytest.raises(Killed):
+            promote(CONFIG, workspace, version=NUMBER["lucky"])
+    assert aliases(workspace) == {"champion": "better"}
+    with pytest.raises(DataError, match="no previous champion"):
+        rollback(CONFIG, workspace)
+    assert aliases(workspace) == {"champion": "better", "challenger": "lucky"}
+    tags = registry(workspace).get_model_version(NAME, NUMBER["lucky"]).tags
+    assert tags["gemix.promotion"] == "refused"
+    assert tags[f"gemix.decision.{ledger(workspace)[0]['id']}"] == "done"
+    assert len(ledger(workspace)) == 1
+
+
+def test_a_version_deleted_while_its_decision_is_carried_out_is_named(workspace, monkeypatch):
+    append = Ledger.append
+
+    def deleted(self, decision):
+        append(self, decision)
+        registry(workspace).delete_model_version(NAME, decision.candidate.version)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", deleted)
+        with pytest.raises(DataError, match="the registry refuses a request: .*version=1.* not"):
+            promote(CONFIG, workspace)
+    assert promote(CONFIG, workspace, version=NUMBER["real"]).promoted
+    assert aliases(workspace) == {"champion": "real"}
+
+
 def test_a_champion_that_was_deleted(workspace):
     promote(CONFIG, workspace, version=NUMBER["real"])
     promote(CONFIG, workspace)
