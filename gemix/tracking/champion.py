@@ -141,8 +141,8 @@ class RegisteredModel:
             self._ask(lambda: self._client.set_registered_model_alias(self.name, alias, number))
         except _Refused as error:
             raise DataError(
-                f"{self.name} version {number} cannot be the {alias}: {error.reason}; see which versions "
-                "there are in MLflow"
+                f"{self.name} version {number} cannot be the {alias}: {error.reason}; see which "
+                "versions there are in MLflow"
             ) from None
 
     def take(self, alias: str) -> None:

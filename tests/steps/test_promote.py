@@ -494,7 +494,7 @@ def test_a_version_deleted_while_its_decision_is_carried_out_is_named(workspace,
 
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "append", deleted)
-        with pytest.raises(DataError, match="the registry refuses a request: .*version=1.* not"):
+        with pytest.raises(DataError, match=r"the registry refuses a request: .*version=1.* not"):
             promote(CONFIG, workspace)
     assert promote(CONFIG, workspace, version=NUMBER["real"]).promoted
     assert aliases(workspace) == {"champion": "real"}

@@ -3,10 +3,11 @@
 The decision is written first. Every request is idempotent, and the first and the last one give the
 version a tag of this decision, ``gemix.decision.<id>``, which is `begun` and then `done`. A command
 that was stopped between two of them, of a promotion, a refusal or a rollback, is finished by the
-next one of its work directory, whatever that is for. No other decision touches the tag, but the one
-that takes a champion's place sets what has made it champion to `done`: what was carried out, whoever
-has decided since, is never carried out again. The former champion is named before the new one: at
-every moment there is a champion, and ``gemix.replaced`` of a champion names the version before it.
+next one of its work directory, whatever that is for. The tag is of this decision alone, but for one
+case: a decision that takes a champion's place sets what has made it champion to `done`. So nothing
+that was carried out is carried out again, whoever has decided since. The former champion is named
+before the new one: at every moment there is a champion, and ``gemix.replaced`` of a champion names
+the version before it.
 """
 
 from __future__ import annotations
