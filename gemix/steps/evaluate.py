@@ -301,7 +301,6 @@ def _register(
     try:
         version = register(
             classifier,
-            read_images([workspace.data], "val").images[:2],
             run,
             name,
             {

@@ -37,7 +37,7 @@ from gemix.tracking.champion import RegisteredModel
 from gemix.tracking.mlflow_run import start_run
 from gemix.tracking.model_registry import DATA_DIGEST, register
 from jobs._runtime import cli
-from tests.steps.planted_classifiers import images_of, planted, write_set
+from tests.steps.planted_classifiers import planted, write_set
 
 NAME = "gemix-classifier"
 TEXTS = {"intended_use": "A test.", "limits": "All.", "licence": "None.", "contact": "Nobody."}
@@ -156,7 +156,7 @@ def made(tmp_path_factory) -> Path:
                     )
                 tags = {"method": method, "seed": "0"}
                 tags |= {} if name == "overcalling" else {DATA_DIGEST: real.digest}
-                register(classifier, images_of([0, 1], 0), run, NAME, tags)
+                register(classifier, run, NAME, tags)
     return folder
 
 
