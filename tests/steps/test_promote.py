@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -577,6 +578,30 @@ def test_the_card_says_what_a_run_knows_and_what_people_have_to(workspace):
     version = registry(workspace).get_model_version(NAME, NUMBER["better"])
     assert "## Intended use" in version.description and len(version.description) <= 5000
     assert Path(version.source.removeprefix("file://"), "model_card.md").read_text() == text
+
+
+def test_the_card_names_no_directory_and_no_bucket(workspace):
+    store = Store(workspace.synthetic("softmax"))
+    manifest = Manifest.load(store)
+    foreign = {"generator": "s3://ward-7/gan", "teacher": "/home/doe/teacher", "labels": "teacher"}
+    labels = {"recall_of": "/home/doe/recall"}
+    origin = {"method": "softmax", "synthesis": foreign, "labels": labels}
+    dataclasses.replace(manifest, origin=origin).save(store)
+    classifier = planted(BETTER, method="softmax", training_digest="0" * 64)
+    config = dataclasses.replace(classifier.config, weights="/home/doe/start.safetensors")
+    with start_run(CONFIG, workspace.workdir, "more") as run:
+        version = register(dataclasses.replace(classifier, config=config), run, NAME, {})
+    decision = promote(CONFIG, workspace, version=version)
+    folder = Path(workspace.promotions, decision.id)
+    card = json.loads((folder / "model_card.json").read_text())
+    assert card["synthetic"][0]["synthesis"] == {"labels": "teacher"}
+    assert card["training"]["weights"] == "start.safetensors"
+    assert card["claim"][23]["answer"] == "weights of the file start.safetensors"
+    for file in folder.iterdir():
+        text = file.read_text()
+        for word in ("/home/doe", "ward-7", "s3:", workspace.workdir):
+            assert word not in text
+        assert not re.search(r"(real|synthetic)-(train|val|test)-\d", text)  # the patients' names
 
 
 def test_an_incomplete_card_lacks_texts_by_name(workspace):

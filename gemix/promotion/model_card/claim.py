@@ -48,6 +48,8 @@ def _answers(card: ModelCard) -> dict[int, tuple[str, str | None, str | None]]:
     words, data, test = card.written, card.data, card.test
     training = card.training
     start = "ImageNet weights" if training["pretrained"] else f"random, seed {card.seed}"
+    if training["weights"]:
+        start = f"weights of the file {training['weights']}"
     sets = ", ".join(row.name for row in card.synthetic) or "none"
     return {
         3: (
