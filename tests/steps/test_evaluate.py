@@ -169,6 +169,28 @@ def test_a_decision_is_fitted_again_without_training(workspace, monkeypatch):
     assert again.decision.temperature == pytest.approx(first.decision.temperature)
 
 
+def test_a_decision_is_fitted_again_where_another_class_is_healthy(workspace, monkeypatch):
+    few = {"classifier": {"model": "test_resnet", "epochs": 1, "batch": 2}}
+    rule = {"decision": {"rule": "specificity", "level": 0.5}}
+    config = PipelineConfig.from_mapping(CONFIG.to_mapping() | few | rule)
+    train_classifiers(config, workspace)
+    store = Store(f"{workspace.classifiers}/real-seed0")
+    first = Classifier.load(store)
+    assert first.decision.normal == CLASSES.index("Normal cases")
+    Store(workspace.classifiers).delete(CLASSIFIERS)
+    monkeypatch.setattr("gemix.steps.runtime.classifier_training.train", None)
+    data = dataclasses.replace(config.data, normal_class="benign")
+    train_classifiers(dataclasses.replace(config, data=data), workspace)
+    again, val = Classifier.load(store), read_images([workspace.data], "val")
+    logits = again.logits(val.images)
+    expected = Decision.fit(
+        logits, val.labels, val.groups, CLASSES.index("benign"), config.decision
+    )
+    assert again.checksum == first.checksum and again.decision.normal == 0
+    assert again.decision.threshold == pytest.approx(expected.threshold)
+    assert again.decision.threshold != first.decision.threshold
+
+
 def test_no_image_is_in_the_files_of_the_registered_model(workspace):
     Store(workspace.classifiers).write_json(CLASSIFIERS, [write_classifier(workspace, 0, 0.9)])
     assert evaluate(CONFIG, workspace)["registered_model"]["version"] == "1"
