@@ -257,7 +257,7 @@ def test_a_lucky_seed_is_a_challenger_since_its_interval_contains_zero(workspace
     gain = decision.figures[0].difference
     assert gain.delta > 0 >= gain.low
     assert aliases(workspace) == {"champion": "better", "challenger": "lucky"}
-    assert "not better for certain" in decision.reasons[0]
+    assert "not shown to be better: its 95% interval reaches" in decision.reasons[0]
 
 
 def test_five_patients_more_are_chance_though_a_bootstrap_is_sure(workspace):
@@ -311,7 +311,7 @@ def test_all_reasons_are_given_and_not_the_first_alone(workspace):
     assert against(decision) == {"fnr", "macro_f2", "fitness", "audit", "card"}
     reasons = " | ".join(decision.reasons)
     for words in (
-        "not above guessing (0.333) for certain",
+        "its 95% interval is not above guessing (0.333)",
         "run gemix audit softmax",
         "promotion.card.licence, promotion.card.contact",
         "may be worse by more than promotion.fnr_margin, 0.02",
@@ -572,6 +572,7 @@ def test_the_card_says_what_a_run_knows_and_what_people_have_to(workspace):
     assert card["synthetic"][0]["verdict"] == "passed"
     items = {item["number"]: item for item in card["claim"]}
     assert list(items) == list(range(1, 45))
+    assert "where several were tried, the test images chose" in items[26]["answer"]
     assert items[28]["open"] is None and items[44]["answer"] is None
     for words in ("## Intended use\n\nA test.", "false-negative rate", "CLAIM 2024", "| passed |"):
         assert words in text

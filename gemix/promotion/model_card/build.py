@@ -27,6 +27,7 @@ from gemix.evaluation.classification.probability_rates import expected_calibrati
 from gemix.io.audit_record import Audit
 from gemix.io.records import is_number
 from gemix.promotion.config import CardConfig
+from gemix.promotion.gate import ONE_TRAINING
 from gemix.promotion.model_card.claim import claim_items
 from gemix.promotion.model_card.record import (
     ClassRow,
@@ -42,10 +43,6 @@ from gemix.synthesis.set_card.paths import without_paths
 RATES = (
     *("macro_f2", "fnr", "missed_disease_rate", "macro_auroc", "disease_auroc", "brier"),
     *("macro_f1", "macro_precision", "accuracy"),
-)
-_ONE_TRAINING = (
-    "One trained network: the figures hold for it on other patients of the same kind, and say "
-    "nothing of other trainings by the same method."
 )
 _SLICES = "Slices, not volumes: every image is judged alone, and 8-bit grey is all that is seen."
 _ONE_SOURCE = (
@@ -199,7 +196,7 @@ def _data(about: Description) -> DataRow:
 def _limits(card: ModelCard, about: Description) -> tuple[str, ...]:
     few = warn_of_few_groups({row.name: row.groups for row in card.classes})
     sentences = (about.warning, few and f"{few[0].upper()}{few[1:]}.", _ONE_SOURCE, _SLICES)
-    return tuple(filter(None, (*sentences, _ONE_TRAINING)))
+    return tuple(filter(None, (*sentences, ONE_TRAINING)))
 
 
 def _lacks(card: ModelCard) -> tuple[str, ...]:
