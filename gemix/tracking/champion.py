@@ -24,6 +24,7 @@ from gemix.core.errors import CheckpointError, DataError, TrackingError
 from gemix.io.storage import Store
 from gemix.tracking.client import open_client
 from gemix.tracking.mlflow_errors import is_refusal, redact_credentials, translate_mlflow_errors
+from gemix.tracking.model_registry import classifier_folder
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
 _RETRY_SECONDS = (1.0, 4.0)
@@ -112,7 +113,7 @@ class RegisteredModel:
             "restore its files, or take its aliases away (gemix promote --rollback, or "
             "MlflowClient.delete_registered_model_alias)"
         )
-        source = f"{version.source}/artifacts/classifier"
+        source = classifier_folder(version.source)
         with tempfile.TemporaryDirectory() as folder:
 
             def download() -> str | None:

@@ -95,6 +95,11 @@ def register(classifier: Classifier, run: Run, name: str, tags: Mapping[str, str
     return str(version.version)
 
 
+def classifier_folder(model: str) -> str:
+    """Return the classifier's directory in the files of a registered model, a path or URL."""
+    return f"{model}/artifacts/{_ARTIFACT}"
+
+
 def load_registered(uri: str) -> Classifier:
     """Return the classifier of a registered model, as this version of gemix reads it.
 
@@ -118,7 +123,7 @@ def load_registered(uri: str) -> Classifier:
                     f"{uri}: {redact_credentials(str(error), registry)}; name a model that the "
                     f"registry {redact_credentials(registry)} has, and its version or alias"
                 ) from None
-        return Classifier.load(Store(f"{path}/artifacts/{_ARTIFACT}"))
+        return Classifier.load(Store(classifier_folder(path)))
 
 
 def _save(classifier: Classifier, folder: Path, description: Model) -> None:
