@@ -39,6 +39,7 @@ from gemix.tracking.transport import resolve_run
 ALIAS = "latest-best"
 _ARTIFACT = "classifier"  # pyfunc_model.py knows the name
 DATA_DIGEST = "data_digest"  # tag of a version: of the real images, all splits
+MOST_PROBABLE_F2 = "val_macro_f2_of_most_probable_class"  # tag: no threshold, whatever the rule
 _PACKAGES = (
     *("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pyarrow", "pydicom"),
     *("safetensors", "scipy", "timm", "torch", "torchvision"),

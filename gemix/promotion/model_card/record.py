@@ -172,7 +172,8 @@ class ModelCard:
         architecture: the network.
         training: settings of its training; `weights` is a file's name without its directory.
         training_digest: of the images that it was trained on.
-        validation: scores of the epoch that was kept, on the validation images.
+        validation: scores of the epoch that was kept, on the validation images, of the most
+            probable class whatever the decision is.
         written: what a person says of it.
         rates: on the test images, the most important first.
         ece: expected calibration error of the probabilities, 0 to 1.
