@@ -587,7 +587,11 @@ def test_the_card_says_what_a_run_knows_and_what_people_have_to(workspace):
 def test_the_card_names_no_directory_and_no_bucket(workspace):
     store = Store(workspace.synthetic("softmax"))
     manifest = Manifest.load(store)
-    foreign = {"generator": "s3://ward-7/gan", "teacher": "/scratch/doe/teacher", "labels": "teacher"}
+    foreign = {
+        "generator": "s3://ward-7/gan",
+        "teacher": "/scratch/doe/teacher",
+        "labels": "teacher",
+    }
     labels = {"recall_of": "/scratch/doe/recall"}
     origin = {"method": "softmax", "synthesis": foreign, "labels": labels}
     dataclasses.replace(manifest, origin=origin).save(store)
