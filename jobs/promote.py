@@ -40,9 +40,10 @@ def _run(request: Request) -> None:
 
 COMMAND = Command(
     name="promote",
-    summary="Make the classifier that gemix evaluate registered the champion, if it misses no more "
-    "than\nthe present one and has a better macro-F2, both for certain, and if its weights, its\n"
-    "synthetic images' privacy audit and its model card are in order; else it is a challenger.\n"
+    summary="Make the classifier that gemix evaluate registered the champion, if it is not "
+    "inferior\nby more than promotion.fnr_margin to the present one in what it misses, if the 95% "
+    "interval of\nits gain in macro-F2 is above 0, and if its weights, its synthetic images' "
+    "privacy audit and its\nmodel card are in order; else it is a challenger.\n"
     "Exits with 0 if it was promoted, with 1 if it was refused.",
     reads="<workdir>/data (test), evaluation, classifiers, synthetic; the registered versions in "
     "MLflow",

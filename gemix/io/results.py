@@ -319,7 +319,10 @@ def read_classifiers(store: Store) -> tuple[ClassifierRow, ...]:
 
 
 def best_on_validation(rows: Sequence[ClassifierRow]) -> ClassifierRow:
-    """Return the classifier of the best macro-F2 on validation, the lower loss where they tie."""
+    """Return the classifier of the best macro-F2 on validation, the lower loss where they tie.
+
+    The macro-F2 is of the most probable class, though a classifier may answer by a threshold.
+    """
     return max(rows, key=lambda row: (row.scores["val_macro_f2"], -row.scores["val_loss"]))
 
 

@@ -1,10 +1,11 @@
 """The gate: which classifier may become the champion.
 
-A candidate must be not inferior in what it misses *and* better in macro-F2, both for certain, that
-is by the ends of 95% intervals of paired differences over the test patients; its weights, its
-training images and its card must be in order, too. No point estimate promotes, and neither does
-accuracy or any F-score alone. Where fewer than six patients are answered differently, nothing is
-certain, whatever a bootstrap says: the sign test of five cannot fall below p = 0.06.
+By the ends of 95% intervals of paired differences over the test patients, a candidate must be not
+inferior in what it misses by more than ``promotion.fnr_margin`` *and* above 0 in macro-F2; its
+weights, its training images and its card must be in order, too. It may miss more, by less than the
+margin. No point estimate promotes, and neither does accuracy or any F-score alone. Where fewer than
+six patients are answered differently, an interval above 0 is not believed: the sign test of five
+cannot fall below p = 0.06.
 
 One training of each is compared: what is found holds for these two trained networks on other
 patients of the same kind, and not for the methods that they were trained by.
@@ -27,7 +28,7 @@ FNR, MISSED, MACRO_F2 = "fnr", "missed_disease_rate", "macro_f2"
 FIRST, FITNESS, CARD = "first champion", "fitness", "card"
 IMAGES, AUDIT, TEST = "training images", "audit", "test images"
 ONE_TRAINING = (
-    "One training of each is compared: the figures are of these two trained networks on other "
+    "One training of a method: figures and comparisons hold for the trained networks on other "
     "patients of the same kind, and say nothing of the methods that they were trained by."
 )
 _NAMES = {FNR: "false-negative rate", MISSED: "missed-disease rate", MACRO_F2: "macro-F2"}
@@ -105,7 +106,8 @@ def _not_inferior(name: str, evidence: Evidence, margin: float) -> Finding:
         return Finding(rule=name, passed=False, text=text)
     passed = difference.high <= margin
     reading = (
-        f"not inferior: its interval ends at or below promotion.fnr_margin, {margin:g}"
+        f"not inferior by more than promotion.fnr_margin, {margin:g}: its 95% interval ends there "
+        "or below"
         if passed
         else f"may be worse by more than promotion.fnr_margin, {margin:g}"
     )
@@ -117,12 +119,12 @@ def _better(evidence: Evidence) -> Finding:
     enough = evidence.differing >= FEWEST_GROUPS
     passed = difference.low > 0 and enough
     if passed:
-        reading = "better for certain"
+        reading = "better: its 95% interval is above 0"
     elif enough:
-        reading = "not better for certain: its interval reaches 0 or less"
+        reading = "not shown to be better: its 95% interval reaches 0 or less"
     else:
         reading = (
-            f"not better for certain: {evidence.differing} patients are answered differently, and "
+            f"not shown to be better: {evidence.differing} patients are answered differently, and "
             f"fewer than {FEWEST_GROUPS} may be chance"
         )
     text = _text(MACRO_F2, difference, evidence, reading)
@@ -151,7 +153,7 @@ def _fitness(evidence: Evidence) -> Finding:
     if evidence.unfit:
         return Finding(rule=FITNESS, passed=False, text=evidence.unfit)
     if low <= chance:
-        text = f"{above}, which is not above guessing ({chance:.3f}) for certain"
+        text = f"{above}: its 95% interval is not above guessing ({chance:.3f})"
         return Finding(rule=FITNESS, passed=False, text=text)
     text = f"weights are finite, and {above} is above guessing ({chance:.3f})"
     return Finding(rule=FITNESS, passed=True, text=text)

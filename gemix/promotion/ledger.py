@@ -107,7 +107,8 @@ class Decision:
     """A file of the ledger.
 
     Attributes:
-        id: unique; the tag ``gemix.decision`` of the version names it once aliases are moved.
+        id: unique; the tag ``gemix.decision.<id>`` of the version is ``done`` once aliases are
+            moved.
         action: ``promote`` or ``rollback``.
         time: UTC, ISO 8601.
         model: name of the registered model.

@@ -63,8 +63,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Predict the test set with every classifier of ``workspace.classifiers``.
 
-    The classifier that is registered is the one of the best *validation* macro-F2: the test set
-    chooses nothing.
+    The classifier that is registered is the one of the best *validation* macro-F2, of the most
+    probable class whatever ``decision.rule`` is: the test set chooses nothing.
 
     Returns:
         What ``evaluation.json`` holds: `results`, one mapping a method, with means over its seeds,
@@ -294,20 +294,19 @@ def _register(
 ) -> dict[str, str] | None:
     """Register the best classifier; return None if it is not good enough."""
     # here, since it loads MLflow, which the tasks that predict do without
-    from gemix.tracking.model_registry import DATA_DIGEST, register
+    from gemix.tracking.model_registry import DATA_DIGEST, MOST_PROBABLE_F2, register
 
     name = config.tracking.registered_model
     classifier = Classifier.load(Store(f"{workspace.classifiers}/{best.name}"))
     try:
         version = register(
             classifier,
-            read_images([workspace.data], "val").images[:2],
             run,
             name,
             {
                 "method": best.method,
                 "seed": str(best.seed),
-                "val_macro_f2": str(best.scores["val_macro_f2"]),
+                MOST_PROBABLE_F2: str(best.scores["val_macro_f2"]),
                 DATA_DIGEST: Manifest.load(Store(workspace.data)).digest,
             },
         )
@@ -324,8 +323,8 @@ def _register(
     guessing = chance_macro_f2(len(classifier.classes))
     if best.scores["val_macro_f2"] <= guessing:
         log.warning(
-            "%s is registered, but its macro-F2 of %.3f on validation is not above %.3f, which "
-            "guessing reaches",
+            "%s is registered, but its macro-F2 of %.3f (most probable class) on validation is "
+            "not above %.3f, which guessing reaches",
             best.name,
             best.scores["val_macro_f2"],
             guessing,

@@ -45,6 +45,8 @@ def export_onnx(
 ) -> OnnxExport:
     """Write a classifier as ONNX, and beside it a JSON file on what goes in and comes out.
 
+    The JSON file is written last: an export without it was not finished, and is made again.
+
     The graph takes uint8 images of 0 to 255 in batches of any size; normalization, temperature
     and softmax are inside. It is compared with PyTorch before anything is written.
 
@@ -56,7 +58,7 @@ def export_onnx(
 
     Raises:
         ConfigError: without the packages of the extra `onnx`, or for another ending.
-        AlreadyFinishedError: if there is such a file and `overwrite` is not set.
+        AlreadyFinishedError: if there is a finished export and `overwrite` is not set.
         CheckpointError: without such a classifier, for a damaged one, and for one that cannot be
             exported or does not agree.
     """
@@ -64,8 +66,8 @@ def export_onnx(
     if not out.endswith(_SUFFIX):
         raise ConfigError(f"{out}: the file's name must end in {_SUFFIX}")
     store, file = Store.of_file(out)
-    description = f"{file.removesuffix(_SUFFIX)}.json"
-    if not overwrite and (store.exists(file) or store.exists(description)):
+    marker = f"{file.removesuffix(_SUFFIX)}.json"
+    if not overwrite and store.exists(marker):
         raise AlreadyFinishedError(f"{out}: is there already; pass --overwrite to replace it")
     if name is None:
         name = best_on_validation(read_classifiers(Store(workspace.classifiers))).name
@@ -75,9 +77,10 @@ def export_onnx(
     data = onnx_model.to_onnx(network, np.zeros((2, *shape), np.uint8))
     run = onnx_model.open_session(data)
     difference = onnx_model.largest_difference(network, run, shape)
-    store.delete(description)  # of an earlier export: it is there once the file is whole
+    description = _description(classifier, name, data, difference)
+    store.delete(marker)  # of an earlier export
     store.write_bytes(file, data)
-    store.write_json(description, _description(classifier, name, data, difference))
+    store.write_json(marker, description)
     return OnnxExport(
         classifier=name,
         difference=difference,

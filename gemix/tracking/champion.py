@@ -24,6 +24,7 @@ from gemix.core.errors import CheckpointError, DataError, TrackingError
 from gemix.io.storage import Store
 from gemix.tracking.client import open_client
 from gemix.tracking.mlflow_errors import is_refusal, redact_credentials, translate_mlflow_errors
+from gemix.tracking.model_registry import classifier_folder
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous-champion"
 _RETRY_SECONDS = (1.0, 4.0)
@@ -44,8 +45,19 @@ class Version:
     tags: Mapping[str, str]
 
 
-class _Refused(Exception):
-    """A request that the registry has looked at and will never accept."""
+class _Refused(DataError):
+    """A request that the registry has looked at and will never accept.
+
+    Attributes:
+        reason: that the registry gives.
+    """
+
+    def __init__(self, model: str, reason: str):
+        self.reason = reason
+        super().__init__(
+            f"{model}: the registry refuses a request: {reason}; see which versions there are in "
+            "MLflow, and run the command again"
+        )
 
 
 class RegisteredModel:
@@ -57,6 +69,7 @@ class RegisteredModel:
 
     Raises:
         TrackingError: by every method, if the registry stays away.
+        DataError: by every method, if it refuses the request, as for a version that is deleted.
         TrackingConfigError: if it cannot be used as it is configured.
     """
 
@@ -100,7 +113,7 @@ class RegisteredModel:
             "restore its files, or take its aliases away (gemix promote --rollback, or "
             "MlflowClient.delete_registered_model_alias)"
         )
-        source = f"{version.source}/artifacts/classifier"
+        source = classifier_folder(version.source)
         with tempfile.TemporaryDirectory() as folder:
 
             def download() -> str | None:
@@ -129,8 +142,8 @@ class RegisteredModel:
             self._ask(lambda: self._client.set_registered_model_alias(self.name, alias, number))
         except _Refused as error:
             raise DataError(
-                f"{self.name} version {number} cannot be the {alias}: {error}; see which versions "
-                "there are in MLflow"
+                f"{self.name} version {number} cannot be the {alias}: {error.reason}; see which "
+                "versions there are in MLflow"
             ) from None
 
     def take(self, alias: str) -> None:
@@ -155,14 +168,19 @@ class RegisteredModel:
         self._ask(lambda: self._client.update_model_version(self.name, version.number, description))
 
     def _ask(self, request: Callable[[], T]) -> T:
-        """Return the answer to an idempotent request; repeat it while the registry is away."""
+        """Return the answer to an idempotent request; repeat it while the registry is away.
+
+        Raises:
+            _Refused: a DataError, for a method that expects it to catch.
+        """
 
         def ask() -> T:
             try:
                 return request()
             except MlflowException as error:
                 if is_refusal(error, self.uri):
-                    raise _Refused(str(error).splitlines()[0]) from None
+                    reason = redact_credentials(str(error), self.uri).splitlines()[0]
+                    raise _Refused(self.name, reason) from None
                 raise
 
         for wait in (*_RETRY_SECONDS, None):

@@ -39,25 +39,24 @@ from gemix.tracking.transport import resolve_run
 ALIAS = "latest-best"
 _ARTIFACT = "classifier"  # pyfunc_model.py knows the name
 DATA_DIGEST = "data_digest"  # tag of a version: of the real images, all splits
+MOST_PROBABLE_F2 = "val_macro_f2_of_most_probable_class"  # tag: no threshold, whatever the rule
 _PACKAGES = (
     *("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pyarrow", "pydicom"),
     *("safetensors", "scipy", "timm", "torch", "torchvision"),
 )
 
 
-def register(
-    classifier: Classifier, example: np.ndarray, run: Run, name: str, tags: Mapping[str, str]
-) -> str:
+def register(classifier: Classifier, run: Run, name: str, tags: Mapping[str, str]) -> str:
     """Make the classifier the newest version of a registered model.
 
     ``mlflow.pyfunc.load_model(f"models:/{name}/{version}")`` gives a model from uint8 images
     [N, C, H, W] to the probabilities that `classifier.predict` gives, and from files where the
     classifier knows the preprocessing of its training images
     (:class:`gemix.tracking.pyfunc_model.ClassifierModel`); the alias `latest-best` points to it.
+    Its files may be handed on: the example that MLflow stores with it shows nobody.
 
     Args:
         classifier: what to register.
-        example: a few images to store with the model, uint8 [n, C, H, W].
         run: the run that the model is an output of.
         name: of the registered model, which is created if it is new.
         tags: of the new version.
@@ -80,7 +79,7 @@ def register(
         description = Model(
             run_id=run_id, model_id=logged.model_id, artifact_path=logged.artifact_location
         )
-        _save(classifier, example, Path(folder), description)
+        _save(classifier, Path(folder), description)
         client.log_model_artifacts(logged.model_id, f"{folder}/model")
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -95,6 +94,11 @@ def register(
         )
         client.set_registered_model_alias(name, ALIAS, version.version)
     return str(version.version)
+
+
+def classifier_folder(model: str) -> str:
+    """Return the classifier's directory in the files of a registered model, a path or URL."""
+    return f"{model}/artifacts/{_ARTIFACT}"
 
 
 def load_registered(uri: str) -> Classifier:
@@ -120,10 +124,10 @@ def load_registered(uri: str) -> Classifier:
                     f"{uri}: {redact_credentials(str(error), registry)}; name a model that the "
                     f"registry {redact_credentials(registry)} has, and its version or alias"
                 ) from None
-        return Classifier.load(Store(f"{path}/artifacts/{_ARTIFACT}"))
+        return Classifier.load(Store(classifier_folder(path)))
 
 
-def _save(classifier: Classifier, example: np.ndarray, folder: Path, description: Model) -> None:
+def _save(classifier: Classifier, folder: Path, description: Model) -> None:
     """Write the model into ``folder/model``."""
     classifier.save(Store(folder / _ARTIFACT))
     # MLflow asks for type hints, which cannot describe arrays; the signature does
@@ -134,8 +138,8 @@ def _save(classifier: Classifier, example: np.ndarray, folder: Path, description
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={_ARTIFACT: str(folder / _ARTIFACT)},
             code_paths=[str(Path(gemix.__file__).parent)],
-            signature=_signature(classifier, example),
-            input_example=example,
+            signature=_signature(classifier),
+            input_example=_example(classifier),
             pip_requirements=[_pin(package) for package in _PACKAGES],
             metadata={
                 "classes": list(classifier.classes),
@@ -147,14 +151,24 @@ def _save(classifier: Classifier, example: np.ndarray, folder: Path, description
         )
 
 
-def _signature(classifier: Classifier, example: np.ndarray) -> ModelSignature:
+def _example(classifier: Classifier) -> np.ndarray:
+    """Return images that show nobody, uint8 [2, C, R, R]: ramps of grey, to the right and left."""
+    side = classifier.spec.resolution
+    ramp = np.linspace(0, 255, side).astype(np.uint8)
+    ramps = np.stack([ramp, ramp[::-1]])[:, None, None]
+    return ramps.repeat(classifier.spec.channels, axis=1).repeat(side, axis=2)
+
+
+def _signature(classifier: Classifier) -> ModelSignature:
     """Return the signature: of arrays alone, or of arrays and files.
 
     MLflow's signatures are of tensors or of columns. A tensor of objects is the only one that lets
     arrays through as well as text, be it in JSON, in a column or in an array.
     """
     if classifier.preprocessing is None:
-        inputs = TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))
+        spec = classifier.spec
+        shape = (-1, spec.channels, spec.resolution, spec.resolution)
+        inputs = TensorSpec(np.dtype(np.uint8), shape)
         outputs = TensorSpec(np.dtype(np.float32), (-1, len(classifier.classes)))
         return ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs]))
     inputs = TensorSpec(np.dtype(object), (-1,), name="image")

@@ -182,14 +182,14 @@ def test_a_classifier_below_chance_is_not_registered(classifier, macro_f2, recal
 
 
 @pytest.fixture(scope="module")
-def registered(classifier, images, tmp_path_factory) -> tuple[str, str, Path]:
+def registered(classifier, tmp_path_factory) -> tuple[str, str, Path]:
     """Tracking URI, version and folder of a registry with two versions."""
     workdir = tmp_path_factory.mktemp("registry")
     with start_run(PipelineConfig(), str(workdir), "evaluate") as run:
         with pytest.raises(NotRegistrableError):
-            register(with_nan(classifier), images[:2], run, "ct", {})
-        register(classifier, images[:2], run, "ct", {"method": "first"})
-        version = register(classifier, images[:2], run, "ct", {"method": "softmax"})
+            register(with_nan(classifier), run, "ct", {})
+        register(classifier, run, "ct", {"method": "first"})
+        version = register(classifier, run, "ct", {"method": "softmax"})
     return run.tracking_uri, version, workdir
 
 

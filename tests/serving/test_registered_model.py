@@ -44,7 +44,7 @@ def folders(png_set, dicom_set, tmp_path_factory) -> dict[str, Path]:
     found = {"workdir": workdir}
     with start_run(PipelineConfig(), str(workdir), "evaluate") as run:
         for name, classifier in classifiers.items():
-            register(classifier, ZEROS, run, name, {})
+            register(classifier, run, name, {})
             models = set(workdir.rglob("MLmodel")) - {path / "MLmodel" for path in found.values()}
             found[name] = models.pop().parent
     return found
@@ -101,6 +101,9 @@ def test_the_signature_and_the_example(folders, model):
     assert model.metadata.metadata["accepts"].startswith("uint8 arrays [N, 1, 32, 32]")
     assert model.metadata.metadata["preprocessing"]["windows"] == [[-500, 1400]]
     assert model.predict(model.input_example).shape == (2, 3)
+    example = np.array(model.input_example["image"])  # ramps of grey
+    assert (example.shape, example[0, 0, 0, 0], example[0, 0, 0, -1]) == ((2, 1, 32, 32), 0, 255)
+    assert (example[1] == example[0, ..., ::-1]).all() and (np.diff(example[0]) > 0).all()
     old = mlflow.pyfunc.load_model(str(folders["arrays"]))
     assert old.metadata.get_input_schema().inputs[0].shape == (-1, 1, 32, 32)
     assert old.predict(ZEROS).shape == (2, 3)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import logging
+from pathlib import Path
 
+import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -164,6 +167,50 @@ def test_a_decision_is_fitted_again_without_training(workspace, monkeypatch):
     assert again.checksum == first.checksum
     assert again.decision.config == decision and again.decision.threshold is not None
     assert again.decision.temperature == pytest.approx(first.decision.temperature)
+
+
+def test_a_decision_is_fitted_again_where_another_class_is_healthy(workspace, monkeypatch):
+    few = {"classifier": {"model": "test_resnet", "epochs": 1, "batch": 2}}
+    rule = {"decision": {"rule": "specificity", "level": 0.5}}
+    config = PipelineConfig.from_mapping(CONFIG.to_mapping() | few | rule)
+    train_classifiers(config, workspace)
+    store = Store(f"{workspace.classifiers}/real-seed0")
+    first = Classifier.load(store)
+    assert first.decision.normal == CLASSES.index("Normal cases")
+    Store(workspace.classifiers).delete(CLASSIFIERS)
+    monkeypatch.setattr("gemix.steps.runtime.classifier_training.train", None)
+    data = dataclasses.replace(config.data, normal_class="benign")
+    train_classifiers(dataclasses.replace(config, data=data), workspace)
+    again, val = Classifier.load(store), read_images([workspace.data], "val")
+    logits = again.logits(val.images)
+    expected = Decision.fit(
+        logits, val.labels, val.groups, CLASSES.index("benign"), config.decision
+    )
+    assert again.checksum == first.checksum and again.decision.normal == 0
+    assert again.decision.threshold == pytest.approx(expected.threshold)
+    assert again.decision.threshold != first.decision.threshold
+
+
+def test_no_image_is_in_the_files_of_the_registered_model(workspace):
+    Store(workspace.classifiers).write_json(CLASSIFIERS, [write_classifier(workspace, 0, 0.9)])
+    assert evaluate(CONFIG, workspace)["registered_model"]["version"] == "1"
+    (folder,) = (path.parent for path in Path(workspace.workdir).rglob("MLmodel"))
+    files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    files += [b"".join(data.split()) for data in files]
+
+    def is_there(image: np.ndarray) -> bool:
+        row = image[0, 0].tolist()
+        forms = (
+            image.tobytes(),
+            bytes(row),
+            ",".join(map(str, row)).encode(),
+            base64.b64encode(image),
+        )
+        return any(form in data for form in forms for data in files)
+
+    assert is_there(mlflow.pyfunc.load_model(str(folder)).input_example[0])
+    for split in ("train", "val", "test"):
+        assert not any(map(is_there, read_images([workspace.data], split).images))
 
 
 def test_a_rule_that_needs_more_patients_is_refused_before_training(workspace):

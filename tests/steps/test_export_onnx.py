@@ -16,7 +16,7 @@ import torch
 
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.decision.decision import Decision
-from gemix.core.errors import AlreadyFinishedError, CheckpointError, ConfigError
+from gemix.core.errors import AlreadyFinishedError, CheckpointError, ConfigError, DataError
 from gemix.io.results import CLASSIFIERS
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
@@ -122,6 +122,34 @@ def test_a_model_that_disagrees_is_not_written(packages, workspace, monkeypatch)
     with pytest.raises(CheckpointError, match=r"differ by up to 0\.0003 from PyTorch's"):
         export_onnx(workspace, f"{workspace.workdir}/off.onnx", name="real-seed0")
     assert not [name for name in Store(workspace.workdir).list() if name.startswith("off")]
+
+
+def test_an_export_that_was_killed_is_made_again(packages, workspace, monkeypatch):
+    class Killed(BaseException):
+        """The process ends, whatever is caught."""
+
+    def kill(*_):
+        raise Killed
+
+    out = f"{workspace.workdir}/killed.onnx"
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_json", kill)
+        with pytest.raises(Killed):
+            export_onnx(workspace, out)
+    store = Store(workspace.workdir)
+    assert store.exists("killed.onnx") and not store.exists("killed.json")
+    export_onnx(workspace, out)
+    found = store.read_json("killed.json")["sha256"]
+    assert found == hashlib.sha256(store.read_bytes("killed.onnx")).hexdigest()
+
+
+def test_a_description_that_cannot_be_made_leaves_no_file(packages, workspace):
+    store = Store(f"{workspace.classifiers}/real-seed5")
+    found = Classifier.load(Store(f"{workspace.classifiers}/real-seed0"))
+    dataclasses.replace(found, preprocessing={"windows": "none"}).save(store)
+    with pytest.raises(DataError, match="update gemix"):
+        export_onnx(workspace, f"{workspace.workdir}/odd.onnx", name="real-seed5")
+    assert not [name for name in Store(workspace.workdir).list() if name.startswith("odd")]
 
 
 def test_a_missing_package_is_named_with_its_command(workspace, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from gemix.tracking.champion import RegisteredModel
 from gemix.tracking.mlflow_run import start_run
 from gemix.tracking.model_registry import DATA_DIGEST, register
 from jobs._runtime import cli
-from tests.steps.planted_classifiers import images_of, planted, write_set
+from tests.steps.planted_classifiers import planted, write_set
 
 NAME = "gemix-classifier"
 TEXTS = {"intended_use": "A test.", "limits": "All.", "licence": "None.", "contact": "Nobody."}
@@ -156,7 +157,7 @@ def made(tmp_path_factory) -> Path:
                     )
                 tags = {"method": method, "seed": "0"}
                 tags |= {} if name == "overcalling" else {DATA_DIGEST: real.digest}
-                register(classifier, images_of([0, 1], 0), run, NAME, tags)
+                register(classifier, run, NAME, tags)
     return folder
 
 
@@ -256,7 +257,7 @@ def test_a_lucky_seed_is_a_challenger_since_its_interval_contains_zero(workspace
     gain = decision.figures[0].difference
     assert gain.delta > 0 >= gain.low
     assert aliases(workspace) == {"champion": "better", "challenger": "lucky"}
-    assert "not better for certain" in decision.reasons[0]
+    assert "not shown to be better: 2 patients are answered" in decision.reasons[0]
 
 
 def test_five_patients_more_are_chance_though_a_bootstrap_is_sure(workspace):
@@ -310,7 +311,7 @@ def test_all_reasons_are_given_and_not_the_first_alone(workspace):
     assert against(decision) == {"fnr", "macro_f2", "fitness", "audit", "card"}
     reasons = " | ".join(decision.reasons)
     for words in (
-        "not above guessing (0.333) for certain",
+        "its 95% interval is not above guessing (0.333)",
         "run gemix audit softmax",
         "promotion.card.licence, promotion.card.contact",
         "may be worse by more than promotion.fnr_margin, 0.02",
@@ -438,6 +439,68 @@ def test_a_decision_that_was_never_carried_out_gives_way_to_a_changed_registry(
     assert decision.champion.version == NUMBER["overcalling"]
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_decision_is_carried_out_once_whatever_other_work_directories_decide(
+    workspace, monkeypatch, is_killed
+):
+    promote(CONFIG, workspace, version=NUMBER["real"])
+    if is_killed:  # the aliases are moved, and the last request is not made
+        tag = RegisteredModel.tag
+
+        def stop(self, number, tags):
+            if tags.get("gemix.promotion") == "champion":
+                raise Killed
+            tag(self, number, tags)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RegisteredModel, "tag", stop)
+            with pytest.raises(Killed):
+                promote(CONFIG, workspace)
+    else:
+        promote(CONFIG, workspace)
+    assert aliases(workspace)["champion"] == "better"
+    ours = shutil.move(workspace.promotions, f"{workspace.workdir}/ours")
+    assert rollback(CONFIG, workspace).candidate.version == NUMBER["real"]
+    bare = PipelineConfig.from_mapping(SETTINGS | {"promotion": {}})
+    assert not promote(bare, workspace).promoted
+    shutil.rmtree(workspace.promotions)
+    shutil.move(ours, workspace.promotions)
+    decision = promote(CONFIG, workspace, version=NUMBER["useless"])
+    assert decision.champion.version == NUMBER["real"]
+    assert aliases(workspace) == {"champion": "real", "challenger": "useless"}
+
+
+def test_a_refusal_that_was_killed_is_finished_by_the_next_command(workspace, monkeypatch):
+    crown(workspace, "better")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 0)
+        with pytest.raises(Killed):
+            promote(CONFIG, workspace, version=NUMBER["lucky"])
+    assert aliases(workspace) == {"champion": "better"}
+    with pytest.raises(DataError, match="no previous champion"):
+        rollback(CONFIG, workspace)
+    assert aliases(workspace) == {"champion": "better", "challenger": "lucky"}
+    tags = registry(workspace).get_model_version(NAME, NUMBER["lucky"]).tags
+    assert tags["gemix.promotion"] == "refused"
+    assert tags[f"gemix.decision.{ledger(workspace)[0]['id']}"] == "done"
+    assert len(ledger(workspace)) == 1
+
+
+def test_a_version_deleted_while_its_decision_is_carried_out_is_named(workspace, monkeypatch):
+    append = Ledger.append
+
+    def deleted(self, decision):
+        append(self, decision)
+        registry(workspace).delete_model_version(NAME, decision.candidate.version)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", deleted)
+        with pytest.raises(DataError, match=r"the registry refuses a request: .*version=1.* not"):
+            promote(CONFIG, workspace)
+    assert promote(CONFIG, workspace, version=NUMBER["real"]).promoted
+    assert aliases(workspace) == {"champion": "real"}
+
+
 def test_a_champion_that_was_deleted(workspace):
     promote(CONFIG, workspace, version=NUMBER["real"])
     promote(CONFIG, workspace)
@@ -509,12 +572,44 @@ def test_the_card_says_what_a_run_knows_and_what_people_have_to(workspace):
     assert card["synthetic"][0]["verdict"] == "passed"
     items = {item["number"]: item for item in card["claim"]}
     assert list(items) == list(range(1, 45))
+    assert "| validation, by the most probable class: val_macro_f2 | 0.8 |" in text
+    tags = registry(workspace).get_model_version(NAME, NUMBER["better"]).tags
+    assert tags["val_macro_f2_of_most_probable_class"] == "0.8" and "val_macro_f2" not in tags
+    assert "where several were tried, the test images chose" in items[26]["answer"]
     assert items[28]["open"] is None and items[44]["answer"] is None
     for words in ("## Intended use\n\nA test.", "false-negative rate", "CLAIM 2024", "| passed |"):
         assert words in text
     version = registry(workspace).get_model_version(NAME, NUMBER["better"])
     assert "## Intended use" in version.description and len(version.description) <= 5000
     assert Path(version.source.removeprefix("file://"), "model_card.md").read_text() == text
+
+
+def test_the_card_names_no_directory_and_no_bucket(workspace):
+    store = Store(workspace.synthetic("softmax"))
+    manifest = Manifest.load(store)
+    foreign = {
+        "generator": "s3://ward-7/gan",
+        "teacher": "/scratch/doe/teacher",
+        "labels": "teacher",
+    }
+    labels = {"recall_of": "/scratch/doe/recall"}
+    origin = {"method": "softmax", "synthesis": foreign, "labels": labels}
+    dataclasses.replace(manifest, origin=origin).save(store)
+    classifier = planted(BETTER, method="softmax", training_digest="0" * 64)
+    config = dataclasses.replace(classifier.config, weights="/scratch/doe/start.safetensors")
+    with start_run(CONFIG, workspace.workdir, "more") as run:
+        version = register(dataclasses.replace(classifier, config=config), run, NAME, {})
+    decision = promote(CONFIG, workspace, version=version)
+    folder = Path(workspace.promotions, decision.id)
+    card = json.loads((folder / "model_card.json").read_text())
+    assert card["synthetic"][0]["synthesis"] == {"labels": "teacher"}
+    assert card["training"]["weights"] == "start.safetensors"
+    assert card["claim"][23]["answer"] == "weights of the file start.safetensors"
+    for file in folder.iterdir():
+        text = file.read_text()
+        for word in ("/scratch/doe", "ward-7", "s3:", workspace.workdir):
+            assert word not in text
+        assert not re.search(r"(real|synthetic)-(train|val|test)-\d", text)  # the patients' names
 
 
 def test_an_incomplete_card_lacks_texts_by_name(workspace):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 
 import gemix
 from gemix.classifier.bundle import Classifier
+from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.models import ModelSpec
 from gemix.core.environment import versions
 from gemix.data.dataset_card.description import Description
@@ -24,6 +27,7 @@ from gemix.evaluation.classification.probability_rates import expected_calibrati
 from gemix.io.audit_record import Audit
 from gemix.io.records import is_number
 from gemix.promotion.config import CardConfig
+from gemix.promotion.gate import ONE_TRAINING
 from gemix.promotion.model_card.claim import claim_items
 from gemix.promotion.model_card.record import (
     ClassRow,
@@ -34,14 +38,11 @@ from gemix.promotion.model_card.record import (
     SyntheticRow,
     TestRow,
 )
+from gemix.synthesis.set_card.paths import without_paths
 
 RATES = (
     *("macro_f2", "fnr", "missed_disease_rate", "macro_auroc", "disease_auroc", "brier"),
     *("macro_f1", "macro_precision", "accuracy"),
-)
-_ONE_TRAINING = (
-    "One trained network: the figures hold for it on other patients of the same kind, and say "
-    "nothing of other trainings by the same method."
 )
 _SLICES = "Slices, not volumes: every image is judged alone, and 8-bit grey is all that is seen."
 _ONE_SOURCE = (
@@ -79,7 +80,7 @@ def build_card(
     data: Manifest,
     synthetic: Mapping[str, tuple[Manifest, Audit | None]],
 ) -> ModelCard:
-    """Fill the card.
+    """Fill the card, which is handed on: it names no directory, bucket, host or patient.
 
     Args:
         model, version: in the registry.
@@ -96,7 +97,7 @@ def build_card(
         method=classifier.method,
         seed=classifier.config.seed,
         architecture=_architecture(classifier.spec),
-        training=classifier.config.to_mapping(),
+        training=_training(classifier.config),
         training_digest=classifier.training_digest,
         validation={k: v for k, v in classifier.validation.items() if is_number(v)},
         written=written,
@@ -119,7 +120,7 @@ def build_card(
                 digest=manifest.digest,
                 images=manifest.images(),
                 generator=manifest.origin.get("generator"),
-                synthesis=manifest.origin.get("synthesis") or {},
+                synthesis=without_paths(manifest.origin).get("synthesis") or {},
                 verdict=audit and audit.verdict,
                 reasons=audit.reasons if audit else (),
             )
@@ -135,6 +136,14 @@ def build_card(
 def _architecture(spec: ModelSpec) -> str:
     side = spec.resolution
     return f"{spec.model} of timm for images of {spec.channels} × {side} × {side} pixels"
+
+
+def _training(config: ClassifierConfig) -> dict[str, Any]:
+    """Return the settings; of the file of pretrained weights the name alone."""
+    settings = config.to_mapping()
+    if config.weights is not None:
+        settings["weights"] = PurePath(config.weights).name
+    return settings
 
 
 def _rates(found: Comparison) -> dict[str, Rate]:
@@ -187,7 +196,7 @@ def _data(about: Description) -> DataRow:
 def _limits(card: ModelCard, about: Description) -> tuple[str, ...]:
     few = warn_of_few_groups({row.name: row.groups for row in card.classes})
     sentences = (about.warning, few and f"{few[0].upper()}{few[1:]}.", _ONE_SOURCE, _SLICES)
-    return tuple(filter(None, (*sentences, _ONE_TRAINING)))
+    return tuple(filter(None, (*sentences, ONE_TRAINING)))
 
 
 def _lacks(card: ModelCard) -> tuple[str, ...]:

@@ -48,6 +48,8 @@ def _answers(card: ModelCard) -> dict[int, tuple[str, str | None, str | None]]:
     words, data, test = card.written, card.data, card.test
     training = card.training
     start = "ImageNet weights" if training["pretrained"] else f"random, seed {card.seed}"
+    if training["weights"]:
+        start = f"weights of the file {training['weights']}"
     sets = ", ".join(row.name for row in card.synthetic) or "none"
     return {
         3: (
@@ -106,9 +108,11 @@ def _answers(card: ModelCard) -> dict[int, tuple[str, str | None, str | None]]:
         ),
         26: (
             "Choice of the model",
-            "the epoch, then the classifier of the best macro-F2 on validation images; the gate "
-            "on the test images promotes it or not, and chooses none",
-            None,
+            "the epoch, and the classifier that gemix evaluate registers, by the best macro-F2 of "
+            "the most probable class on validation images; any registered version may be named "
+            "for the gate, which looks at the test images: where several were tried, the test "
+            "images chose among them",
+            "how many versions were tried (gemix.promotion of each in MLflow)",
         ),
         27: ("Ensembles", "none: one network", None),
         28: ("Metrics", "macro-F2 and false-negative rate first, accuracy last", None),

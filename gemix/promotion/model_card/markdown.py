@@ -182,7 +182,10 @@ def _set(row: SyntheticRow) -> str:
 
 def _training(card: ModelCard) -> str:
     rows = [(name, str(value)) for name, value in card.training.items()]
-    rows += [(f"validation: {name}", f"{value:.4g}") for name, value in card.validation.items()]
+    rows += [
+        (f"validation, by the most probable class: {name}", f"{value:.4g}")
+        for name, value in card.validation.items()
+    ]
     rows.append(("digest of the training images", card.training_digest))
     return table(("Setting", "Value"), rows, "ll")
 

@@ -90,7 +90,7 @@ class SyntheticRow:
 
     Attributes:
         generator: checksum of its weights; None where the set names none.
-        synthesis: settings, such as who gave the labels.
+        synthesis: settings, such as who gave the labels; none that names a directory.
         verdict: of the privacy audit of exactly this set; None where there is none.
         reasons: of the verdict.
     """
@@ -170,9 +170,10 @@ class ModelCard:
         checksum: of the weights.
         method: what it was trained on.
         architecture: the network.
-        training: settings of its training.
+        training: settings of its training; `weights` is a file's name without its directory.
         training_digest: of the images that it was trained on.
-        validation: scores of the epoch that was kept, on the validation images.
+        validation: scores of the epoch that was kept, on the validation images, of the most
+            probable class whatever the decision is.
         written: what a person says of it.
         rates: on the test images, the most important first.
         ece: expected calibration error of the probabilities, 0 to 1.

@@ -102,7 +102,7 @@ def train_into(
     if is_finished(store, **made_of):
         log.info("%s is finished already", name)
         if first and decision is not None:
-            _fit_again(store, validation, decision, fit)
+            _fit_again(store, validation, decision, normal_index, fit)
         return
     trained = train(
         training,
@@ -130,11 +130,16 @@ def _fit_again(
     store: Store,
     validation: ImageSet,
     config: DecisionConfig,
+    normal: int | None,
     fit: Callable[[np.ndarray], Decision],
 ) -> None:
-    """Fit the decision of a finished classifier, unless it was fitted by these settings."""
+    """Fit the decision of a finished classifier, unless it was fitted by these settings.
+
+    Args:
+        normal: index of the healthy class, which the threshold is for; None if there is none.
+    """
     classifier = Classifier.load(store)
-    if classifier.decision.config != config:
+    if (classifier.decision.config, classifier.decision.normal) != (config, normal):
         decision = fit(classifier.logits(validation.images))
         dataclasses.replace(classifier, decision=decision).save(store)
 
