@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gemix.config import PipelineConfig
 from gemix.core.errors import DataError
@@ -21,13 +20,13 @@ from gemix.steps.sets.find_sets import find_set
 from gemix.synthesis.curation.record import Curation
 from gemix.synthesis.fidelity import FIDELITY
 from gemix.synthesis.set_card.markdown import card_text
+from gemix.synthesis.set_card.paths import without_paths
 from gemix.synthesis.set_card.record import CARD, CARD_TEXT, AuditVerdict, read_card
 from gemix.synthesis.set_card.statements import limits
 
 T = TypeVar("T", Audit, Curation)
 
 COPIED = (FIDELITY, LABEL_FIGURE)  # neither names a person, a path or a host
-_PATHS = {"synthesis": ("generator", "teacher"), "labels": ("recall_of",)}
 
 
 def export_set(
@@ -77,7 +76,7 @@ def export_set(
     _copy_audit_and_card(store, out, manifest.digest)
     method = manifest.origin.get("method", target.rstrip("/").rsplit("/", 1)[-1])
     record = write_withheld_provenance(out, f"the generator of the {method} images")
-    origin = _without_paths(manifest.origin) | {PROVENANCE_SHA256: record}
+    origin = without_paths(manifest.origin) | {PROVENANCE_SHA256: record}
     exported = dataclasses.replace(manifest, origin=origin)
     exported.save(out)
     return exported
@@ -102,10 +101,11 @@ def _copy_audit_and_card(store: Store, out: Store, digest: str) -> None:
     card = read_card(store, digest)
     if card is None:
         return
+    settings = without_paths({"labels": card.labels, "synthesis": card.synthesis})
     card = dataclasses.replace(
         card,
-        labels=_without("labels", card.labels),
-        synthesis=_without("synthesis", card.synthesis),
+        labels=settings["labels"],
+        synthesis=settings["synthesis"],
         training_data=dataclasses.replace(card.training_data, is_withheld=True),
         comparisons=tuple(
             dataclasses.replace(one, extractor=_without_folder(one.extractor))
@@ -117,15 +117,6 @@ def _copy_audit_and_card(store: Store, out: Store, digest: str) -> None:
     card = dataclasses.replace(card, limits=limits(card))
     out.write_bytes(CARD_TEXT, card_text(card).encode())
     write_record(out, CARD, card)
-
-
-def _without_paths(origin: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the origin of a set without the settings that name directories."""
-    return dict(origin) | {name: _without(name, origin[name]) for name in _PATHS if name in origin}
-
-
-def _without(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in _PATHS[section]}
 
 
 def _without_folders(record: T) -> T:
