@@ -143,9 +143,9 @@ class BelowReal:
 
     def __str__(self) -> str:
         return (
-            f"{self.classifier} is the best on validation, but on the test set the trainings of its "
-            f"method have a mean macro-F2 of {self.method_macro_f2:.3f} ({self.macro_f2:.3f} this "
-            f"one), those on real images alone of {self.real_macro_f2:.3f}: real-only is not worse. "
+            f"{self.classifier} is the best on validation, but on the test set its macro-F2 is "
+            f"{self.macro_f2:.3f} (mean of its method {self.method_macro_f2:.3f}), and that of "
+            f"training on real images alone {self.real_macro_f2:.3f}: real-only is better here. "
             "Being best on validation, or latest, is no reason to use it: gemix promote decides "
             "which version is the champion"
         )
