@@ -108,7 +108,7 @@ class SweepWinner:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """What fresh seeds and the test set said."""
+    """Results of the candidates on fresh seeds, and of the winner on the test set."""
 
     candidates: tuple[ConfirmedCandidate, ...]
     winner: SweepWinner

@@ -10,7 +10,7 @@ from gemix.core.config_schema import Config, Range
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CardConfig(Config):
-    """What only a person can say of a model; its card is incomplete while one of them is empty."""
+    """Texts of a model card that a person must write; it is incomplete while one is empty."""
 
     intended_use: Annotated[str, "What the model is for, and for whom; and what it is not for."] = (
         ""

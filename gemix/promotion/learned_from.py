@@ -1,4 +1,4 @@
-"""What a classifier was trained on, held against the sets of a work directory."""
+"""Compare the training images of a classifier with the sets of a work directory."""
 
 from __future__ import annotations
 

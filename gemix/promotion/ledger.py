@@ -60,7 +60,7 @@ class JudgedVersion:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What was found by one rule of the gate."""
+    """Finding of one rule of the gate."""
 
     rule: str
     passed: bool

@@ -34,7 +34,7 @@ class ScanClassifier:
 
     @property
     def accepts(self) -> str:
-        """What images are taken, in words."""
+        """Description of the accepted images."""
         spec = self.classifier.spec
         shape = f"[N, {spec.channels}, {spec.resolution}, {spec.resolution}]"
         arrays = f"uint8 arrays {shape} of images that gemix prepare made"

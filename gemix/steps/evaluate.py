@@ -163,7 +163,7 @@ def _predict_all(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Predicted:
-    """What one classifier says of the test images.
+    """Predictions of one classifier on the test images.
 
     Attributes:
         classes: by its decision, int64 [N].

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from gemix.core.rng import Stream
 from gemix.core.torch_rng import draw, philox4x32
+from tests.triton_interpreter import run_interpreted
 
 
 def drawn(seed=1, stream=Stream.G_LATENT, indices=range(8), step=3, uniforms=17, normals=21):
@@ -107,8 +104,4 @@ for uniforms, normals in ((3, 0), (0, 7), (24, 8), (3, 1025), (1, 1)):
 
 def test_the_kernel_for_gpus_draws_the_same_numbers():
     """In Triton's interpreter; tests/gpu runs it compiled."""
-    pytest.importorskip("triton")
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-c", INTERPRETED]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    run_interpreted(INTERPRETED)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from gemix.gan.models.bias_act import Activation, bias_act
+from tests.triton_interpreter import run_interpreted
 
 N, C, H, W = 2, 3, 4, 5
 
@@ -148,8 +145,4 @@ assert found.is_contiguous(memory_format=torch.channels_last)
 
 def test_the_kernels_for_gpus_compute_the_same():
     """In Triton's interpreter, with second derivatives; tests/gpu runs them compiled."""
-    pytest.importorskip("triton")
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-c", INTERPRETED]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    run_interpreted(INTERPRETED)

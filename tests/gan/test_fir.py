@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from gemix.gan.models.fir import fir_filter, upfirdn2d
+from tests.triton_interpreter import run_interpreted
 
 RESAMPLING = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 2)]
 PADDINGS = [(0, 0, 0, 0), (1, 1, 1, 1), (2, 1, 2, 1), (3, 0, 1, 2), (-1, 2, 0, -2)]
@@ -75,8 +72,4 @@ for channels, layout, up, down, offset, flip in (
 
 def test_the_kernel_for_gpus_computes_the_same():
     """In Triton's interpreter; tests/gpu runs it compiled."""
-    pytest.importorskip("triton")
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-c", INTERPRETED]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    run_interpreted(INTERPRETED)

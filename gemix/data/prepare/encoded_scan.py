@@ -80,7 +80,7 @@ class Preparation:
 
     @property
     def accepts(self) -> str:
-        """What files are taken, in words for messages and documents."""
+        """Description of the accepted files, for messages and documents."""
         windows = ", ".join(f"{one[0]:g}/{one[1]:g}" for one in self.config.levels_and_widths)
         if not self.is_hounsfield:
             return "8-bit grey PNG, JPEG, BMP or TIFF images in the window of the training images"

@@ -1,4 +1,4 @@
-"""What follows a convolution: demodulation, noise, bias, leaky ReLU, clamp and the next modulation.
+"""Epilogue of a convolution: demodulation, noise, bias, leaky ReLU, clamp, the next modulation.
 
 On a GPU all of it takes one kernel (:mod:`gemix.gan.models.bias_act_triton`), with one more for the
 first and one for the second derivatives that R1 and the path lengths need. Each of these operations

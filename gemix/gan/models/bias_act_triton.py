@@ -180,6 +180,15 @@ def _store_sum(partial, which, sums, part, image, channels, channel, inside):
     tl.store(partial + place * channels + channel, tl.sum(sums, axis=0), mask=inside)
 
 
+@triton.jit
+def _store_sums(partial, by_d, by_t, by_b, by_s, part, image, channels, channel, inside):
+    """Store the sums for d, t, b and s."""
+    _store_sum(partial, 0, by_d, part, image, channels, channel, inside)
+    _store_sum(partial, 1, by_t, part, image, channels, channel, inside)
+    _store_sum(partial, 2, by_b, part, image, channels, channel, inside)
+    _store_sum(partial, 3, by_s, part, image, channels, channel, inside)
+
+
 @triton.jit(do_not_specialize=_UNSPECIALIZED)
 def _forward_kernel(
     x,
@@ -271,10 +280,7 @@ def _backward_kernel(
         by_b += h
         if styles is not None:
             by_s += g * a
-    _store_sum(partial, 0, by_d, part, image, channels, channel, is_channel)
-    _store_sum(partial, 1, by_t, part, image, channels, channel, is_channel)
-    _store_sum(partial, 2, by_b, part, image, channels, channel, is_channel)
-    _store_sum(partial, 3, by_s, part, image, channels, channel, is_channel)
+    _store_sums(partial, by_d, by_t, by_b, by_s, part, image, channels, channel, is_channel)
 
 
 @triton.jit(do_not_specialize=_UNSPECIALIZED)
@@ -347,7 +353,4 @@ def _double_backward_kernel(
             found = gm * (s * of_d + of_s * d)
             tl.store(by_x + place, found.to(by_x.dtype.element_ty), mask=inside)
     if partial is not None:
-        _store_sum(partial, 0, by_d, part, image, channels, channel, is_channel)
-        _store_sum(partial, 1, by_t, part, image, channels, channel, is_channel)
-        _store_sum(partial, 2, by_b, part, image, channels, channel, is_channel)
-        _store_sum(partial, 3, by_s, part, image, channels, channel, is_channel)
+        _store_sums(partial, by_d, by_t, by_b, by_s, part, image, channels, channel, is_channel)

@@ -210,8 +210,9 @@ def _describe(
         }
 
     overfitted = winner.candidate.searched.macro_f2 - winner.fresh.macro_f2
-    rows = [row(one) for one in retrained]
-    return {"candidates": rows, "winner": {**row(winner), "overfitted": overfitted}}
+    rows = {one.candidate.name: row(one) for one in retrained}
+    won = rows[winner.candidate.name] | {"overfitted": overfitted}
+    return {"candidates": list(rows.values()), "winner": won}
 
 
 def _test(
