@@ -5,7 +5,6 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from gemix.data.config import DataConfig
@@ -13,6 +12,7 @@ from gemix.data.prepare import prepare_serial
 from gemix.data.scan import Scan
 from gemix.data.sources import Listing, ScanRef, ScanRefs
 from gemix.io.storage import Store
+from tests.data.arrow_memory import counted_by_a_pool
 
 SIDE = 16
 
@@ -44,17 +44,14 @@ class Endless:
 def peak_bytes(count: int, folder) -> int:
     """Most memory held at a time by Python and Arrow."""
     config = DataConfig(source="folder", path="made up", resolution=SIDE, shard_mb=0.1)
-    arrow = pa.default_memory_pool()
-    pool = pa.proxy_memory_pool(arrow)
-    pa.set_memory_pool(pool)
     tracemalloc.start()
     try:
-        manifest = prepare_serial(Endless(count), config, Store(folder))
+        with counted_by_a_pool() as pool:
+            manifest = prepare_serial(Endless(count), config, Store(folder))
         assert manifest.images() == count
         return tracemalloc.get_traced_memory()[1] + pool.max_memory()
     finally:
         tracemalloc.stop()
-        pa.set_memory_pool(arrow)
 
 
 @pytest.mark.slow

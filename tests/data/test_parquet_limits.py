@@ -10,6 +10,7 @@ import pytest
 from gemix.core.errors import DataError
 from gemix.data.scan import InvalidImageError
 from gemix.data.sources.parquet.source import ParquetSource
+from tests.data.arrow_memory import counted_by_a_pool
 from tests.data.parquet_files import ROWS, columns, write
 
 BOMB = 8 * 2**20  # bytes of a value that takes a few KiB in a file, however often it is there
@@ -36,10 +37,8 @@ def make_packed(tmp_path) -> Callable[..., ParquetSource]:
 @pytest.fixture
 def arrow_peak() -> Iterator[Callable[[], int]]:
     """The most bytes that Arrow has held at once since the test began."""
-    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
-    pa.set_memory_pool(pool)
-    yield pool.max_memory
-    pa.set_memory_pool(before)
+    with counted_by_a_pool() as pool:
+        yield pool.max_memory
 
 
 @pytest.mark.parametrize(
