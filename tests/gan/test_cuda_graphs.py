@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import sys
 
 import pytest
@@ -94,6 +95,34 @@ def test_replayed_phases_train_as_eager_ones(monkeypatch, changes):
     assert memory.captured == len(method.phases(tiny_config()))
     assert_same(weights(replayed), weights(eager))
     assert replayed.augment_p == eager.augment_p
+
+
+def test_no_garbage_is_collected_while_a_phase_is_captured(monkeypatch):
+    """Graphs of an earlier trainer are garbage, and freeing one ends a capture."""
+    seen = []
+
+    class Cycle:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            seen.append("garbage is freed")
+
+    def make_graphed_callables(phase, samples, **settings):
+        seen.append("a capture begins")
+        Cycle()
+        for _ in range(10 * gc.get_threshold()[0]):
+            seen.append([])  # what makes Python collect
+        seen.append("it ends")
+        return phase
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make_graphed_callables)
+    Cycle()
+    capture_phase(torch.square, torch.nn.Linear(1, 1), None)(torch.ones(1))
+    gc.collect()
+    freed, begin, end = "garbage is freed", "a capture begins", "it ends"
+    assert [event for event in seen if event] == [freed, begin, end, freed]
+    assert gc.isenabled()
 
 
 def test_a_failing_capture_is_told_with_its_remedy(monkeypatch):

@@ -61,6 +61,9 @@ for channels, layout, up, down, offset, flip in (
     (3, last, 1, 2, (1, 1), True),
     (3, first, 1, 1, (2, 0), True),
     (70, last, 2, 1, (-1, 1), False),
+    (70, last, 3, 2, (3, 1), True),
+    (70, last, 1, 1, (2, 1), False),
+    (3, last, 1, 1, (-1, 0), True),
 ):
     x = torch.randn(2, channels, 7, 6).contiguous(memory_format=layout)
     arguments = x, fir, 3.0, flip, offset, up, down, (5, 4)

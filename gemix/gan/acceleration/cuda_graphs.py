@@ -6,7 +6,9 @@ Without them a step is thousands of launches, for which a fast GPU waits: at 128
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -82,8 +84,13 @@ class _Phase(nn.Module):
 def _capture(phase: _Phase, args: tuple[Tensor | None, ...], pool: Any) -> Callable[..., Any]:
     # clones, since later arguments are copied into the memory of these
     samples = tuple(argument.clone() for argument in args if argument is not None)
+    # the replayed backward pass leaves its stream on purpose, which autograd warns of
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     try:
-        return torch.cuda.make_graphed_callables(phase, samples, allow_unused_input=True, pool=pool)
+        with _no_garbage_collection():
+            return torch.cuda.make_graphed_callables(
+                phase, samples, allow_unused_input=True, pool=pool
+            )
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -92,3 +99,20 @@ def _capture(phase: _Phase, args: tuple[Tensor | None, ...], pool: Any) -> Calla
             f"capturing a phase as a CUDA graph failed ({reason}); set gan.cuda_graphs=false to "
             "train without, with the same results, more slowly"
         ) from error
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Collect garbage before, and none within.
+
+    An earlier trainer, of a training that fell back, is part of reference cycles. To free its CUDA
+    graphs while another one is captured is an error.
+    """
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -252,3 +252,8 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, slots: dict[str, Tensor]) 
         per_parameter.setdefault(int(index), {})[slot] = value
     groups = optimizer.state_dict()["param_groups"]  # learning rates of the current settings
     optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
+    # a fused optimizer reads weights and moments in the order of memory, which files do not keep
+    for parameter, state in optimizer.state.items():
+        for slot, value in state.items():
+            if value.shape == parameter.shape:
+                state[slot] = torch.empty_like(parameter).copy_(value)

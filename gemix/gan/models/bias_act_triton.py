@@ -28,9 +28,11 @@ from torch import Tensor
 
 from gemix.gan.models.bias_act import Activation
 
-_TILE = 1024  # elements that a program computes at once; with more, sums need too many registers
+# Elements that a program computes at once, and without sums, which need registers. Measured on an
+# H200 among 512, 1024 and 2048 (docs/performance.md).
+_TILE_WITH_SUMS, _TILE = 512, 2048
 _MOST_CHANNELS = 64
-_PROGRAMS = 2048  # at which a large GPU is busy
+_PROGRAMS = 4096  # at which a large GPU is busy
 
 # Not specialized for what differs between layers, which takes a second each. For the channels it
 # is: whether 16 divides them tells whether reads may be wide.
@@ -110,7 +112,8 @@ def _launch(
     n, channels, height, width = x.shape
     pixels = height * width
     block = min(_MOST_CHANNELS, triton.next_power_of_2(channels))
-    rows, blocks = _TILE // block, triton.cdiv(channels, block)
+    rows = (_TILE_WITH_SUMS if with_sums else _TILE) // block
+    blocks = triton.cdiv(channels, block)
     tiles_of_image = triton.cdiv(pixels, rows)
     # what is summed over many tiles is written, and summed, less often
     tiles = max(1, min(64, n * blocks * tiles_of_image // _PROGRAMS)) if with_sums else 1

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gemix.gan.models import ops
 from gemix.gan.models.bias_act import Activation, bias_act, is_fused, modulate
+from gemix.gan.models.conv import conv2d
 from gemix.gan.models.fir import fir_filter
 
 
@@ -50,7 +51,7 @@ class FullyConnectedLayer(nn.Module):
         """Map [N, in_features] to [N, out_features]."""
         gain = ops.LRELU_GAIN if self.activate else 1.0
         weight = self.weight * (self.weight_gain * gain)
-        x = F.linear(x, weight, self.bias * (self.lr_multiplier * gain))
+        x = F.linear(x, weight, _scaled(self.bias, self.lr_multiplier * gain))
         return F.leaky_relu(x, ops.LRELU_SLOPE) if self.activate else x
 
 
@@ -78,7 +79,7 @@ class Conv2dLayer(nn.Module):
         self.clamp = clamp
         self.padding = kernel_size // 2
         shape = (out_channels, in_channels, kernel_size, kernel_size)
-        self.weight = nn.Parameter(torch.randn(shape))
+        self.weight = _filters(*shape)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
         if down:
@@ -92,7 +93,7 @@ class Conv2dLayer(nn.Module):
         fused = is_fused(x)
         before, after = (1.0, gain) if fused or x.dtype == torch.float32 else (gain, 1.0)
         weight = (self.weight * (self.weight_gain * before)).to(x.dtype)
-        bias = None if self.bias is None else self.bias * before
+        bias = None if self.bias is None else _scaled(self.bias, before)
         # convolutions on CPUs add a bias for nothing, those on GPUs in one more pass
         inner = None if fused or bias is None else bias.to(x.dtype)
         if self.down:
@@ -100,7 +101,7 @@ class Conv2dLayer(nn.Module):
         elif weight.shape[-1] == 1:
             x = ops.conv1x1(x, weight, inner)
         else:
-            x = F.conv2d(x, weight, inner, padding=self.padding)
+            x = conv2d(x, weight, inner, padding=self.padding)
         activation = Activation(ops.LRELU_SLOPE if self.activate else 1.0, after, clamp)
         return bias_act(x, activation, bias=bias if fused else None, residual=residual)
 
@@ -132,7 +133,7 @@ class SynthesisLayer(nn.Module):
         self.resolution = resolution
         self.clamp = clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = _filters(out_channels, in_channels, 3, 3)
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
@@ -152,11 +153,10 @@ class SynthesisLayer(nn.Module):
         """
         energy = self.weight.square().sum(dim=(2, 3))  # [O, I]
         demodulation = torch.rsqrt(styles.square() @ energy.t() + 1e-8)  # [N, O]
-        weight = self.weight.to(x.dtype)
         if self.up:
-            x = ops.conv2d_up(x, weight, self.resample_filter)
+            x = ops.conv2d_up(x, self.weight, self.resample_filter)
         else:
-            x = F.conv2d(x, weight, padding=1)
+            x = conv2d(x, self.weight.to(x.dtype), padding=1)
         clamp = math.inf if self.clamp is None else self.clamp
         return bias_act(
             x,
@@ -176,7 +176,7 @@ class ToRGBLayer(nn.Module):
         super().__init__()
         self.clamp = clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(img_channels, in_channels, 1, 1))
+        self.weight = _filters(img_channels, in_channels, 1, 1)
         self.bias = nn.Parameter(torch.zeros(img_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
 
@@ -215,3 +215,16 @@ class MinibatchStdLayer(nn.Module):
         mean = std.mean(dim=(2, 3, 4)).repeat(1, group).flatten()  # [N]
         extra = mean.to(x.dtype)[:, None, None, None].expand(n, 1, height, width)
         return torch.cat([x, extra], dim=1)
+
+
+def _filters(*shape: int) -> nn.Parameter:
+    """Return random weights [O, I, h, w] in the memory format that convolutions read.
+
+    In another one each phase would copy them.
+    """
+    return nn.Parameter(torch.randn(shape).contiguous(memory_format=torch.channels_last))
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    """Return x times a factor; a factor of 1 would be one more kernel in each phase."""
+    return x if factor == 1 else x * factor

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gemix.gan.models.conv import conv2d, conv_transpose2d
 from gemix.gan.models.fir import upfirdn2d
 
 LRELU_SLOPE = 0.2
@@ -38,17 +39,19 @@ def downsample2d(x: Tensor, fir: Tensor) -> Tensor:
 def conv2d_up(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
     """Apply a 3x3 transposed convolution of stride 2, then the blur: to [N, O, 2H, 2W].
 
-    Upsampling inside the convolution costs a quarter of convolving an upsampled image.
+    Upsampling inside the convolution costs a quarter of convolving an upsampled image. The weight
+    [O, I, 3, 3] may be of another dtype than x.
     """
-    x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    weight = weight.transpose(0, 1).to(x.dtype, memory_format=torch.channels_last)
+    x = conv_transpose2d(x, weight, stride=2)
     return upfirdn2d(x, fir, padding=(1, 1, 1, 1), gain=4)
 
 
 def conv2d_down(x: Tensor, weight: Tensor, bias: Tensor | None, fir: Tensor) -> Tensor:
     """Apply the blur, then a convolution of stride 2: to [N, O, H/2, W/2]."""
     if weight.shape[-1] == 1:  # only every other pixel of the blur is needed
-        return F.conv2d(downsample2d(x, fir), weight, bias)
-    return F.conv2d(upfirdn2d(x, fir, padding=(2, 2, 2, 2)), weight, bias, stride=2)
+        return conv2d(downsample2d(x, fir), weight, bias)
+    return conv2d(upfirdn2d(x, fir, padding=(2, 2, 2, 2)), weight, bias, stride=2)
 
 
 def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
