@@ -9,7 +9,6 @@ CPU and a GPU draw the same bits.
 from __future__ import annotations
 
 import functools
-import logging
 import math
 from collections.abc import Callable
 
@@ -17,8 +16,7 @@ import torch
 from torch import Tensor
 
 from gemix.core.rng import Stream
-
-log = logging.getLogger("gemix.random")
+from gemix.core.triton_kernels import load_kernels
 
 _ROUNDS = 10
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -62,17 +60,14 @@ def _(indices, step, stream, low, high, uniforms, normals):
 
 @functools.cache
 def _gpu_draw(device: torch.device) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return the Triton kernel, or the reference where a first draw with it fails."""
-    try:
-        from gemix.core.philox_triton import draw as kernel_draw
-
-        counters = torch.zeros(1, dtype=torch.int64, device=device)
-        kernel_draw(counters, counters, 0, 0, 0, 1, 2)
-    except Exception as error:  # no Triton, no C compiler for its launcher, a GPU too old for it
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        log.warning("random numbers are drawn without Triton, which is slower: %s", reason)
-        return reference_draw
-    return kernel_draw
+    """Return the Triton kernel, or the reference where it does not run."""
+    counter = torch.zeros(1, dtype=torch.int64, device=device)
+    kernels = load_kernels(
+        "gemix.core.philox_triton",
+        lambda kernels: kernels.draw(counter, counter, 0, 0, 0, 1, 2),
+        "random numbers are drawn",
+    )
+    return reference_draw if kernels is None else kernels.draw
 
 
 def reference_draw(

@@ -90,6 +90,7 @@ def test_a_compiled_graph_draws_the_same():
 INTERPRETED = """
 import sys, torch
 from gemix.core import philox_triton, torch_rng
+assert torch_rng._gpu_draw(torch.device("cpu")) is philox_triton.draw
 arguments = torch.tensor([0, 5, 2**32 - 1]), torch.tensor([123456])
 for uniforms, normals in ((3, 0), (0, 7), (24, 8), (3, 1025), (1, 1)):
     for stream, low, high in ((7, 0xDEADBEEF, 0x1234567), (1, 1, 0), (0, 0xFFFFFFFF, 0xFFFFFFFF)):

@@ -61,7 +61,7 @@ import math
 import torch
 from gemix.gan.models import bias_act as module, bias_act_triton
 from gemix.gan.models.bias_act import Activation, _separate_operations, bias_act
-module._kernels = lambda device: bias_act_triton
+assert module._kernels(torch.device("cpu")) is bias_act_triton
 module.is_fused = lambda x: True
 generator = torch.Generator().manual_seed(0)
 

@@ -51,8 +51,9 @@ def test_it_is_differentiable_twice(up, down, padding):
 
 INTERPRETED = """
 import torch
-from gemix.gan.models.fir import _depthwise, fir_filter
+from gemix.gan.models.fir import _depthwise, _gpu_correlate, fir_filter
 from gemix.gan.models.fir_triton import correlate
+assert _gpu_correlate(torch.device("cpu")) is correlate
 torch.manual_seed(0)
 fir = fir_filter([1.0, 2.0, 4.0, 1.0])
 last, first = torch.channels_last, torch.contiguous_format

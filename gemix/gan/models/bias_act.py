@@ -8,7 +8,6 @@ alone reads and writes a whole feature map, which bounds their speed.
 from __future__ import annotations
 
 import functools
-import logging
 import math
 from collections.abc import Sequence
 from types import ModuleType
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-log = logging.getLogger("gemix.gan")
+from gemix.core.triton_kernels import load_kernels
 
 
 class Activation(NamedTuple):
@@ -81,23 +80,17 @@ def is_fused(x: Tensor) -> bool:
 
 @functools.cache
 def _kernels(device: torch.device) -> ModuleType | None:
-    """Return the Triton kernels, or None where a first use of them fails."""
-    try:
-        from gemix.gan.models import bias_act_triton
+    """Return the Triton kernels, or None where they do not run."""
 
+    def run_once(kernels: ModuleType) -> None:
         one, row = torch.ones(1, 1, 1, 1, device=device), torch.ones(1, 1, device=device)
         given = one, row, one, row[0, 0], row[0], row
         activation = Activation(0.2, 1.0, 1.0)
-        bias_act_triton.forward(activation, one, *given)
-        of_x, sums = bias_act_triton.backward(activation, one, *given)
-        bias_act_triton.double_backward(activation, of_x, sums, one, *given)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # no Triton, no C compiler for its launcher, a GPU too old for it
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        log.warning("activations are computed without Triton, which is slower: %s", reason)
-        return None
-    return bias_act_triton
+        kernels.forward(activation, one, *given)
+        of_x, sums = kernels.backward(activation, one, *given)
+        kernels.double_backward(activation, of_x, sums, one, *given)
+
+    return load_kernels("gemix.gan.models.bias_act_triton", run_once, "activations are computed")
 
 
 def _separate_operations(

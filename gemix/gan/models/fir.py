@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-log = logging.getLogger("gemix.gan")
+from gemix.core.triton_kernels import load_kernels
 
 
 def fir_filter(taps: Sequence[float]) -> Tensor:
@@ -114,17 +114,15 @@ def correlate(
 
 @functools.cache
 def _gpu_correlate(device: torch.device) -> Callable[..., Tensor]:
-    """Return the Triton kernel, or the depthwise convolution where a first use of it fails."""
-    try:
-        from gemix.gan.models.fir_triton import correlate as kernel_correlate
+    """Return the Triton kernel, or the depthwise convolution where it does not run."""
+    image = torch.ones(1, 2, 1, 1, device=device)
 
-        one = torch.ones(1, 1, 1, 1, device=device)
-        kernel_correlate(one, one[0, 0], 1.0, False, (0, 0), 1, 1, (1, 1))
-    except Exception as error:  # no Triton, no C compiler for its launcher, a GPU too old for it
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        log.warning("images are filtered without Triton, which is slower: %s", reason)
-        return _depthwise
-    return kernel_correlate
+    def run_once(kernels: ModuleType) -> None:
+        for up in (1, 2):  # a kernel each
+            kernels.correlate(image, image[0, 0], 1.0, False, (0, 0), up, 1, (1, 1))
+
+    kernels = load_kernels("gemix.gan.models.fir_triton", run_once, "images are filtered")
+    return _depthwise if kernels is None else kernels.correlate
 
 
 def _depthwise(
