@@ -51,13 +51,13 @@ def test_it_is_differentiable_twice(up, down, padding):
 
 INTERPRETED = """
 import torch
-from gemix.gan.models.fir import _depthwise, _gpu_correlate, fir_filter
+from gemix.gan.models.fir import Correlation, _depthwise, _gpu_correlate, fir_filter
 from gemix.gan.models.fir_triton import correlate
 assert _gpu_correlate(torch.device("cpu")) is correlate
 torch.manual_seed(0)
 fir = fir_filter([1.0, 2.0, 4.0, 1.0])
 last, first = torch.channels_last, torch.contiguous_format
-for channels, layout, up, down, offset, flip in (
+for channels, layout, up, down, offset, flip, *size in (
     (1, first, 2, 1, (2, 2), False),
     (3, last, 1, 2, (1, 1), True),
     (3, first, 1, 1, (2, 0), True),
@@ -65,9 +65,11 @@ for channels, layout, up, down, offset, flip in (
     (70, last, 3, 2, (3, 1), True),
     (70, last, 1, 1, (2, 1), False),
     (3, last, 1, 1, (-1, 0), True),
+    (3, first, 2, 1, (2, 2), False, 1, 1),  # of one pixel, which is in both formats
+    (3, last, 1, 2, (2, 2), False, 1, 1),
 ):
     x = torch.randn(2, channels, 7, 6).contiguous(memory_format=layout)
-    arguments = x, fir, 3.0, flip, offset, up, down, (5, 4)
+    arguments = x, fir, Correlation(3.0, flip, offset, up, down, tuple(size) or (5, 4))
     got, right = correlate(*arguments), _depthwise(*arguments)
     assert got.is_contiguous(memory_format=layout)
     torch.testing.assert_close(got, right)

@@ -5,12 +5,47 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gemix.core.triton_kernels import load_kernels
+
+
+class Correlation(NamedTuple):
+    """Positions at which a filter meets an image.
+
+    Attributes:
+        gain: factor on the result.
+        flip: whether the filter is flipped first, which makes it a convolution.
+        offset: rows and columns, in upsampled pixels, by which the filter's first position starts
+            before the image.
+        up: rows and columns that each pixel becomes by zero insertion.
+        down: rows and columns from one position of the filter to the next.
+        size: height and width of the result.
+    """
+
+    gain: float
+    flip: bool
+    offset: tuple[int, int]
+    up: int
+    down: int
+    size: tuple[int, int]
+
+    def transposed(self, taps: Sequence[int], size: Sequence[int]) -> Correlation:
+        """Return its derivative: by the flipped filter, with up- and downsampling exchanged.
+
+        Args:
+            taps: rows and columns of the filter.
+            size: height and width of the image that it correlates.
+        """
+        rows, columns = (
+            count - 1 - before for count, before in zip(taps, self.offset, strict=True)
+        )
+        up, down = self.down, self.up
+        return Correlation(self.gain, not self.flip, (rows, columns), up, down, tuple(size))
 
 
 def fir_filter(taps: Sequence[float]) -> Tensor:
@@ -47,12 +82,12 @@ def upfirdn2d(
         (x.shape[2 + dim] * up + before + after - fir.shape[dim]) // down + 1
         for dim, (before, after) in enumerate(((top, bottom), (left, right)))
     )
-    arguments = x, fir, gain, not flip_filter, (top, left), up, down, size
+    settings = Correlation(gain, not flip_filter, (top, left), up, down, size)
     # Both are needed: in a compiled graph torch.func.grad loses, without a word, derivatives of
     # derivatives through an autograd.Function; uncompiled sums take 3 to 7 times as long on a CPU.
     if torch.compiler.is_compiling():
-        return _shifted_sums(*arguments)
-    return _Correlate.apply(*arguments)
+        return _shifted_sums(x, fir, settings)
+    return _Correlate.apply(x, fir, settings)
 
 
 class _Correlate(torch.autograd.Function):
@@ -64,52 +99,34 @@ class _Correlate(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x, fir, gain, flip, offset, up, down, size):
-        return correlate(x, fir, gain, flip, offset, up, down, size)
+    def forward(x, fir, settings):
+        return correlate(x, fir, settings)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        x, fir, *ctx.settings = inputs
+        x, fir, ctx.settings = inputs
         ctx.save_for_backward(fir)
-        ctx.size = tuple(x.shape[2:])
+        ctx.size = x.shape[2:]
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         (fir,) = ctx.saved_tensors
-        gain, flip, offset, up, down, _ = ctx.settings
-        offset = tuple(taps - 1 - before for taps, before in zip(fir.shape, offset, strict=True))
-        found = _Correlate.apply(gradient, fir, gain, not flip, offset, down, up, ctx.size)
-        return found, *[None] * 7
+        settings = ctx.settings.transposed(fir.shape, ctx.size)
+        return _Correlate.apply(gradient, fir, settings), None, None
 
 
-def correlate(
-    x: Tensor,
-    fir: Tensor,
-    gain: float,
-    flip: bool,
-    offset: tuple[int, int],
-    up: int,
-    down: int,
-    size: tuple[int, int],
-) -> Tensor:
+def correlate(x: Tensor, fir: Tensor, settings: Correlation) -> Tensor:
     """Correlate each channel with a filter.
 
     Args:
         x: [N, C, H, W]; outside of it, and between its pixels when upsampling, are zeros.
-        fir: float32 [h, w].
-        gain: factor on the result.
-        flip: whether the filter is flipped first.
-        offset: rows and columns, in upsampled pixels, by which the filter's first position starts
-            before the image.
-        up: rows and columns that each pixel becomes by zero insertion.
-        down: rows and columns from one position of the filter to the next.
-        size: height and width of the result.
+        fir: float32 [h, w], an outer product.
 
     Returns:
         [N, C, *size], in the dtype of `x`.
     """
     implementation = _gpu_correlate(x.device) if x.is_cuda else _depthwise
-    return implementation(x, fir, gain, flip, offset, up, down, size)
+    return implementation(x, fir, settings)
 
 
 @functools.cache
@@ -119,23 +136,15 @@ def _gpu_correlate(device: torch.device) -> Callable[..., Tensor]:
 
     def run_once(kernels: ModuleType) -> None:
         for up in (1, 2):  # a kernel each
-            kernels.correlate(image, image[0, 0], 1.0, False, (0, 0), up, 1, (1, 1))
+            kernels.correlate(image, image[0, 0], Correlation(1.0, False, (0, 0), up, 1, (1, 1)))
 
     kernels = load_kernels("gemix.gan.models.fir_triton", run_once, "images are filtered")
     return _depthwise if kernels is None else kernels.correlate
 
 
-def _depthwise(
-    x: Tensor,
-    fir: Tensor,
-    gain: float,
-    flip: bool,
-    offset: tuple[int, int],
-    up: int,
-    down: int,
-    size: tuple[int, int],
-) -> Tensor:
+def _depthwise(x: Tensor, fir: Tensor, settings: Correlation) -> Tensor:
     """Correlate by a convolution in which each channel is a group."""
+    gain, flip, offset, up, down, size = settings
     channels = x.shape[1]
     # spread to the pixels that the filter reaches, so that the padding below is the same all around
     reach = [(s - 1) * down + taps for s, taps in zip(size, fir.shape, strict=True)]
@@ -162,20 +171,12 @@ def _depthwise(
     return F.conv2d(x, weight, stride=down, padding=same, groups=channels)
 
 
-def _shifted_sums(
-    x: Tensor,
-    fir: Tensor,
-    gain: float,
-    flip: bool,
-    offset: tuple[int, int],
-    up: int,
-    down: int,
-    size: tuple[int, int],
-) -> Tensor:
+def _shifted_sums(x: Tensor, fir: Tensor, settings: Correlation) -> Tensor:
     """Correlate with a separable filter, as sums of shifted images.
 
     In this form the compiler fuses the filter, and its derivatives, with the operations around it.
     """
+    gain, flip, offset, up, down, size = settings
     if up > 1:
         n, channels, height, width = x.shape
         x = F.pad(x.reshape(n, channels, height, 1, width, 1), (0, up - 1, 0, 0, 0, up - 1))

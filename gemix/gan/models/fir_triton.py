@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gemix.gan.models.fir import Correlation
+
 _TILE = 2048  # elements that a program computes
 _MOST_CHANNELS = 64
 _BLUR_TILE = 2048  # elements of a row that a program computes at once
@@ -21,38 +23,33 @@ _STRIP = 16  # rows of a program
 _PROGRAMS = 2048  # at which a large GPU is busy
 
 
-def correlate(
-    x: Tensor,
-    fir: Tensor,
-    gain: float,
-    flip: bool,
-    offset: tuple[int, int],
-    up: int,
-    down: int,
-    size: tuple[int, int],
-) -> Tensor:
+def correlate(x: Tensor, fir: Tensor, settings: Correlation) -> Tensor:
     """Correlate as :func:`gemix.gan.models.fir.correlate` does; all tensors on one GPU.
 
     Sums are float32; the result has the dtype of `x` and its memory format.
     """
     n, channels = x.shape[:2]
-    channels_last = channels > 1 and x.is_contiguous(memory_format=torch.channels_last)
+    channels_last = _is_channels_last(x)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = x.contiguous(memory_format=layout)
-    out = torch.empty((n, channels, *size), dtype=x.dtype, device=x.device, memory_format=layout)
+    out = torch.empty(
+        (n, channels, *settings.size), dtype=x.dtype, device=x.device, memory_format=layout
+    )
     if out.numel() == 0:
         return out
-    arguments = x, fir.contiguous(), out, gain, int(flip), offset
-    if channels_last and up == down == 1 and fir.shape[0] <= _BLUR_ROWS:
-        _blur(*arguments)
+    has_resampling = settings.up > 1 or settings.down > 1
+    if channels_last and not has_resampling and fir.shape[0] <= _BLUR_ROWS:
+        _blur(x, fir.contiguous(), out, settings)
     else:
-        _resample(*arguments, up, down, channels_last)
+        _resample(x, fir.contiguous(), out, settings)
     return out
 
 
-def _blur(
-    x: Tensor, fir: Tensor, out: Tensor, gain: float, flip: int, offset: tuple[int, int]
-) -> None:
+def _is_channels_last(x: Tensor) -> bool:
+    return x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _blur(x: Tensor, fir: Tensor, out: Tensor, settings: Correlation) -> None:
     """Filter without resampling, channels last."""
     n, channels, height, width = out.shape
     block = min(_MOST_CHANNELS, triton.next_power_of_2(channels))
@@ -67,12 +64,12 @@ def _blur(
         fir,
         out,
         channels,
-        gain,
-        flip,
+        settings.gain,
+        int(settings.flip),
         *x.shape[2:],
         height,
         width,
-        *offset,
+        *settings.offset,
         strip,
         ROWS=fir.shape[0],
         COLUMNS=fir.shape[1],
@@ -81,20 +78,11 @@ def _blur(
     )
 
 
-def _resample(
-    x: Tensor,
-    fir: Tensor,
-    out: Tensor,
-    gain: float,
-    flip: int,
-    offset: tuple[int, int],
-    up: int,
-    down: int,
-    channels_last: bool,
-) -> None:
+def _resample(x: Tensor, fir: Tensor, out: Tensor, settings: Correlation) -> None:
     """Filter with resampling, in either memory format."""
     n, channels, *size = out.shape
     # neighbouring threads take what is neighbouring in memory
+    channels_last = _is_channels_last(x)
     block = min(_MOST_CHANNELS, triton.next_power_of_2(channels)) if channels_last else 1
     images, planes = (n, channels) if channels_last else (n * channels, 1)
     pixels = images * size[0] * size[1]
@@ -104,14 +92,14 @@ def _resample(
         fir,
         out,
         planes,
-        gain,
-        flip,
+        settings.gain,
+        int(settings.flip),
         pixels,
         *x.shape[2:],
         *size,
-        *offset,
-        UP=up,
-        DOWN=down,
+        *settings.offset,
+        UP=settings.up,
+        DOWN=settings.down,
         ROWS=fir.shape[0],
         COLUMNS=fir.shape[1],
         PIXELS=_TILE // block,
