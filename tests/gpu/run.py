@@ -46,7 +46,7 @@ def main() -> None:
     for name in stages:
         most, least = STAGES[name]
         if options.tiny:  # on a CPU, which may do other things beside
-            most = 12 if name == "training" else 5 * most
+            most *= 5
         left = min(most, end - time.monotonic() - 3)
         if left < min(least, most):
             print(f"{name}: skipped, {max(0, left):.0f} s are left", flush=True)

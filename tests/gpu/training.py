@@ -49,7 +49,7 @@ def main() -> None:
     images, labels, classes = scans(stage)
     config = GanConfig(
         batch=16 if stage.tiny else 32,
-        kimg=1e6,
+        kimg=0.064 if stage.tiny else 1e6,
         seed=SEED,
         precision="auto",
         ema_kimg=20,
@@ -61,8 +61,8 @@ def main() -> None:
     )
     state = new_state(shape, config, stage.device)
     before = load_start(state, stage.task["start"])
-    began, end = time.monotonic(), stage.end - (3 if stage.tiny else RESERVED)
-    log_every = 64
+    began, end = time.monotonic(), stage.end - RESERVED
+    log_every = 2 if stage.tiny else 64
 
     def on_step(state: TrainingState, values: dict[str, Tensor]) -> None:
         if state.step % log_every == 0:
