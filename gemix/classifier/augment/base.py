@@ -41,6 +41,12 @@ class AugmentContext:
         drawn = uniform(self.seed, stream, self.batch_indices, (count,), self.step)
         return torch.from_numpy(drawn).to(device)
 
+    def mirrored(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Return images [n, C, H, W], if asked for mirrored where a draw of [n] is below 1/2."""
+        if not self.horizontal_flip:
+            return images
+        return torch.where((draws < 0.5).view(-1, 1, 1, 1), images.flip(-1), images)
+
 
 class Augmentation(Protocol):
     """Vary a training batch; :mod:`gemix.classifier.augment.testing` holds its contract."""

@@ -18,10 +18,12 @@ _PACKAGE = "gemix.classifier.augment"
 
 AUGMENTATIONS: dict[str, str] = {
     "ct": f"{_PACKAGE}.ct:ct",
-    "cutmix": f"{_PACKAGE}.cutmix:cutmix",
+    "cutmix": f"{_PACKAGE}.mixing.cutmix:cutmix",
     "cutout": f"{_PACKAGE}.cutout:cutout",
-    "mixup": f"{_PACKAGE}.mixup:mixup",
+    "geometric": f"{_PACKAGE}.geometric:geometric",
+    "mixup": f"{_PACKAGE}.mixing.mixup:mixup",
     "none": f"{_PACKAGE}.none:none",
+    "photometric": f"{_PACKAGE}.photometric:photometric",
     "trivial": f"{_PACKAGE}.trivial:trivial",
 }
 

@@ -1,0 +1,221 @@
+"""Augmentations of the classifiers' images: the contract of each, and what it does to them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gemix.classifier.augment.base import AugmentContext
+from gemix.classifier.augment.geometric import move
+from gemix.classifier.augment.mixing.pairs import beta
+from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, load_augmentation
+from gemix.classifier.augment.testing import AugmentationContract
+from gemix.classifier.config import ClassifierConfig
+from gemix.core.errors import ConfigError
+
+
+def blob(count: int) -> torch.Tensor:
+    """A spot left of the middle."""
+    images = torch.zeros(count, 1, 32, 32)
+    images[:, :, 14:18, 6:10] = 4
+    return images
+
+
+def side(images: torch.Tensor) -> torch.Tensor:
+    """Centre of the brightness along x, in pixels."""
+    weights = (images - images.amin(dim=(2, 3), keepdim=True)).sum(dim=(1, 2))
+    return (weights * torch.arange(32)).sum(dim=1) / weights.sum(dim=1)
+
+
+def augment(images: torch.Tensor, *, name: str = "ct", batch_indices=None, **context):
+    indices = range(len(images)) if batch_indices is None else batch_indices
+    settings = {"seed": 0, "step": 0, "horizontal_flip": False} | context
+    targets = torch.ones(len(images), 1)
+    varied, same = load_augmentation(name)(
+        images, targets, AugmentContext(batch_indices=indices, **settings)
+    )
+    assert torch.equal(same, targets)
+    return varied
+
+
+def test_augmentation_is_light_and_never_mirrors_by_default():
+    moved = augment(blob(200))
+    places = side(moved)
+    assert places.max() < 12 and places.std() > 0.4
+    levels = moved.amin(dim=(1, 2, 3))
+    assert 0.02 < levels.std() < 0.1
+    flipped = augment(blob(200), horizontal_flip=True)
+    share = (side(flipped) > 16).float().mean()
+    assert 0.35 < share < 0.65
+
+
+def test_augmentation_follows_the_place_in_the_global_batch():
+    images = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    whole = augment(images, seed=3, step=5)
+    odd = augment(images[1::2], seed=3, step=5, batch_indices=range(1, 8, 2))
+    torch.testing.assert_close(odd, whole[1::2])
+    later = augment(images, seed=3, step=6)
+    assert not torch.allclose(later, whole)
+
+
+def test_ct_augmentation_does_not_change():
+    images = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    varied = augment(images, seed=3, step=5)
+    found = [varied[3, 0, 10, 10].item(), varied[5, 0, 4, 20].item()]
+    assert found == pytest.approx([0.6111962, 0.6357806], abs=1e-6)
+    mirrored = augment(images, seed=3, step=5, horizontal_flip=True)
+    found = [mirrored[2, 0, 10, 10].item(), mirrored[6, 0, 4, 20].item()]
+    assert found == pytest.approx([0.5429293, 0.7155160], abs=1e-6)
+
+
+def test_none_mirrors_half_of_the_images_where_that_is_asked_for():
+    images = blob(200)
+    assert torch.equal(augment(images, name="none"), images)
+    flipped = augment(images, name="none", horizontal_flip=True)
+    mirrored = (flipped == images.flip(-1)).all(dim=(1, 2, 3))
+    assert 0.35 < mirrored.float().mean() < 0.65
+    assert torch.equal(flipped[~mirrored], images[~mirrored])
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+class TestEveryAugmentation(AugmentationContract):
+    @pytest.fixture(autouse=True)
+    def _choose(self, name):
+        self.augmentation = load_augmentation(name)
+        self.mixes_images = name in MIXING
+
+
+class TestTwoAugmentations(AugmentationContract):
+    augmentation = staticmethod(load_augmentation("ct+cutmix"))
+    mixes_images = True
+
+
+def context(count: int) -> AugmentContext:
+    return AugmentContext(seed=0, step=0, batch_indices=range(count), horizontal_flip=False)
+
+
+def black_and_white(count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of 0 with label [1, 0], then images of 1 with label [0, 1]."""
+    is_white = (torch.arange(count) >= count // 2).float()
+    images = is_white.view(-1, 1, 1, 1).expand(count, 1, 20, 20).contiguous()
+    return images, torch.stack([1 - is_white, is_white], dim=1)
+
+
+@pytest.mark.parametrize("name", ["none+mixup", "none+cutmix"])
+@pytest.mark.parametrize("count", [64, 7])
+def test_labels_follow_what_the_pixels_show(name, count):
+    """The mean grey of an image of black and white parts is the label of white, odd batches too."""
+    images, targets = black_and_white(count)
+    mixed, labels = load_augmentation(name)(images, targets, context(count))
+    torch.testing.assert_close(labels[:, 1], mixed.mean(dim=(1, 2, 3)), atol=1e-6, rtol=0)
+    shares = labels[:, 1]
+    assert ((shares > 0.02) & (shares < 0.98)).any()
+    values = set(mixed.unique().tolist())
+    assert values == {0.0, 1.0} if "cutmix" in name else len(values) > 2
+
+
+def test_cutmix_leaves_half_of_the_images_alone_and_cuts_every_size():
+    images, targets = black_and_white(2000)
+    _, labels = load_augmentation("none+cutmix")(images, targets, context(2000))
+    changed = labels.max(dim=1).values < 1
+    # half are cut, half of the partners are of the other class, tiny boxes have no pixel
+    assert 0.2 < changed.float().mean() < 0.28
+    kept = labels[changed].amax(dim=1)
+    assert kept.min() < 0.55 and kept.max() > 0.95
+
+
+def test_mixup_draws_weights_of_the_published_distribution():
+    """Beta(0.2, 0.2) has mean 1/2 and variance 1 / (4 (2 a + 1))."""
+    weights = beta(torch.rand(20_000, generator=torch.Generator().manual_seed(0)), 0.2)
+    assert weights.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert weights.var().item() == pytest.approx(1 / (4 * 1.4), abs=0.003)
+
+
+def test_cutout_fills_a_square_of_half_the_side_with_the_mean():
+    images = torch.ones(500, 1, 32, 32)
+    filled, _ = load_augmentation("cutout")(images, torch.ones(500, 1), context(500))
+    shares = (filled == 0).float().mean(dim=(1, 2, 3))
+    assert shares.max().item() == pytest.approx(0.25)  # wholly inside
+    assert shares.min().item() < 0.1  # in a corner
+
+
+def test_geometric_moves_turns_and_scales_within_its_limits():
+    """A spot at the right of the middle: its way, its angle and its size tell what was done."""
+    images = torch.zeros(400, 1, 64, 64)
+    images[:, :, 28:36, 48:56] = 1
+    moved = augment(images, name="geometric")
+    assert moved.min() >= 0 and moved.max() <= 1 + 1e-5  # grey levels stay
+    weights = moved[:, 0] / moved.sum(dim=(1, 2, 3)).view(-1, 1, 1)
+    places = torch.arange(64) + 0.5 - 32
+    x, y = (weights.sum(dim=1) * places).sum(dim=1), (weights.sum(dim=2) * places).sum(dim=1)
+    # 20 pixels from the middle: 10 degrees are 3.5, 0.1 of the side 6.4, scales from 1 / 1.15 on
+    assert x.min() > 10 and x.max() < 20 * 1.15 + 1.15 * 6.4 * 1.2
+    assert 8 < y.abs().max() < 1.15 * (6.4 * 1.2 + 3.5)
+    sizes = moved.sum(dim=(1, 2, 3)) / 64
+    whole = (x < 24) & (y.abs() < 20)
+    assert sizes[whole].max() < 1.15**2 * 1.05 and sizes.min() > 1.15**-2 * 0.95
+    assert sizes[whole].std() > 0.08
+
+
+def test_geometric_turns_about_the_middle():
+    images = torch.zeros(1, 1, 33, 33)
+    images[0, 0, 16, 26] = 1
+    still = {"shift": torch.zeros(1, 2), "scale": torch.ones(1), "turn": torch.zeros(1)}
+    torch.testing.assert_close(move(images, **still), images)
+    turned = move(images, **still | {"turn": torch.tensor([torch.pi / 2])})
+    assert turned[0, 0, 6, 16].item() == pytest.approx(1, abs=1e-4)
+    shifted = move(images, **still | {"shift": torch.tensor([[2 / 33, 1 / 33]])})
+    assert shifted[0, 0, 15, 24].item() == pytest.approx(1, abs=1e-4)
+    halved = move(images, **still | {"scale": torch.tensor([2.0])})
+    assert halved[0, 0, 16, 21].item() == pytest.approx(1, abs=1e-4)
+
+
+def test_photometric_varies_grey_levels_and_keeps_places():
+    images = torch.linspace(-1, 2, 32).expand(300, 1, 32, 32).contiguous()
+    varied = augment(images, name="photometric")
+    columns = varied.mean(dim=(1, 2))  # the noise averages out
+    assert (columns.diff(dim=1) > -0.1).all()
+    brightness = varied.mean(dim=(1, 2, 3)) - 0.5
+    # gamma moves the mean too: of x^1.3 it is 1 / 2.3, of the range of 3
+    assert 0.1 < brightness.std() < 0.25 and brightness.abs().max() < 0.2 + 3 * (1 / 1.769 - 0.5)
+    contrast = columns.std(dim=1) / images[0, 0].mean(dim=0).std()
+    assert 1 / 1.3 < contrast.min() < 0.9 and 1.1 < contrast.max() < 1.3
+    noise = (varied - columns[:, None, None, :]).std(dim=(1, 2, 3))
+    assert noise.min() < 0.01 and noise.max() == pytest.approx(0.1, abs=0.01)
+
+
+def test_noise_is_the_same_in_all_channels():
+    images = torch.linspace(-1, 2, 32).expand(6, 3, 32, 32).contiguous()
+    varied = augment(images, name="photometric")
+    torch.testing.assert_close(varied[:, 0], varied[:, 2])
+
+
+def test_trivial_augment_varies_images_without_a_global_generator():
+    images = torch.randn(12, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    varied, _ = load_augmentation("trivial")(images, torch.ones(12, 1), context(12))
+    changed = (varied - images).abs().amax(dim=(1, 2, 3)) > 0.1
+    assert changed.sum() >= 6
+    assert varied.min() >= images.min() - 1e-3 and varied.max() <= images.max() + 1e-3
+
+
+@pytest.mark.parametrize("augment", ["cutmix", "mixup+ct", "ct+ct", "ct+cutmix+cutout", "magic"])
+def test_chains_that_make_no_sense_are_refused(augment):
+    with pytest.raises(ConfigError, match=r"augment.*cutmix and mixup second"):
+        ClassifierConfig(augment=augment)
+
+
+def test_mixed_images_have_no_weight_of_their_own():
+    with pytest.raises(ConfigError, match=r"recipe.*another recipe beside cutmix"):
+        ClassifierConfig(augment="ct+cutmix", recipe="weight")
+
+
+def test_an_augmentation_that_breaks_the_contract_fails_it():
+    class InPlace(AugmentationContract):
+        @staticmethod
+        def augmentation(images, targets, context):
+            return images.add_(torch.randn_like(images)), targets
+
+    with pytest.raises(AssertionError):
+        InPlace().test_inputs_are_left_alone()
+    with pytest.raises(AssertionError):
+        InPlace().test_variation_follows_seed_and_step_alone()
