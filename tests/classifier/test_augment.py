@@ -5,9 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gemix.classifier.augment.augmix import dirichlet
 from gemix.classifier.augment.base import AugmentContext
 from gemix.classifier.augment.geometric import move
 from gemix.classifier.augment.mixing.pairs import beta
+from gemix.classifier.augment.operations import (
+    OPERATIONS,
+    brightness,
+    equalize,
+    shear_y,
+    translate_x,
+    translate_y,
+)
 from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, load_augmentation
 from gemix.classifier.augment.testing import AugmentationContract
 from gemix.classifier.config import ClassifierConfig
@@ -196,6 +205,98 @@ def test_trivial_augment_varies_images_without_a_global_generator():
     changed = (varied - images).abs().amax(dim=(1, 2, 3)) > 0.1
     assert changed.sum() >= 6
     assert varied.min() >= images.min() - 1e-3 and varied.max() <= images.max() + 1e-3
+
+
+def picture() -> torch.Tensor:
+    """Grey levels of a picture without symmetry, [1, 32, 32]."""
+    image = torch.zeros(1, 32, 32)
+    image[:, 6:20, 8:14] = 0.5
+    image[:, 20:26, 12:28] = 1.0
+    return image
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+def test_operations_on_grey_levels_have_two_directions(operation):
+    one, other = operation(picture(), 0.3), operation(picture(), -0.3)
+    for varied in (one, other):
+        assert varied.shape == picture().shape and varied.dtype == torch.float32
+        assert varied.min() >= 0 and varied.max() <= 1
+        assert not torch.allclose(varied, picture(), atol=0.01)
+    assert torch.equal(one, other) == (operation is equalize)
+    still = operation(picture(), 0.0)
+    assert operation is equalize or torch.allclose(still, picture(), atol=1e-6)
+
+
+def test_operations_move_as_far_as_they_say():
+    image = torch.zeros(1, 33, 33)
+    image[0, 16, 26] = 1
+    assert translate_x(image, -1.0)[0, 16, 15].item() == pytest.approx(1, abs=1e-4)
+    assert translate_y(image, 1.0)[0, 27, 26].item() == pytest.approx(1, abs=1e-4)
+    assert shear_y(image, 1.0)[0, :, 26].argmax().item() in (13, 19)  # 10 pixels * 0.3
+    grey = torch.full((1, 8, 8), 0.5)
+    torch.testing.assert_close(brightness(grey, -1.0), 0.1 * grey)
+
+
+def repeated_picture(count: int) -> torch.Tensor:
+    """The same picture as normalized images, darkest -1 and brightest 2."""
+    return (3 * picture() - 1).expand(count, 1, 32, 32).contiguous()
+
+
+def test_randaugment_applies_two_operations_of_one_strength():
+    images = repeated_picture(300)
+    varied = augment(images, name="randaugment")
+    single = [lambda x, s: x, *OPERATIONS]
+    possible = torch.stack(
+        [
+            3 * second(first(picture(), a), b) - 1
+            for first in single
+            for second in single
+            for a in (0.3, -0.3)
+            for b in (0.3, -0.3)
+        ]
+    )
+    distances = (varied[:, None] - possible).abs().amax(dim=(2, 3, 4))
+    assert distances.amin(dim=1).max() < 1e-4
+    assert len(set(distances.argmin(dim=1).tolist())) > 100
+    unchanged = (varied - images).abs().amax(dim=(1, 2, 3)) < 1e-4
+    assert unchanged.sum() < 15  # 1 in 100 by chance
+
+
+def test_augmix_is_a_mean_of_the_image_and_of_chains(monkeypatch):
+    """With one operation, a known one, the pixels tell the weight of what was varied."""
+    monkeypatch.setattr("gemix.classifier.augment.augmix.OPERATIONS", (lambda x, s: 1 - x,))
+    images = repeated_picture(2000)
+    varied = (augment(images, name="augmix") + 1) / 3
+    dark, bright = varied[:, 0, 0, 0], varied[:, 0, 22, 20]
+    torch.testing.assert_close(dark + bright, torch.ones(2000), atol=1e-5, rtol=0)
+    # (1 - m) times the weights of the chains of one or three operations, 2 in 3 of them
+    assert dark.min() >= -1e-6 and dark.max() <= 1 + 1e-6
+    assert dark.mean().item() == pytest.approx(0.5 * 2 / 3, abs=0.02)
+
+
+def test_augmix_leaves_what_operations_leave(monkeypatch):
+    monkeypatch.setattr("gemix.classifier.augment.augmix.OPERATIONS", (lambda x, s: x,))
+    images = repeated_picture(8)
+    torch.testing.assert_close(augment(images, name="augmix"), images)
+
+
+def test_strengths_of_augmix_are_light_and_of_both_directions(monkeypatch):
+    found = []
+    spy = (lambda x, s: found.append(s) or x,)
+    monkeypatch.setattr("gemix.classifier.augment.augmix.OPERATIONS", spy)
+    augment(repeated_picture(100), name="augmix")
+    assert 100 * 3 * 1.8 < len(found) < 100 * 3 * 2.2  # chains of 1 to 3
+    assert 0.01 <= min(map(abs, found)) < 0.03 and 0.28 < max(map(abs, found)) <= 0.3
+    assert 0.4 < sum(strength > 0 for strength in found) / len(found) < 0.6
+
+
+def test_dirichlet_weights_are_those_of_the_flat_distribution():
+    """Each is Beta(1, k - 1): mean 1 / 3 and variance 2 / (9 * 4) for three."""
+    weights = dirichlet(torch.rand(20_000, 3, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(20_000))
+    assert weights.mean(dim=0).tolist() == pytest.approx([1 / 3] * 3, abs=0.01)
+    assert weights.var(dim=0).tolist() == pytest.approx([1 / 18] * 3, abs=0.002)
+    assert dirichlet(torch.zeros(1, 3)).tolist() == [pytest.approx([1 / 3] * 3)]
 
 
 @pytest.mark.parametrize("augment", ["cutmix", "mixup+ct", "ct+ct", "ct+cutmix+cutout", "magic"])

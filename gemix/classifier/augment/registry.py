@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _PACKAGE = "gemix.classifier.augment"
 
 AUGMENTATIONS: dict[str, str] = {
+    "augmix": f"{_PACKAGE}.augmix:augmix",
     "ct": f"{_PACKAGE}.ct:ct",
     "cutmix": f"{_PACKAGE}.mixing.cutmix:cutmix",
     "cutout": f"{_PACKAGE}.cutout:cutout",
@@ -24,6 +25,7 @@ AUGMENTATIONS: dict[str, str] = {
     "mixup": f"{_PACKAGE}.mixing.mixup:mixup",
     "none": f"{_PACKAGE}.none:none",
     "photometric": f"{_PACKAGE}.photometric:photometric",
+    "randaugment": f"{_PACKAGE}.randaugment:randaugment",
     "trivial": f"{_PACKAGE}.trivial:trivial",
 }
 
