@@ -66,7 +66,7 @@ class ClassifierConfig(Config):
         names = self.augment.split("+")
         is_known = len(set(names)) == len(names) <= MOST_STAGES and set(names) <= set(AUGMENTATIONS)
         if not is_known or names[0] in MIXING:
-            allowed = f"one or two of {', '.join(AUGMENTATIONS)}; {' and '.join(MIXING)} second"
+            allowed = f"one or two of {', '.join(AUGMENTATIONS)}; {', '.join(MIXING)} second"
             issues.append(ConfigIssue("augment", self.augment, allowed))
         elif self.recipe == "weight" and names[-1] in MIXING:
             allowed = f"another recipe beside {names[-1]}: a mixed image has no weight of its own"
