@@ -294,15 +294,29 @@ def test_dirichlet_weights_are_those_of_the_flat_distribution():
     assert dirichlet(torch.zeros(1, 3)).tolist() == [pytest.approx([1 / 3] * 3)]
 
 
-@pytest.mark.parametrize("augment", ["cutmix", "mixup+ct", "ct+ct", "ct+cutmix+cutout", "magic"])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        *("cutmix", "manifold-mixup", "mixup+ct", "manifold-mixup+ct", "mixup+manifold-mixup"),
+        *("ct+ct", "ct+cutmix+cutout", "magic", "ct+magic"),
+    ],
+)
 def test_chains_that_make_no_sense_are_refused(augment):
     with pytest.raises(ConfigError, match=r"augment.*cutmix, manifold-mixup, mixup second"):
         ClassifierConfig(augment=augment)
 
 
-def test_mixed_images_have_no_weight_of_their_own():
-    with pytest.raises(ConfigError, match=r"recipe.*another recipe beside cutmix"):
-        ClassifierConfig(augment="ct+cutmix", recipe="weight")
+@pytest.mark.parametrize("first", [name for name in AUGMENTATIONS if name not in MIXING])
+def test_any_that_varies_single_images_goes_first_and_any_other_second(first):
+    for augment in (first, *(f"{first}+{second}" for second in AUGMENTATIONS if second != first)):
+        assert ClassifierConfig(augment=augment).augment == augment
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_mixed_images_have_no_weight_of_their_own(name):
+    with pytest.raises(ConfigError, match=rf"recipe.*another recipe beside {name}"):
+        ClassifierConfig(augment=f"ct+{name}", recipe="weight")
+    ClassifierConfig(augment="ct+randaugment", recipe="weight")
 
 
 def test_an_augmentation_that_breaks_the_contract_fails_it():
