@@ -36,7 +36,7 @@ class ClassifierConfig(Config):
     weight_decay: Annotated[float, Range(0, 1000), "Weight decay of AdamW."] = 0.05
     augment: Annotated[
         str,
-        f"How training images are varied: {', '.join(AUGMENTATIONS)}, or two of them, as in "
+        "How training images are varied: one augmentation, as in randaugment, or two, as in "
         "ct+cutmix.",
     ] = "ct"
     horizontal_flip: Annotated[
@@ -66,7 +66,7 @@ class ClassifierConfig(Config):
         names = self.augment.split("+")
         is_known = len(set(names)) == len(names) <= MOST_STAGES and set(names) <= set(AUGMENTATIONS)
         if not is_known or names[0] in MIXING:
-            allowed = f"one or two of {', '.join(AUGMENTATIONS)}; {' and '.join(MIXING)} second"
+            allowed = f"one or two of {', '.join(AUGMENTATIONS)}; only second: {', '.join(MIXING)}"
             issues.append(ConfigIssue("augment", self.augment, allowed))
         elif self.recipe == "weight" and names[-1] in MIXING:
             allowed = f"another recipe beside {names[-1]}: a mixed image has no weight of its own"

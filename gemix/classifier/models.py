@@ -13,6 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from gemix.classifier.augment.base import AugmentContext
+from gemix.classifier.augment.registry import load_augmentation
 from gemix.core.errors import ConfigError
 
 
@@ -80,22 +82,25 @@ def build(spec: ModelSpec, *, pretrained: bool = False, weights: str | None = No
     return network
 
 
-def check_model(model: str, *, channels: int, resolution: int, classes: int = 2) -> None:
-    """Check that a network exists and can be trained on images of this size.
+def check_model(
+    model: str, *, channels: int, resolution: int, classes: int = 2, augment: str = "none"
+) -> None:
+    """Check that a network exists and can be trained on images of this size, varied like this.
 
     Two images pass through the network without memory or arithmetic (PyTorch's meta device);
     networks that cannot do that compute once on the CPU.
 
     Raises:
-        ConfigError: for a name that timm does not know, or images that the network cannot take.
+        ConfigError: for a name that timm does not know, images that the network cannot take, or
+            features that ``classifier.augment`` cannot vary.
     """
     spec = ModelSpec(model=model, classes=classes, channels=channels, resolution=resolution)
     check_name(model)
     try:
-        _forward(spec, "meta")
+        _forward(spec, "meta", augment)
     except Exception:  # not all networks know the meta device: the CPU decides
         try:
-            _forward(spec, "cpu")
+            _forward(spec, "cpu", augment)
         except ConfigError:
             raise
         except Exception as error:
@@ -120,10 +125,13 @@ def check_name(model: str) -> None:
     raise ConfigError(f"classifier.model {model!r}: timm has no model of that name; {hint}")
 
 
-def _forward(spec: ModelSpec, device: str) -> None:
+def _forward(spec: ModelSpec, device: str, augment: str) -> None:
     """Run a training-mode forward pass of two images through a new network."""
+    context = AugmentContext(seed=0, step=0, batch_indices=range(2), horizontal_flip=False)
     with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
-        logits = build(spec).train()(torch.zeros(2, spec.channels, *[spec.resolution] * 2))
+        network = build(spec).train()
+        with load_augmentation(augment).hooked(network, context):
+            logits = network(torch.zeros(2, spec.channels, *[spec.resolution] * 2))
     if logits.shape != (2, spec.classes):
         raise ConfigError(
             f"{spec}: returns {list(logits.shape)} for 2 images and {spec.classes} classes; "

@@ -104,7 +104,8 @@ def train(
 
     Raises:
         DataError: if the two sets differ in classes or image shape, or share a group.
-        ConfigError: for a model that cannot be built.
+        ConfigError: for a model that cannot be built, or whose features cannot be mixed as
+            ``classifier.augment`` asks.
         GemixError: if the loss stops being finite.
     """
     check_sets(training, validation, allow_overlap=allow_overlap)
@@ -245,7 +246,8 @@ class _Trainer:
         images, targets = self.augment(
             self.normalization(self.images[rows]), self.targets[rows], context
         )
-        logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
+        with self.augment.hooked(self.network, context):
+            logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
         weights = self.recipe.weights(rows)
         if weights is None:
             return F.cross_entropy(logits, targets)

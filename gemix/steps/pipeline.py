@@ -91,7 +91,10 @@ def run_pipeline(
     executor = executor or LocalExecutor()
     for settings in (config.teacher, config.classifier):
         check_model(
-            settings.model, channels=len(config.data.windows), resolution=config.data.resolution
+            settings.model,
+            channels=len(config.data.windows),
+            resolution=config.data.resolution,
+            augment=settings.augment,
         )
     steps = _steps(config, workspace)
     sets_are_made = (

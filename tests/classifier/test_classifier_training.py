@@ -190,6 +190,16 @@ def test_two_workers_with_parts_train_as_one_without(sets, unnormalized, whole, 
     assert_trained_alike(first[0], whole, start)
 
 
+@pytest.mark.slow
+def test_two_workers_mix_features_as_one_in_two_parts(sets, unnormalized, start, tmp_path):
+    """Images of a part are mixed with each other, at one layer in all parts of a step."""
+    mixing = dataclasses.replace(unnormalized, augment="ct+manifold-mixup")
+    first, second = two_workers(sets, mixing, tmp_path)
+    assert same(first[0], second[0])
+    in_parts = train(*sets, dataclasses.replace(mixing, accumulate=2), accuracy)
+    assert_trained_alike(first[0], in_parts, start)
+
+
 def test_running_batch_statistics_keep_their_pace_in_parts():
     images = torch.randn(8, 3, 4, 4)
     once, in_parts = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)

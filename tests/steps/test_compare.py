@@ -318,6 +318,22 @@ def test_a_missing_set_and_a_leak_are_refused(tmp_path):
         compare(configured(methods=("real", "real+cutmix")), leaking)
 
 
+def test_a_network_whose_features_cannot_be_mixed_is_refused_before_any_training(workspace):
+    methods = ("real", "real+manifold-mixup")
+    with pytest.raises(ConfigError, match=r"pit_ti_224: its features cannot be mixed"):
+        compare(configured(methods=methods, models=("test_resnet", "pit_ti_224")), workspace)
+
+
+def test_a_recipe_of_a_method_frees_it_from_that_of_the_classifier(tmp_path):
+    """classifier.recipe=weight does not go with CutMix; the recipe of a method does."""
+    config = configured(methods=("real", "softmax+cutmix+mix"), seeds=1)
+    weighted = dataclasses.replace(
+        config, classifier=dataclasses.replace(config.classifier, recipe="weight")
+    )
+    found = by_method(compare(weighted, workspace_at(tmp_path)))
+    assert found["softmax+cutmix+mix"]["failure"] is None
+
+
 def test_the_test_split_is_closed_until_all_are_trained(workspace, monkeypatch):
     from gemix.steps.compare import training
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gemix.core.rng import Stream, uniform
 
@@ -41,6 +42,12 @@ class AugmentContext:
         drawn = uniform(self.seed, stream, self.batch_indices, (count,), self.step)
         return torch.from_numpy(drawn).to(device)
 
+    def mirrored(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Return images [n, C, H, W], if asked for mirrored where a draw of [n] is below 1/2."""
+        if not self.horizontal_flip:
+            return images
+        return torch.where((draws < 0.5).view(-1, 1, 1, 1), images.flip(-1), images)
+
 
 class Augmentation(Protocol):
     """Vary a training batch; :mod:`gemix.classifier.augment.testing` holds its contract."""
@@ -54,4 +61,20 @@ class Augmentation(Protocol):
             images: normalized, float32 [n, C, H, W].
             targets: soft labels, float32 [n, K].
             context: the only source of randomness.
+        """
+
+
+@runtime_checkable
+class FeatureAugmentation(Augmentation, Protocol):
+    """An augmentation that varies features inside the network too, while the batch passes."""
+
+    def hooked(self, network: nn.Module, context: AugmentContext) -> AbstractContextManager[None]:
+        """Return the context of the forward pass of a batch; hooks are gone at its end.
+
+        Args:
+            network: called once in the context, by itself or by DistributedDataParallel.
+            context: that of the call which returned the images and targets of this pass.
+
+        Raises:
+            ConfigError: for a network whose features it cannot vary, in every pass alike.
         """

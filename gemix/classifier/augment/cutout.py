@@ -16,8 +16,7 @@ SIDE = 0.5  # of the image's side, as the paper has it for CIFAR-10
 def cutout(images: Tensor, targets: Tensor, context: AugmentContext) -> tuple[Tensor, Tensor]:
     """Fill a square around a random pixel with 0, the mean; it may reach over the border."""
     draws = context.uniform(3, images.device)
-    if context.horizontal_flip:
-        images = torch.where((draws[:, 2] < 0.5).view(-1, 1, 1, 1), images.flip(-1), images)
+    images = context.mirrored(images, draws[:, 2])
     height, width = images.shape[-2:]
     rows = _inside(draws[:, 0] * height, SIDE * height / 2, height)
     columns = _inside(draws[:, 1] * width, SIDE * width / 2, width)

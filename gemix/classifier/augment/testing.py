@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gemix.classifier.augment.base import Augmentation, AugmentContext
+from gemix.classifier.augment.base import Augmentation, AugmentContext, FeatureAugmentation
 
 
 class AugmentationContract:
@@ -67,7 +68,8 @@ class AugmentationContract:
         assert torch.equal(torch.get_rng_state(), state)
         assert np.array_equal(np.random.get_state()[1], legacy)
         for other in (self.context(seed=4), self.context(step=6)):
-            assert not torch.equal(self.augmentation(images, targets, other)[0], first[0])
+            varied = self.augmentation(images, targets, other)
+            assert not all(map(torch.equal, varied, first))  # of features the targets alone vary
 
     def test_variation_follows_the_index_in_the_global_batch(self) -> None:
         """How a batch is split among workers makes no difference."""
@@ -78,3 +80,29 @@ class AugmentationContract:
         odd, labels = self.augmentation(images[1::2], targets[1::2], self.context(range(1, 8, 2)))
         torch.testing.assert_close(odd, whole[1::2])
         torch.testing.assert_close(labels, soft[1::2])
+
+    def test_a_network_is_as_before_after_a_pass(self) -> None:
+        """No hook outlives its pass, whether that ends well or in an error."""
+        if not isinstance(self.augmentation, FeatureAugmentation):
+            return
+        images, targets = self.batch()
+        with torch.random.fork_rng(devices=[]):
+            network = timm.create_model("test_resnet", in_chans=1, num_classes=3).eval()
+        before = network(images)
+        for step in range(8):  # some of them at the input, some inside
+            context = self.context(step=step)
+            varied, _ = self.augmentation(images, targets, context)
+            with self.augmentation.hooked(network, context):
+                logits = network(varied)
+            assert logits.shape == before.shape and logits.isfinite().all()
+            try:
+                with self.augmentation.hooked(network, context):
+                    raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                pass
+            assert not any(_hooks(module) for module in network.modules())
+        assert torch.equal(network(images), before)
+
+
+def _hooks(module: nn.Module) -> int:
+    return len(module._forward_hooks) + len(module._forward_pre_hooks)

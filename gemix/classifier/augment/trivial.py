@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gemix.classifier.augment.base import AugmentContext
+from gemix.classifier.augment.grey_levels import GreyLevels
 
 
 def trivial(images: Tensor, targets: Tensor, context: AugmentContext) -> tuple[Tensor, Tensor]:
@@ -16,16 +17,14 @@ def trivial(images: Tensor, targets: Tensor, context: AugmentContext) -> tuple[T
     from torchvision.transforms.v2 import TrivialAugmentWide  # takes seconds to import
 
     operation = TrivialAugmentWide()
-    low = images.amin(dim=(1, 2, 3), keepdim=True)
-    scale = (images.amax(dim=(1, 2, 3), keepdim=True) - low).clamp_min(1e-6)
-    levels = ((images - low) / scale * 255).round().to(torch.uint8).cpu()
+    levels = GreyLevels.of(images)
+    coarse = (levels.values * 255).round().to(torch.uint8).cpu()
     seeds = (context.uniform(2, torch.device("cpu")) * 2**24).to(torch.int64)
     varied = []
     with torch.random.fork_rng(devices=[]):
-        for image, (high_bits, low_bits) in zip(levels, seeds.tolist(), strict=True):
+        for image, (high_bits, low_bits) in zip(coarse, seeds.tolist(), strict=True):
             # torchvision draws from the global generator of the CPU
             torch.default_generator.manual_seed(high_bits << 24 | low_bits)
             mirrored = image.flip(-1) if context.horizontal_flip and low_bits % 2 else image
             varied.append(operation(mirrored))
-    levels = torch.stack(varied).to(images.device)
-    return levels.float() / 255 * scale + low, targets
+    return levels.restored(torch.stack(varied).to(images.device).float() / 255), targets

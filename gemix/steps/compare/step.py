@@ -145,12 +145,14 @@ def compare(
 def _check(config: PipelineConfig, workspace: Workspace, real: Manifest) -> dict[str, str]:
     """Check what can be checked before anything runs; return the synthetic sets by name."""
     settings = config.compare
+    methods = [Method.parse(name) for name in settings.methods]
+    by_augment = {c.augment: c for c in (m.configured(config.classifier) for m in methods)}
     for model in settings.models or (config.classifier.model,):
-        classifier = dataclasses.replace(config.classifier, model=model)
-        check_training(classifier, real, workers=1, normal=config.data.normal_class)
+        for classifier in by_augment.values():
+            chosen = dataclasses.replace(classifier, model=model)
+            check_training(chosen, real, workers=1, normal=config.data.normal_class)
     if config.classifier.seed + settings.seeds > 2**32:
         raise ConfigError(f"compare.seeds={settings.seeds}: too many after classifier.seed")
-    methods = [Method.parse(name) for name in settings.methods]
     kinds: dict[Any, str] = {}
     for method in methods:
         same = kinds.setdefault(method.trains_as(config.classifier), method.name)

@@ -39,12 +39,18 @@ def check_training(
         normal: ``data.normal_class``.
 
     Raises:
-        ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
+        ConfigError: for a model that cannot be built or does not go with the augmentation, or a
+            batch that cannot be shared out.
         DataError: for a normal class that the data do not have.
     """
     batch_parts(Workers(0, workers), config.batch, config.accumulate)
     check_name(config.model)
-    check_model(config.model, channels=real.channels, resolution=real.resolution)
+    check_model(
+        config.model,
+        channels=real.channels,
+        resolution=real.resolution,
+        augment=config.augment,
+    )
     normal_class(real.classes, normal)
 
 

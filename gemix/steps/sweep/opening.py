@@ -75,7 +75,12 @@ def open_sweep(config: PipelineConfig, workspace: Workspace, overwrite: bool = F
     manifest = Manifest.load(Store(workspace.data))
     for model in settings.models or (config.classifier.model,):
         check_name(model)
-        check_model(model, channels=manifest.channels, resolution=manifest.resolution)
+        check_model(
+            model,
+            channels=manifest.channels,
+            resolution=manifest.resolution,
+            augment=config.classifier.augment,
+        )
     if config.classifier.seed + settings.seeds + settings.fresh_seeds > 2**32:
         raise ConfigError(
             f"sweep.seeds={settings.seeds} and sweep.fresh_seeds={settings.fresh_seeds}: too many "

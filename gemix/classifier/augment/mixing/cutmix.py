@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gemix.classifier.augment.base import AugmentContext
-from gemix.classifier.augment.pairs import partners
+from gemix.classifier.augment.mixing.pairs import partners
 
 PROBABILITY = 0.5  # of an image to be cut into, as the paper has it for CIFAR
 

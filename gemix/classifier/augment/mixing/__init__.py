@@ -1,0 +1,1 @@
+"""Augmentations that mix the images of a batch, or their features."""
