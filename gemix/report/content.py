@@ -21,6 +21,7 @@ from gemix.core import environment
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.io.comparison_record import MethodComparison, read_comparison
+from gemix.io.predictions import Predictions, read_predictions
 from gemix.io.records import to_json
 from gemix.io.results import (
     EVALUATION,
@@ -66,6 +67,7 @@ class ReportContent:
         config: the resolved configuration.
         verdict: the first sentences; None before the evaluation.
         evaluation: ``evaluation.json``, results ordered: real, then as configured; None before.
+        predictions: of the test images, for each method one a seed; empty before the evaluation.
         data: the real images; None before prepare.
         synthetic: number of images of each method's finished set.
         set_cards: main rows of the sets' cards; None where no set has one.
@@ -89,6 +91,7 @@ class ReportContent:
     config: PipelineConfig
     verdict: Verdict | None
     evaluation: Mapping[str, Any] | None
+    predictions: Mapping[str, tuple[Predictions, ...]]
     data: DataPart | None
     synthetic: Mapping[str, int]
     set_cards: SetCardsPart | None
@@ -152,6 +155,9 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
         config=config,
         verdict=_verdict(evaluation, methods) if evaluation else None,
         evaluation=evaluation,
+        predictions=_predictions(Store(workspace.evaluation), (REAL, *methods))
+        if evaluation
+        else {},
         data=data,
         synthetic={name: Manifest.load(Store(url)).images() for name, url in sets.items()},
         set_cards=set_cards(sets),
@@ -226,6 +232,13 @@ def _evaluation(store: Store, order: Sequence[str]) -> dict[str, Any] | None:
     tree = to_json(read_evaluation(store))
     by_method = {result["method"]: result for result in tree["results"]}
     return tree | {"results": [by_method[method] for method in _ordered(by_method, order)]}
+
+
+def _predictions(store: Store, order: Sequence[str]) -> dict[str, tuple[Predictions, ...]]:
+    found: dict[str, list[Predictions]] = {}
+    for one in sorted(read_predictions(store), key=lambda one: one.seed):
+        found.setdefault(one.method, []).append(one)
+    return {method: tuple(found[method]) for method in _ordered(found, order)}
 
 
 def _verdict(evaluation: Mapping[str, Any], methods: Sequence[str]) -> Verdict:

@@ -29,6 +29,7 @@ from gemix.report.sections.comparison import (
 from gemix.report.sections.data import grey_chart
 from gemix.report.sections.image_metrics import image_charts
 from gemix.report.sections.label_fidelity import fidelity_charts
+from gemix.report.sections.probabilities import reliability_charts
 from gemix.report.sections.sweep import params_text, ranked_trials, states_text, sweep_charts
 from gemix.report.templates import data_uri, environment
 from gemix.report.verdict import (
@@ -95,6 +96,7 @@ def render(content: ReportContent) -> str:
         normal_class=_test_set(content).get("normal_class"),
         synthetic_only=[r["method"] for r in results if r["method"].endswith(ONLY)],
         difference_charts=_difference_charts(results),
+        reliability_charts=reliability_charts(content.predictions),
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
         comparison=content.comparison,
         sweep=content.sweep,
