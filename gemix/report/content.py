@@ -40,6 +40,7 @@ from gemix.report.examples import Example, examples, small_png
 from gemix.report.label_figure import read_figure
 from gemix.report.sections.data import DataPart, data_part
 from gemix.report.sections.image_metrics import ImageMetricsPart, image_metrics
+from gemix.report.sections.inside import InsidePart, inside_part
 from gemix.report.sections.privacy_audit import AuditPart, audit_parts
 from gemix.report.sections.set_cards import SetCardsPart, set_cards
 from gemix.report.verdict import Verdict, decide
@@ -68,6 +69,7 @@ class ReportContent:
         verdict: the first sentences; None before the evaluation.
         evaluation: ``evaluation.json``, results ordered: real, then as configured; None before.
         predictions: of the test images, for each method one a seed; empty before the evaluation.
+        inside: pictures and maps of the best classifier; None if no evaluation has kept them.
         data: the real images; None before prepare.
         synthetic: number of images of each method's finished set.
         set_cards: main rows of the sets' cards; None where no set has one.
@@ -92,6 +94,7 @@ class ReportContent:
     verdict: Verdict | None
     evaluation: Mapping[str, Any] | None
     predictions: Mapping[str, tuple[Predictions, ...]]
+    inside: InsidePart | None
     data: DataPart | None
     synthetic: Mapping[str, int]
     set_cards: SetCardsPart | None
@@ -158,6 +161,9 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
         predictions=_predictions(Store(workspace.evaluation), (REAL, *methods))
         if evaluation
         else {},
+        inside=inside_part(Store(workspace.evaluation), len(evaluation["results"][0]["confusion"]))
+        if evaluation
+        else None,
         data=data,
         synthetic={name: Manifest.load(Store(url)).images() for name, url in sets.items()},
         set_cards=set_cards(sets),

@@ -28,6 +28,7 @@ from gemix.report.sections.comparison import (
 )
 from gemix.report.sections.data import grey_chart
 from gemix.report.sections.image_metrics import image_charts
+from gemix.report.sections.inside import projection_charts
 from gemix.report.sections.label_fidelity import fidelity_charts
 from gemix.report.sections.probabilities import reliability_charts
 from gemix.report.sections.sweep import params_text, ranked_trials, states_text, sweep_charts
@@ -97,6 +98,9 @@ def render(content: ReportContent) -> str:
         synthetic_only=[r["method"] for r in results if r["method"].endswith(ONLY)],
         difference_charts=_difference_charts(results),
         reliability_charts=reliability_charts(content.predictions),
+        projection_charts=projection_charts(content.inside.projection)
+        if content.inside and content.inside.projection
+        else [],
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
         comparison=content.comparison,
         sweep=content.sweep,

@@ -42,6 +42,8 @@ from gemix.io.results import (
 )
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
+from gemix.steps.explanation.pictures import write_explanation
+from gemix.steps.explanation.projection import write_projection
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
@@ -112,6 +114,7 @@ def evaluate(
             for method, found in compared.items()
         ]
         best = best_on_validation(listing)
+        _explain(config, workspace, best, predictions[best.method], test)
         below = _below_real(best, listing, predictions, compared, test)
         if below:
             log.warning("%s", below)
@@ -183,6 +186,21 @@ def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> P
     )
     write_predictions(Store(workspace.evaluation), name, predictions)
     return predictions
+
+
+def _explain(
+    config: PipelineConfig,
+    workspace: Workspace,
+    best: ClassifierRow,
+    predictions: Sequence[Predictions],
+    test: ImageSet,
+) -> None:
+    """Write pictures, maps and a projection of the best classifier, for the report."""
+    store = Store(workspace.evaluation)
+    classifier = Classifier.load(Store(f"{workspace.classifiers}/{best.name}"))
+    why = write_projection(store, best.name, classifier, workspace, config.synthesis.methods, test)
+    own = next(one for one in predictions if one.seed == best.seed)
+    write_explanation(store, best.name, classifier, own, test, no_projection=why)
 
 
 def _calibration(labels: np.ndarray, predictions: Sequence[Predictions]) -> dict[str, float]:

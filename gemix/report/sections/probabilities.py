@@ -63,7 +63,7 @@ def _chart(method: str, predictions: Sequence[Predictions], ink: str) -> str:
         axes.set_ylabel("share that is right")
         below.set_xlabel("probability of the most probable class")
         names = axes.get_legend_handles_labels()
-        below.legend(*names, ncols=2, loc="upper left", bbox_to_anchor=(-0.02, -0.72))
+        below.legend(*names, loc="upper left", bbox_to_anchor=(-0.02, -0.72))
         return svg_element(figure, f"reliability-{method}")
 
 
