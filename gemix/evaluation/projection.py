@@ -37,7 +37,7 @@ def project(reference: np.ndarray, others: Sequence[np.ndarray], seed: int) -> l
         Places of the reference, float64 [N, 2], then of the others, float64 [M, 2] each.
 
     Raises:
-        DataError: for too few images, or features that are all the same.
+        DataError: for too few images, or features that are all the same or not finite.
         ModuleNotFoundError: without openTSNE.
     """
     from openTSNE import TSNE
@@ -45,6 +45,8 @@ def project(reference: np.ndarray, others: Sequence[np.ndarray], seed: int) -> l
     count = len(reference)
     if count < FEWEST:
         raise DataError(f"{count} images: a t-SNE map needs {FEWEST} or more")
+    if not all(np.isfinite(rows).all() for rows in (reference, *others)):
+        raise DataError("features that are not finite: no t-SNE map shows them")
     if not np.ptp(reference, axis=0).any():
         raise DataError(f"the features of {count} images are all the same: no map shows them")
     neighbors = (count - 1) / 3  # openTSNE looks at three times the perplexity

@@ -34,3 +34,5 @@ def test_few_images_have_a_map_and_fewer_an_error():
         project(groups(0, 9)[0], [], seed=0)
     with pytest.raises(DataError, match="features of 12 images are all the same"):
         project(np.ones((12, 4)), [], seed=0)
+    with pytest.raises(DataError, match="features that are not finite"):
+        project(groups(0, 12)[0], [np.full((1, 8), np.nan)], seed=0)

@@ -97,7 +97,8 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(finished
     found = section(render(gather(finished, config)))
     assert "captum and openTSNE were not installed" in found
     assert "<code>pip install captum openTSNE</code>" in found
-    assert found.count("<img") == 10 and "<svg" not in found and "Grad-CAM map" not in found
+    assert found.count("<img") == 10 and "<svg" not in found
+    assert "under its Grad-CAM map" not in found
 
 
 def test_a_model_without_maps_is_said(finished, config):
@@ -111,6 +112,7 @@ def test_a_model_without_maps_is_said(finished, config):
     [
         ("explanation.json", lambda tree: tree.pop("images"), "images is missing"),
         ("explanation.json", lambda tree: tree["images"].pop(), r"explanation\.png is damaged"),
+        ("explanation.json", lambda tree: tree["images"].clear(), "no image"),
         (
             "explanation.json",
             lambda tree: tree["images"][0].update(label=3),
@@ -130,3 +132,15 @@ def test_damaged_files_are_named(finished, config, name, change, words):
     with pytest.raises(DataError, match=words) as caught:
         gather(finished, config)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 40, 600])
+def test_a_damaged_picture_is_named(finished, config, keep):
+    write_inside(finished)
+    store = Store(finished.evaluation)
+    store.write_bytes("explanation.png", store.read_bytes("explanation.png")[:keep])
+    with pytest.raises(DataError, match=r"explanation\.png is damaged"):
+        gather(finished, config)
+    store.delete("explanation.png")
+    with pytest.raises(DataError, match=r"explanation\.png"):
+        gather(finished, config)

@@ -75,7 +75,7 @@ def inside_part(store: Store, classes: int) -> InsidePart | None:
     _check_classes(store, PROJECTION, projection.label if projection else (), classes)
     try:
         pictures = _pictures(store, explanation)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SyntaxError) as error:  # PIL raises all of them
         raise DataError(
             f"{store.url}: {EXPLANATION_VIEW} is damaged or does not fit {EXPLANATION} ({error}); "
             f"run gemix evaluate --overwrite, or delete {EXPLANATION} to leave this section out"
@@ -111,6 +111,8 @@ def _pictures(store: Store, explanation: Explanation) -> list[Picture]:
         pixels = np.atleast_3d(np.asarray(image))
     mapped = explanation.layer is not None
     count = len(explanation.images)
+    if not count:
+        raise ValueError("no image")
     images, maps = [
         *(np.hsplit(row, count) for row in np.vsplit(pixels, 2 if mapped else 1)),
         *([] if mapped else [[None] * count]),
