@@ -38,9 +38,9 @@ COMMAND = Command(
     name="evaluate",
     summary="Test every classifier once, with bootstrap intervals; register the best.",
     reads="<workdir>/data, <workdir>/classifiers",
-    writes="<workdir>/evaluation: evaluation.json, predictions/<method>-seed<k>.parquet; a version "
-    "of the registered model in MLflow",
-    costs="one pass over the test set a classifier: seconds for demo",
+    writes="<workdir>/evaluation: evaluation.json, predictions/<method>-seed<k>.parquet, pictures, "
+    "maps and a projection of the best classifier; a version of the registered model in MLflow",
+    costs="one pass over the test set a classifier, and up to 1,500 other images: seconds for demo",
     sections=("data", "tracking", "compute"),
     run=_run,
     leases=("evaluate",),

@@ -1,6 +1,8 @@
-"""Inference of a network."""
+"""Inference of a network: logits, and the features before its last layer."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,12 +24,32 @@ def predict_logits(network: nn.Module, normalization: Normalization, images: np.
     Returns:
         float32 [N, K] on the network's device.
     """
+    return _predict(network, network, normalization, images)
+
+
+def predict_features(
+    network: nn.Module, normalization: Normalization, images: np.ndarray
+) -> Tensor:
+    """Return the features before the last layer of a timm model, float32 [N, D]; else as above."""
+
+    def forward(batch: Tensor) -> Tensor:
+        return network.forward_head(network.forward_features(batch), pre_logits=True)
+
+    return _predict(forward, network, normalization, images)
+
+
+def _predict(
+    forward: Callable[[Tensor], Tensor],
+    network: nn.Module,
+    normalization: Normalization,
+    images: np.ndarray,
+) -> Tensor:
     device = next(network.parameters()).device
     network.eval()
-    logits = []
+    rows = []
     with torch.inference_mode():
         for start in range(0, len(images), BATCH):
-            rows = torch.tensor(images[start : start + BATCH], device=device)
-            batch = normalization(rows).contiguous(memory_format=torch.channels_last)
-            logits.append(network(batch).float())
-    return torch.cat(logits)
+            pixels = torch.tensor(images[start : start + BATCH], device=device)
+            batch = normalization(pixels).contiguous(memory_format=torch.channels_last)
+            rows.append(forward(batch).float())
+    return torch.cat(rows)

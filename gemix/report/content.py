@@ -21,6 +21,7 @@ from gemix.core import environment
 from gemix.core.errors import DataError
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.io.comparison_record import MethodComparison, read_comparison
+from gemix.io.predictions import Predictions, read_predictions
 from gemix.io.records import to_json
 from gemix.io.results import (
     EVALUATION,
@@ -39,6 +40,7 @@ from gemix.report.examples import Example, examples, small_png
 from gemix.report.label_figure import read_figure
 from gemix.report.sections.data import DataPart, data_part
 from gemix.report.sections.image_metrics import ImageMetricsPart, image_metrics
+from gemix.report.sections.inside import InsidePart, inside_part
 from gemix.report.sections.privacy_audit import AuditPart, audit_parts
 from gemix.report.sections.set_cards import SetCardsPart, set_cards
 from gemix.report.verdict import Verdict, decide
@@ -66,6 +68,8 @@ class ReportContent:
         config: the resolved configuration.
         verdict: the first sentences; None before the evaluation.
         evaluation: ``evaluation.json``, results ordered: real, then as configured; None before.
+        predictions: of the test images, for each method one a seed; empty before the evaluation.
+        inside: pictures and maps of the best classifier; None if no evaluation has kept them.
         data: the real images; None before prepare.
         synthetic: number of images of each method's finished set.
         set_cards: main rows of the sets' cards; None where no set has one.
@@ -89,6 +93,8 @@ class ReportContent:
     config: PipelineConfig
     verdict: Verdict | None
     evaluation: Mapping[str, Any] | None
+    predictions: Mapping[str, tuple[Predictions, ...]]
+    inside: InsidePart | None
     data: DataPart | None
     synthetic: Mapping[str, int]
     set_cards: SetCardsPart | None
@@ -152,6 +158,12 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
         config=config,
         verdict=_verdict(evaluation, methods) if evaluation else None,
         evaluation=evaluation,
+        predictions=_predictions(Store(workspace.evaluation), (REAL, *methods))
+        if evaluation
+        else {},
+        inside=inside_part(Store(workspace.evaluation), len(evaluation["results"][0]["confusion"]))
+        if evaluation
+        else None,
         data=data,
         synthetic={name: Manifest.load(Store(url)).images() for name, url in sets.items()},
         set_cards=set_cards(sets),
@@ -226,6 +238,13 @@ def _evaluation(store: Store, order: Sequence[str]) -> dict[str, Any] | None:
     tree = to_json(read_evaluation(store))
     by_method = {result["method"]: result for result in tree["results"]}
     return tree | {"results": [by_method[method] for method in _ordered(by_method, order)]}
+
+
+def _predictions(store: Store, order: Sequence[str]) -> dict[str, tuple[Predictions, ...]]:
+    found: dict[str, list[Predictions]] = {}
+    for one in sorted(read_predictions(store), key=lambda one: one.seed):
+        found.setdefault(one.method, []).append(one)
+    return {method: tuple(found[method]) for method in _ordered(found, order)}
 
 
 def _verdict(evaluation: Mapping[str, Any], methods: Sequence[str]) -> Verdict:

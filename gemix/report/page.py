@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from gemix.comparison.paper_layout import RatedMethod, Table, table_1, table_2
 from gemix.comparison.worth import format_patients
 from gemix.config import PipelineConfig
 from gemix.evaluation.classification.bootstrap import warn_of_few_groups
 from gemix.evaluation.label_fidelity.measure import Proportion
-from gemix.io.results import ONLY
+from gemix.io.results import ONLY, REAL
 from gemix.report.charts import (
     SERIES,
     curves_chart,
@@ -25,10 +26,13 @@ from gemix.report.sections.comparison import (
     block_columns,
     block_title,
     learning_curves,
+    paper_layout,
 )
 from gemix.report.sections.data import grey_chart
 from gemix.report.sections.image_metrics import image_charts
+from gemix.report.sections.inside import projection_charts
 from gemix.report.sections.label_fidelity import fidelity_charts
+from gemix.report.sections.probabilities import reliability_charts
 from gemix.report.sections.sweep import params_text, ranked_trials, states_text, sweep_charts
 from gemix.report.templates import data_uri, environment
 from gemix.report.verdict import (
@@ -77,6 +81,7 @@ def render(content: ReportContent) -> str:
         "block_title": block_title,
         "block_charts": block_charts,
         "block_columns": block_columns,
+        "paper_layout": paper_layout,
         "ranked_trials": ranked_trials,
         "params_text": params_text,
         "states_text": states_text,
@@ -95,8 +100,13 @@ def render(content: ReportContent) -> str:
         normal_class=_test_set(content).get("normal_class"),
         synthetic_only=[r["method"] for r in results if r["method"].endswith(ONLY)],
         difference_charts=_difference_charts(results),
+        reliability_charts=reliability_charts(content.predictions),
+        projection_charts=projection_charts(content.inside.projection)
+        if content.inside and content.inside.projection
+        else [],
         training_charts=[*_classifier_charts(content), *_gan_charts(content)],
         comparison=content.comparison,
+        evaluation_tables=_paper_layout(results, content.config.classifier.model),
         sweep=content.sweep,
         sweep_charts=sweep_charts(content.sweep) if content.sweep else [],
         learning_curves=learning_curves(content.comparison) if content.comparison else [],
@@ -154,6 +164,15 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _paper_layout(results: Sequence[Mapping[str, Any]], model: str) -> list[Table]:
+    """Return an evaluation's rates in the layouts of the paper's two tables."""
+    rated = [
+        RatedMethod(classifier=model, method=method_name(row["method"]), rates=row)
+        for row in results
+    ]
+    return [table_1(rated, method_name(REAL)), table_2(rated)]
 
 
 def _difference_charts(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from gemix.classifier.bundle import Classifier
@@ -32,6 +30,7 @@ from gemix.evaluation.classification.normal_class import describe_normal_class, 
 from gemix.evaluation.classification.plots import confusion_png
 from gemix.evaluation.classification.probability_rates import brier, expected_calibration_error
 from gemix.evaluation.classification.rates import RATES, chance_macro_f2, score
+from gemix.io.predictions import Predictions, write_predictions
 from gemix.io.records import to_json
 from gemix.io.results import (
     EVALUATION,
@@ -43,6 +42,8 @@ from gemix.io.results import (
 )
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
+from gemix.steps.explanation.pictures import write_explanation
+from gemix.steps.explanation.projection import write_projection
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
@@ -99,7 +100,7 @@ def evaluate(
         predictions = _predict_all(config, workspace, executor, listing, test)
         compared = compare_methods(
             test.labels,
-            {method: np.stack([one.classes for one in of]) for method, of in predictions.items()},
+            {method: np.stack([one.predicted for one in of]) for method, of in predictions.items()},
             test.groups,
             classes=len(test.classes),
             normal=normal,
@@ -113,6 +114,7 @@ def evaluate(
             for method, found in compared.items()
         ]
         best = best_on_validation(listing)
+        _explain(config, workspace, best, predictions[best.method], test)
         below = _below_real(best, listing, predictions, compared, test)
         if below:
             log.warning("%s", below)
@@ -144,13 +146,13 @@ def _predict_all(
     executor: Executor,
     listing: Sequence[ClassifierRow],
     test: ImageSet,
-) -> dict[str, list[_Predicted]]:
+) -> dict[str, list[Predictions]]:
     """Return the predictions of each method's classifiers, by seed."""
     predict = functools.partial(
         _predict, workspace, test=test, threads=config.compute.cpus_per_worker
     )
     names = [row.name for row in listing]
-    found: dict[str, dict[int, _Predicted]] = {row.method: {} for row in listing}
+    found: dict[str, dict[int, Predictions]] = {row.method: {} for row in listing}
     predictions = executor.map(
         predict, names, title="evaluate", unit="classifiers", compute=config.compute
     )
@@ -161,22 +163,7 @@ def _predict_all(
     }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Predicted:
-    """Predictions of one classifier on the test images.
-
-    Attributes:
-        classes: by its decision, int64 [N].
-        probabilities: calibrated as the decision has it, float32 [N, K].
-        uncalibrated: the softmax of its logits, float32 [N, K].
-    """
-
-    classes: np.ndarray
-    probabilities: np.ndarray
-    uncalibrated: np.ndarray
-
-
-def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> _Predicted:
+def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> Predictions:
     """Write one classifier's predictions, and return them."""
     torch.set_num_threads(threads)
     classifier = Classifier.load(Store(f"{workspace.classifiers}/{name}"))
@@ -187,31 +174,36 @@ def _predict(workspace: Workspace, name: str, test: ImageSet, threads: int) -> _
         )
     logits, decision = classifier.logits(test.images), classifier.decision
     probabilities = decision.probabilities(logits)
-    decided = decision.decide(probabilities)
-    table = pa.table(
-        {
-            "source": test.sources,
-            "patient": test.groups,
-            "label": test.labels,
-            "probabilities": pa.array(list(probabilities), pa.list_(pa.float32())),
-            "predicted": decided,
-            "method": [classifier.method] * len(test),
-            "seed": [classifier.config.seed] * len(test),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    Store(workspace.evaluation).write_bytes(
-        f"predictions/{name}.parquet", sink.getvalue().to_pybytes()
-    )
-    return _Predicted(
-        classes=decided,
+    predictions = Predictions(
+        method=classifier.method,
+        seed=classifier.config.seed,
+        sources=test.sources,
+        patients=test.groups,
+        labels=test.labels,
+        predicted=decision.decide(probabilities),
         probabilities=probabilities,
         uncalibrated=UNFITTED.probabilities(logits),
     )
+    write_predictions(Store(workspace.evaluation), name, predictions)
+    return predictions
 
 
-def _calibration(labels: np.ndarray, predictions: Sequence[_Predicted]) -> dict[str, float]:
+def _explain(
+    config: PipelineConfig,
+    workspace: Workspace,
+    best: ClassifierRow,
+    predictions: Sequence[Predictions],
+    test: ImageSet,
+) -> None:
+    """Write pictures, maps and a projection of the best classifier, for the report."""
+    store = Store(workspace.evaluation)
+    classifier = Classifier.load(Store(f"{workspace.classifiers}/{best.name}"))
+    why = write_projection(store, best.name, classifier, workspace, config.synthesis.methods, test)
+    own = next(one for one in predictions if one.seed == best.seed)
+    write_explanation(store, best.name, classifier, own, test, no_projection=why)
+
+
+def _calibration(labels: np.ndarray, predictions: Sequence[Predictions]) -> dict[str, float]:
     """Return calibration error and Brier score, with and without the temperature; means."""
 
     def mean(measure: Callable[[np.ndarray, np.ndarray], float], field: str) -> float:
@@ -229,11 +221,11 @@ def _calibration(labels: np.ndarray, predictions: Sequence[_Predicted]) -> dict[
 
 
 def _most_probable(
-    labels: np.ndarray, predictions: Sequence[_Predicted], normal: int | None
+    labels: np.ndarray, predictions: Sequence[Predictions], normal: int | None
 ) -> dict[str, float] | None:
     """Return the rates without a threshold; None where the decision has none. Means."""
     found = [one.probabilities.argmax(axis=1) for one in predictions]
-    if all(np.array_equal(one.classes, by) for one, by in zip(predictions, found, strict=True)):
+    if all(np.array_equal(one.predicted, by) for one, by in zip(predictions, found, strict=True)):
         return None
     classes = predictions[0].probabilities.shape[1]
     scores = [score(labels, predicted, classes, normal) for predicted in found]
@@ -268,7 +260,7 @@ def _result(method: str, found: Comparison, seeds: int, classes: Sequence[str]) 
 def _below_real(
     best: ClassifierRow,
     listing: Sequence[ClassifierRow],
-    predictions: Mapping[str, Sequence[_Predicted]],
+    predictions: Mapping[str, Sequence[Predictions]],
     compared: Mapping[str, Comparison],
     test: ImageSet,
 ) -> BelowReal | None:
@@ -276,7 +268,7 @@ def _below_real(
     if best.method == REAL or REAL not in compared:
         return None
     seeds = sorted(row.seed for row in listing if row.method == best.method)
-    predicted = predictions[best.method][seeds.index(best.seed)].classes
+    predicted = predictions[best.method][seeds.index(best.seed)].predicted
     own = score(test.labels, predicted, len(test.classes))
     method, real = (compared[name].rates["macro_f2"] for name in (best.method, REAL))
     if min(own["macro_f2"], method) >= real:

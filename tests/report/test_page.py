@@ -78,6 +78,18 @@ def test_real_only_stands_first_then_the_methods_as_configured(source):
     assert '<tr class="best"><th>real + dirichlet</th>' in source
 
 
+def test_rates_are_shown_in_the_layouts_of_the_papers_tables(source):
+    start = source.index("In the layouts of the paper")
+    text = Page(
+        f"<details><summary>{source[start : source.index('</details>', start)]}</details>"
+    ).text
+    assert "real only: accuracy" in text and "method: recall" in text
+    # baseline, then method: accuracy, macro-F1, precision, recall
+    assert "real + softmax 0.710 0.630 0.660 0.640 0.740 0.660 0.690 0.670" in text
+    # accuracy, macro-F1, precision, recall, F2, FNR
+    assert "real + onehot 0.745 0.665 0.695 0.675 0.675 0.325" in text
+
+
 def test_every_class_shows_real_and_synthetic_images(source):
     for name in ("normal", "pneumonia", "cancer"):
         assert source.count(f'alt="real {name}"') == 8

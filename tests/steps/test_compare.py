@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 from collections.abc import Callable
 
@@ -169,6 +171,14 @@ def test_tables_say_the_same(compared, workspace):
         table = store.read_bytes(f"tables/test_resnet-1.{ending}").decode()
         assert f"{by_method(compared)['softmax']['rates']['macro_f2']:.3f}" in table
     assert "softmax+pretrain+hard" in text(compared["blocks"][0])
+    rates = {name: row["rates"] for name, row in by_method(compared).items()}
+    second = list(csv.reader(io.StringIO(store.read_bytes("tables/paper-table-2.csv").decode())))
+    wanted = ["accuracy", "macro_f1", "macro_precision", "macro_recall", "macro_f2", "fnr"]
+    assert {tuple(row[:2]): row[2:] for row in second[1:]} == {
+        ("test_resnet", name): [f"{rates[name][key]:.3f}" for key in wanted] for name in METHODS
+    }
+    first = store.read_bytes("tables/paper-table-1.tex").decode()
+    assert first.startswith(r"\begin{tabular}{llrrrrrrrr}") and first.count("test\\_resnet") == 3
 
 
 def test_weights_go_and_predictions_stay(compared, workspace):

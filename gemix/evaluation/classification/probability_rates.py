@@ -6,6 +6,7 @@ the images as they are.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -78,15 +79,48 @@ def brier(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) ->
     return weights @ errors / weights.sum(axis=1)
 
 
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean distance of confidence and accuracy over bins of equal width, 0 to 1.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Reliability:
+    """Confidence against accuracy, over `BINS` bins of equal width.
 
-    Guo et al., "On calibration of modern neural networks", ICML 2017, equation 3.
+    Guo et al., "On calibration of modern neural networks", ICML 2017, section 2.
+
+    Attributes:
+        confidence: mean probability of the most probable class, float64 [BINS]; NaN without images.
+        accuracy: share of images whose most probable class is right, float64 [BINS]; likewise.
+        counts: images, int64 [BINS].
+    """
+
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error, 0 to 1: equation 3 there."""
+        gaps = np.abs(np.nan_to_num(self.accuracy - self.confidence))
+        return float(gaps @ self.counts / self.counts.sum())
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
+    """Return confidence and accuracy by bins of confidence.
+
+    Args:
+        labels: int [N].
+        probabilities: float [N, K].
     """
     confidence, found = probabilities.max(axis=1), probabilities.argmax(axis=1)
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=(found == labels) - confidence, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    counts = np.bincount(bins, minlength=BINS)
+    sums = (np.bincount(bins, weights=of, minlength=BINS) for of in (confidence, found == labels))
+    with np.errstate(invalid="ignore"):
+        mean_confidence, accuracy = (total / counts for total in sums)
+    return Reliability(confidence=mean_confidence, accuracy=accuracy, counts=counts)
+
+
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean distance of confidence and accuracy over bins of equal width, 0 to 1."""
+    return reliability(labels, probabilities).error
 
 
 def sensitivity(

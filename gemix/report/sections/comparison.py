@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from gemix.comparison.findings import THRESHOLD_MOVED
+from gemix.comparison.paper_layout import (
+    RatedMethod,
+    Table,
+    classifier_title,
+    table_1,
+    table_2,
+)
 from gemix.io.comparison_record import ComparedBlock, MethodComparison
 from gemix.report.charts import curves_chart, difference_chart
 from gemix.report.verdict import FNR, MACRO_F2, Metric
@@ -48,6 +56,21 @@ def block_charts(block: ComparedBlock) -> list[str]:
         if differences:
             charts.append(difference_chart(metric, differences, added=False))
     return charts
+
+
+def paper_layout(comparison: MethodComparison) -> list[Table]:
+    """Return the rates in the layouts of the paper's two tables."""
+    rated = [
+        RatedMethod(
+            classifier=classifier_title(block.model, block.fraction),
+            method=row.method,
+            rates=row.rates,
+        )
+        for block in comparison.blocks
+        for row in block.methods
+        if row.failure is None and row.method != THRESHOLD_MOVED
+    ]
+    return [table_1(rated, comparison.baseline), table_2(rated)]
 
 
 def learning_curves(comparison: MethodComparison) -> list[str]:

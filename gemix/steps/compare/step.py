@@ -28,7 +28,7 @@ from gemix.io.workspace import Workspace
 from gemix.steps.compare.blocks import TrainedBlock
 from gemix.steps.compare.images import ordered_digest
 from gemix.steps.compare.scoring import UnitScorer, predictions_name
-from gemix.steps.compare.tables import comma_separated, latex, markdown
+from gemix.steps.compare.tables import block_files, paper_files
 from gemix.steps.compare.training import Trained, UnitTrainer, validation_probabilities
 from gemix.steps.compare.worth import worth_of
 from gemix.steps.runtime.classifier_training import check_training
@@ -41,8 +41,6 @@ from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
 
 log = logging.getLogger("gemix.compare")
-
-TABLES = {"md": markdown, "csv": comma_separated, "tex": latex}
 
 
 def compare(
@@ -311,14 +309,15 @@ def _describe(block: TrainedBlock, detectable: float | None) -> dict[str, Any]:
 
 def _write(store: Store, results: dict[str, Any], run: Run) -> None:
     """Write and log tables and results, ``comparison.json`` last."""
+    files = paper_files(results)
     for block in results["blocks"]:
         name = f"{block['model']}-{block['fraction']:g}"
-        for ending, render in TABLES.items():
-            text = render(block)
-            store.write_bytes(f"tables/{name}.{ending}", text.encode())
-            run.log_text(text, f"tables/{name}.{ending}")
+        files |= {f"{name}.{ending}": text for ending, text in block_files(block).items()}
         for method in block["methods"]:
             if method["failure"] is None:
                 prefix = f"{name}/{method['method']}".replace("+", "_")
                 run.log_metrics({f"{prefix}/{r}": value for r, value in method["rates"].items()})
+    for name, text in files.items():
+        store.write_bytes(f"tables/{name}", text.encode())
+        run.log_text(text, f"tables/{name}")
     store.write_json(COMPARISON, results)

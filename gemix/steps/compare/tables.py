@@ -1,4 +1,4 @@
-"""The table of a block as Markdown, CSV and LaTeX, and as text to print."""
+"""Tables of a comparison as Markdown, CSV and LaTeX, and as text to print."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gemix.comparison.findings import THRESHOLD_MOVED
+from gemix.comparison.paper_layout import RatedMethod, classifier_title, table_1, table_2
 from gemix.comparison.worth import format_patients
 from gemix.io.comparison_record import EquivalentPatients
 from gemix.report.verdict import signed
@@ -85,28 +87,64 @@ def note_of(method: Mapping[str, Any], block: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, (method.get("finding"), note)))
 
 
-def markdown(block: Mapping[str, Any]) -> str:
-    """Return a Markdown table."""
+def block_files(block: Mapping[str, Any]) -> dict[str, str]:
+    """Return a block's table by the ending of its file; LaTeX leaves the finding out."""
     header, rows = rows_of(block)
+    found = _files(header, rows)
+    return found | {"tex": _latex(header[:-1], [row[:-1] for row in rows])}
+
+
+def paper_files(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return the rates in the layouts of the paper's two tables, by name of the file."""
+    rated = [
+        RatedMethod(
+            classifier=classifier_title(block["model"], block["fraction"]),
+            method=method["method"],
+            rates=method["rates"],
+        )
+        for block in results["blocks"]
+        for method in block["methods"]
+        if method["failure"] is None and method["method"] != THRESHOLD_MOVED
+    ]
+    tables = {
+        "paper-table-1": table_1(rated, results["baseline"]),
+        "paper-table-2": table_2(rated),
+    }
+    return {
+        f"{name}.{ending}": content
+        for name, table in tables.items()
+        for ending, content in _files(table.header, table.rows, names=2).items()
+    }
+
+
+def _files(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, names: int = 1
+) -> dict[str, str]:
+    return {
+        "md": _markdown(header, rows),
+        "csv": _comma_separated(header, rows),
+        "tex": _latex(header, rows, names=names),
+    }
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
     lines = [header, ["---"] * len(header), *cells]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def comma_separated(block: Mapping[str, Any]) -> str:
-    """Return the table as CSV."""
+def _comma_separated(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     sink = io.StringIO()
-    header, rows = rows_of(block)
     csv.writer(sink, lineterminator="\n").writerows([header, *rows])
     return sink.getvalue()
 
 
-def latex(block: Mapping[str, Any]) -> str:
-    """Return a LaTeX tabular of the rates, without the finding."""
-    header, rows = rows_of(block)
-    lines = [[_escaped(cell) for cell in line[:-1]] for line in (header, *rows)]
+def _latex(header: Sequence[str], rows: Sequence[Sequence[str]], *, names: int = 1) -> str:
+    """Return a tabular whose first columns are names, to the left, and the others numbers."""
+    lines = [[_escaped(cell) for cell in line] for line in (header, *rows)]
     body = " \\\\\n".join(" & ".join(line) for line in lines)
-    return f"\\begin{{tabular}}{{l{'r' * (len(header) - 2)}}}\n{body} \\\\\n\\end{{tabular}}\n"
+    columns = "l" * names + "r" * (len(header) - names)
+    return f"\\begin{{tabular}}{{{columns}}}\n{body} \\\\\n\\end{{tabular}}\n"
 
 
 def text(block: Mapping[str, Any]) -> str:

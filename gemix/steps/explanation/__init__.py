@@ -1,0 +1,1 @@
+"""A look inside the best classifier of an evaluation."""
