@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, MOST_STAGES
 from gemix.classifier.recipes.registry import RECIPES
-from gemix.core.config_schema import Config, ConfigIssue, Range, Seed
+from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range, Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,21 @@ class ClassifierConfig(Config):
         Range(1, 65536),
         "Backward passes of a worker's share of a batch, for less memory; batch norm is by pass.",
     ] = 1
-    lr: Annotated[float, Range(1e-8, 1.0), "Highest learning rate (AdamW, warm-up, cosine)."] = 3e-4
-    weight_decay: Annotated[float, Range(0, 1000), "Weight decay of AdamW."] = 0.05
+    optimizer: Annotated[str, "Name of a timm optimizer: adamw, sgd, lamb, lion, and others."] = (
+        "adamw"
+    )
+    lr: Annotated[float, Range(1e-8, 1.0), "Highest learning rate; it falls by a cosine."] = 3e-4
+    warmup: Annotated[
+        Fraction, "Share of the steps in which the learning rate rises, linearly from about 0."
+    ] = 0.05
+    weight_decay: Annotated[float, Range(0, 1000), "Weight decay; biases and norms have none."] = (
+        0.05
+    )
+    clip_grad: Annotated[
+        float | None,
+        Range(1e-6, 1e6),
+        "Largest norm of the gradient of a step, averaged over the workers; null: no limit.",
+    ] = None
     augment: Annotated[
         str,
         f"How training images are varied: {', '.join(AUGMENTATIONS)}, or two of them, as in "

@@ -6,9 +6,7 @@ across the ends of epochs, so that none is short.
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -16,8 +14,8 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.optim import create_optimizer_v2
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from gemix.classifier.augment.base import AugmentContext
 from gemix.classifier.augment.registry import load_augmentation
@@ -30,6 +28,7 @@ from gemix.classifier.distributed import (
 )
 from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
+from gemix.classifier.optimizer import build_optimizer, build_schedule
 from gemix.classifier.predict import predict_logits
 from gemix.classifier.recipes.base import RecipeContext
 from gemix.classifier.recipes.registry import build_recipe
@@ -39,7 +38,6 @@ from gemix.core.errors import DataError, GemixError
 from gemix.core.rng import Stream, sample_rng
 from gemix.data.image_set import ImageSet
 
-WARMUP = 0.05  # of all steps
 CRITERION = "macro_f2"
 
 Scorer = Callable[[np.ndarray, np.ndarray], Mapping[str, float | None]]
@@ -196,9 +194,7 @@ class _Trainer:
         keep_statistics_pace(self.network, config.accumulate)
         self.parallel = data_parallel(self.network, workers)
         _seed_torch(config.seed, 1 + workers.rank)  # dropout differs between the workers
-        self.optimizer = create_optimizer_v2(
-            self.network, "adamw", lr=config.lr, weight_decay=config.weight_decay
-        )
+        self.optimizer = build_optimizer(self.network, config)
         self.steps = max(1, round((config.epoch_images or len(training)) / config.batch))
         total = self.steps * config.epochs
         self.recipe = build_recipe(
@@ -207,10 +203,7 @@ class _Trainer:
                 config, real=real_images, synthetic=len(training) - real_images, steps=total
             ),
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            functools.partial(_warm_cosines, starts=self.recipe.restarts, total=total),
-        )
+        self.schedule = build_schedule(self.optimizer, config.warmup, self.recipe.restarts, total)
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch; return the mean loss and the last learning rate."""
@@ -224,10 +217,16 @@ class _Trainer:
                     loss = self.loss(step, batch_indices, rows)
                     (loss / len(parts)).backward()
                 losses.append(loss.detach())
-            self.optimizer.step()
-            self.schedule.step()
+            self.update()
         mean = self.workers.all_reduce_mean(torch.stack(losses).mean())
         return {"train_loss": self.finite(mean), "lr": self.schedule.get_last_lr()[0]}
+
+    def update(self) -> None:
+        """Take a step of the optimizer along the gradients, which are equal on all workers."""
+        if self.config.clip_grad is not None:
+            clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        self.schedule.step()
 
     def loss(self, step: int, batch_indices: Sequence[int], rows: Tensor) -> Tensor:
         """Return the mean loss of the images of one part of a batch.
@@ -300,18 +299,3 @@ class _Trainer:
 def _seed_torch(seed: int, index: int) -> None:
     """Seed torch's global generator, which initial weights and dropout draw from."""
     torch.manual_seed(int(sample_rng(seed, Stream.INIT, index).integers(2**63)))
-
-
-def _warm_cosines(step: int, starts: Sequence[int], total: int) -> float:
-    """Return the factor of the learning rate: one schedule from each start to the next one."""
-    number = bisect.bisect_right(starts, step) - 1
-    end = (*starts[1:], total)[number]
-    return _warm_cosine(step - starts[number], end - starts[number])
-
-
-def _warm_cosine(step: int, total: int) -> float:
-    """Return the factor of the learning rate: linear warm-up, then half a cosine down to 0."""
-    warmup = max(1, round(WARMUP * total))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))

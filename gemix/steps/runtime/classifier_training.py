@@ -16,6 +16,7 @@ from gemix.classifier.decision.config import DecisionConfig
 from gemix.classifier.decision.decision import UNFITTED, Decision
 from gemix.classifier.distributed import batch_parts
 from gemix.classifier.models import check_model, check_name
+from gemix.classifier.optimizer import check_optimizer
 from gemix.classifier.train import train
 from gemix.core.distributed import Workers
 from gemix.data.image_set import ImageSet
@@ -39,11 +40,13 @@ def check_training(
         normal: ``data.normal_class``.
 
     Raises:
-        ConfigError: for a model that cannot be built, or a batch that cannot be shared out.
+        ConfigError: for a model that cannot be built, an optimizer that timm does not have, or a
+            batch that cannot be shared out.
         DataError: for a normal class that the data do not have.
     """
     batch_parts(Workers(0, workers), config.batch, config.accumulate)
     check_name(config.model)
+    check_optimizer(config.optimizer)
     check_model(config.model, channels=real.channels, resolution=real.resolution)
     normal_class(real.classes, normal)
 
