@@ -47,6 +47,20 @@ class ClassifierConfig(Config):
         Range(1e-6, 1e6),
         "Largest norm of the gradient of a step, averaged over the workers; null: no limit.",
     ] = None
+    ema: Annotated[
+        float | None,
+        Range(0, 0.999999),
+        "Decay of averaged weights, lower in early steps; they are validated and kept; null: none.",
+    ] = None
+    label_smoothing: Annotated[
+        float,
+        Range(0, 0.99),
+        "Share e of every target, soft and mixed ones too, that is uniform: (1 - e) y + e / K.",
+    ] = 0.0
+    precision: Annotated[
+        Literal["float32", "bfloat16", "auto"],
+        "Precision of training passes, weights are float32; auto: bfloat16 where hardware is fast.",
+    ] = "float32"
     augment: Annotated[
         str,
         f"How training images are varied: {', '.join(AUGMENTATIONS)}, or two of them, as in "

@@ -7,6 +7,7 @@ across the ends of epochs, so that none is short.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -14,7 +15,8 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from gemix.classifier.augment.base import AugmentContext
@@ -32,7 +34,7 @@ from gemix.classifier.optimizer import build_optimizer, build_schedule
 from gemix.classifier.predict import predict_logits
 from gemix.classifier.recipes.base import RecipeContext
 from gemix.classifier.recipes.registry import build_recipe
-from gemix.core.device import default_device
+from gemix.core.device import compute_dtype, default_device, resolve_precision
 from gemix.core.distributed import Workers
 from gemix.core.errors import DataError, GemixError
 from gemix.core.rng import Stream, sample_rng
@@ -192,7 +194,15 @@ class _Trainer:
         network = build(self.spec, pretrained=config.pretrained, weights=config.weights)
         self.network = network.to(device, memory_format=torch.channels_last)
         keep_statistics_pace(self.network, config.accumulate)
+        self.average: ModelEmaV3 | None = None
+        if config.ema is not None:
+            # early weights, which later ones leave behind, are forgotten faster
+            self.average = ModelEmaV3(self.network, decay=config.ema, use_warmup=True)
         self.parallel = data_parallel(self.network, workers)
+        precision = config.precision
+        if precision == "auto":
+            precision = resolve_precision(device, workers)
+        self.dtype = compute_dtype(precision, device)
         _seed_torch(config.seed, 1 + workers.rank)  # dropout differs between the workers
         self.optimizer = build_optimizer(self.network, config)
         self.steps = max(1, round((config.epoch_images or len(training)) / config.batch))
@@ -204,6 +214,11 @@ class _Trainer:
             ),
         )
         self.schedule = build_schedule(self.optimizer, config.warmup, self.recipe.restarts, total)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and kept: of averaged weights where there are some."""
+        return self.network if self.average is None else self.average.module
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch; return the mean loss and the last learning rate."""
@@ -217,16 +232,18 @@ class _Trainer:
                     loss = self.loss(step, batch_indices, rows)
                     (loss / len(parts)).backward()
                 losses.append(loss.detach())
-            self.update()
+            self.update(step)
         mean = self.workers.all_reduce_mean(torch.stack(losses).mean())
         return {"train_loss": self.finite(mean), "lr": self.schedule.get_last_lr()[0]}
 
-    def update(self) -> None:
+    def update(self, step: int) -> None:
         """Take a step of the optimizer along the gradients, which are equal on all workers."""
         if self.config.clip_grad is not None:
             clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
         self.optimizer.step()
         self.schedule.step()
+        if self.average is not None:
+            self.average.update(self.network, step + 1)
 
     def loss(self, step: int, batch_indices: Sequence[int], rows: Tensor) -> Tensor:
         """Return the mean loss of the images of one part of a batch.
@@ -244,11 +261,18 @@ class _Trainer:
         images, targets = self.augment(
             self.normalization(self.images[rows]), self.targets[rows], context
         )
-        logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
         weights = self.recipe.weights(rows)
+        loss = functools.partial(
+            F.cross_entropy,
+            logits.float(),
+            targets,
+            label_smoothing=self.config.label_smoothing,
+        )
         if weights is None:
-            return F.cross_entropy(logits, targets)
-        return (weights * F.cross_entropy(logits, targets, reduction="none")).mean()
+            return loss()
+        return (weights * loss(reduction="none")).mean()
 
     def batches(self, epoch: int) -> Iterator[tuple[int, list[tuple[list[int], Tensor]]]]:
         """Yield the steps of an epoch, each with the parts of this worker's share of the batch.
@@ -270,9 +294,9 @@ class _Trainer:
 
         The workers share the images.
         """
-        self.workers.broadcast_tensors(self.network.buffers())
+        self.workers.broadcast_tensors(self.evaluated.buffers())
         share = slice(self.workers.rank, None, self.workers.size)
-        logits = predict_logits(self.network, self.normalization, validation.images[share])
+        logits = predict_logits(self.evaluated, self.normalization, validation.images[share])
         logits = self.workers.all_gather_rows(logits, len(validation))
         loss = F.cross_entropy(logits, torch.from_numpy(validation.soft_labels).to(logits.device))
         found = logits.cpu().numpy()
@@ -291,8 +315,8 @@ class _Trainer:
         return value
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Return a copy of the weights, on the CPU."""
-        state = self.network.state_dict()
+        """Return a copy of the evaluated weights, on the CPU."""
+        state = self.evaluated.state_dict()
         return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
 
 
