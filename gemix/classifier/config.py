@@ -6,7 +6,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, MOST_STAGES
-from gemix.classifier.recipes.registry import RECIPES
+from gemix.classifier.recipes.registry import PLANNED, RECIPES
 from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range, Seed
 
 
@@ -21,6 +21,12 @@ class ClassifierConfig(Config):
     ] = False
     weights: Annotated[str | None, "Safetensors file of pretrained weights."] = None
     epochs: Annotated[int, Range(1, 100_000), "Length of the training, in epochs."] = 30
+    early_stopping: Annotated[
+        int | None,
+        Range(1, 100_000),
+        "Epochs in a row without a better validation macro-F2, or lower loss at the same, that end "
+        "a training; null: none do.",
+    ] = None
     epoch_images: Annotated[
         int | None,
         Range(1, 10**9),
@@ -98,6 +104,9 @@ class ClassifierConfig(Config):
         elif self.recipe == "weight" and names[-1] in MIXING:
             allowed = f"another recipe beside {names[-1]}: a mixed image has no weight of its own"
             issues.append(ConfigIssue("recipe", self.recipe, allowed))
+        if self.early_stopping is not None and self.recipe in PLANNED:
+            allowed = f"null with recipe={self.recipe}, which plans all of a training's steps"
+            issues.append(ConfigIssue("early_stopping", self.early_stopping, allowed))
         if self.weights is not None and not self.weights.endswith(".safetensors"):
             issues.append(ConfigIssue("weights", self.weights, "a .safetensors file, or null"))
         if self.seed + self.seeds > 2**32:

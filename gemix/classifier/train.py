@@ -36,7 +36,7 @@ from gemix.classifier.recipes.base import RecipeContext
 from gemix.classifier.recipes.registry import build_recipe
 from gemix.core.device import compute_dtype, default_device, resolve_precision
 from gemix.core.distributed import Workers
-from gemix.core.errors import DataError, GemixError
+from gemix.core.errors import ConfigError, DataError, GemixError
 from gemix.core.rng import Stream, sample_rng
 from gemix.data.image_set import ImageSet
 
@@ -53,11 +53,11 @@ class TrainingResult:
         spec: of the network.
         state: its weights, on the CPU.
         normalization: of its images.
-        history: one mapping an epoch: `epoch` (from 1), `train_loss`, `val_loss`, `lr` and
-            ``val_<name>`` for each score.
+        history: one mapping for each epoch that ran: `epoch` (from 1), `train_loss`, `val_loss`,
+            `lr` and ``val_<name>`` for each score.
         kept: the row of the epoch whose weights these are.
         validation_logits: of the validation images, float32 [N, K].
-        steps: of the optimizer, in the whole training.
+        steps: of the optimizer, in all epochs that ran.
     """
 
     spec: ModelSpec
@@ -98,16 +98,23 @@ def train(
         score: rates, `macro_f2` among them, from labels and predicted classes, int [N] each.
         real_images: how many of `training`, its first ones, are real, for ``classifier.recipe``;
             by default all.
-        keep: with ``last`` the weights owe nothing to the validation images.
+        keep: with ``last`` the weights owe nothing to the validation images, which then cannot stop
+            a training early.
         on_epoch: called with each row of the history when the epoch is complete.
         allow_overlap: whether the two sets may share groups.
 
     Raises:
         DataError: if the two sets differ in classes or image shape, or share a group.
-        ConfigError: for a model that cannot be built.
+        ConfigError: for a model or an optimizer that cannot be built, or ``keep="last"`` with
+            ``classifier.early_stopping``.
         GemixError: if the loss stops being finite.
     """
     check_sets(training, validation, allow_overlap=allow_overlap)
+    if keep == "last" and config.early_stopping is not None:
+        raise ConfigError(
+            f"early_stopping {config.early_stopping} chooses the epoch by validation images, which "
+            'keep="last" rules out; set it to null'
+        )
     device = default_device()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         trainer = _Trainer(
@@ -128,6 +135,8 @@ def train(
             if {"best": is_best, "last": epoch + 1 == config.epochs}[keep]:
                 kept, state, logits = row, trainer.snapshot(), found
             on_epoch(row)
+            if trainer.stops_early(row, kept):
+                break
     return TrainingResult(
         spec=trainer.spec,
         state=state,
@@ -135,7 +144,7 @@ def train(
         history=history,
         kept=kept,
         validation_logits=logits,
-        steps=trainer.steps * config.epochs,
+        steps=trainer.steps * len(history),
     )
 
 
@@ -303,6 +312,14 @@ class _Trainer:
         scores = score(validation.labels, found.argmax(axis=1))
         named = {f"val_{name}": value for name, value in scores.items() if value is not None}
         return {"val_loss": self.finite(loss), **named}, found
+
+    def stops_early(self, row: Mapping[str, float], kept: Mapping[str, float] | None) -> bool:
+        """Return whether the training ends after the epoch of `row`; rank 0 decides for all."""
+        patience = self.config.early_stopping
+        if patience is None or kept is None:
+            return False
+        has_stalled = row["epoch"] - kept["epoch"] >= patience
+        return self.workers.broadcast_bool(has_stalled, self.device)
 
     def finite(self, loss: Tensor) -> float:
         """Return the loss; raise if it is not finite."""

@@ -57,6 +57,42 @@ def test_the_best_epoch_is_kept_ties_by_loss(sets, quick):
     assert found.history == rows
 
 
+def scripted(*values: float):
+    """A score that has these values, one an epoch."""
+    left = iter(values)
+    return lambda labels, predictions: {"macro_f2": next(left)}
+
+
+def test_training_stops_when_it_no_longer_gets_better_and_keeps_the_best_epoch(sets, quick):
+    """As long as it runs it is the training that would have gone on."""
+    patient = dataclasses.replace(quick, epochs=8, epoch_images=24, early_stopping=2)
+    rows: list[dict] = []
+    found = train(*sets, patient, scripted(0.3, 0.2, 0.8, 0.5, 0.1), on_epoch=rows.append)
+    assert [row["epoch"] for row in found.history] == [1, 2, 3, 4, 5] and rows == found.history
+    assert found.kept == found.history[2] and found.steps == 5 * 2
+    whole = train(
+        *sets,
+        dataclasses.replace(patient, early_stopping=None),
+        scripted(0.3, 0.2, 0.8, 0.5, 0.1, *[0.0] * 3),
+    )
+    assert whole.history[:5] == found.history and len(whole.history) == 8
+    assert same(whole, found)
+
+
+def test_a_training_that_gets_better_does_not_stop(sets, quick):
+    impatient = dataclasses.replace(quick, early_stopping=1)
+    found = train(*sets, impatient, scripted(0.1, 0.2, 0.3, 0.4))
+    assert len(found.history) == 4 and found.kept["epoch"] == 4
+
+
+def test_stopping_early_is_refused_where_it_would_mislead(sets, quick):
+    with pytest.raises(ConfigError, match=r'early_stopping 3 .*keep="last"'):
+        train(*sets, dataclasses.replace(quick, early_stopping=3), accuracy, keep="last")
+    for recipe in ("curriculum", "pretrain"):
+        with pytest.raises(ConfigError, match=f"early_stopping: given 3, .*recipe={recipe}"):
+            dataclasses.replace(quick, early_stopping=3, recipe=recipe)
+
+
 def test_the_kept_weights_are_those_of_the_best_epoch(sets, quick):
     first_is_best = iter([0.9, 0.1, 0.1, 0.1])
     found = train(*sets, quick, lambda labels, predictions: {"macro_f2": next(first_is_best)})

@@ -145,6 +145,11 @@ def compare(
 def _check(config: PipelineConfig, workspace: Workspace, real: Manifest) -> dict[str, str]:
     """Check what can be checked before anything runs; return the synthetic sets by name."""
     settings = config.compare
+    if config.classifier.early_stopping is not None:
+        raise ConfigError(
+            f"classifier.early_stopping={config.classifier.early_stopping}: a comparison gives all "
+            "methods the same budget; set it to null"
+        )
     for model in settings.models or (config.classifier.model,):
         classifier = dataclasses.replace(config.classifier, model=model)
         check_training(classifier, real, workers=1, normal=config.data.normal_class)

@@ -118,6 +118,14 @@ def train_into(
         on_epoch=_EpochLog(name, config.epochs, run, log) if first else lambda row: None,
     )
     if first:
+        if len(trained.history) < config.epochs:
+            log.info(
+                "%s stopped after epoch %d of %d; epoch %d is kept",
+                name,
+                len(trained.history),
+                config.epochs,
+                trained.kept["epoch"],
+            )
         confusion = confusion_matrix(validation.labels, trained.predicted, len(training.classes))
         Classifier.of(
             trained,
