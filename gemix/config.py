@@ -153,7 +153,7 @@ class PipelineConfig(Config):
     compute: Annotated[ComputeConfig, Operational(), "Resources of the Ray jobs."] = ComputeConfig()
 
     def validate(self) -> list[ConfigIssue]:
-        """Require a feature map or more at the full resolution, and teachers that never stop early."""
+        """Require a feature map at the full resolution, and teachers that never stop early."""
         issues = []
         base, resolution = self.gan.channel_base, self.data.resolution
         if base is not None and base < resolution:

@@ -88,6 +88,10 @@ class ClassifierConfig(Config):
         Range(0.01, 0.99),
         "recipe=curriculum or pretrain: share of synthetic images among all that are shown.",
     ] = 0.5
+    balance: Annotated[
+        Literal["none", "sampler", "loss"],
+        "Rare classes shown as often as others, or weighted by 1 / real images in the loss.",
+    ] = "none"
     seeds: Annotated[
         int, Range(1, 1000), "Repetitions of every training, with seed, seed + 1, and so on."
     ] = 1

@@ -7,7 +7,6 @@ across the ends of epochs, so that none is short.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -28,6 +27,7 @@ from gemix.classifier.distributed import (
     data_parallel,
     keep_statistics_pace,
 )
+from gemix.classifier.loss import balanced_class_weights, soft_cross_entropy
 from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.classifier.optimizer import build_optimizer, build_schedule
@@ -193,6 +193,11 @@ class _Trainer:
         self.normalization = Normalization.of(training.images)
         self.images = torch.from_numpy(np.ascontiguousarray(training.images)).to(device)
         self.targets = torch.from_numpy(training.soft_labels).to(device)
+        self.class_weights: Tensor | None = None
+        if config.balance == "loss":
+            counted = training.labels[: real_images or None]
+            weights = balanced_class_weights(counted, training.classes)
+            self.class_weights = weights.to(device)
         self.spec = ModelSpec(
             model=config.model,
             classes=len(training.classes),
@@ -218,9 +223,7 @@ class _Trainer:
         total = self.steps * config.epochs
         self.recipe = build_recipe(
             config.recipe,
-            RecipeContext.of(
-                config, real=real_images, synthetic=len(training) - real_images, steps=total
-            ),
+            RecipeContext.of(config, training.labels, real=real_images, steps=total),
         )
         self.schedule = build_schedule(self.optimizer, config.warmup, self.recipe.restarts, total)
 
@@ -272,16 +275,13 @@ class _Trainer:
         )
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
-        weights = self.recipe.weights(rows)
-        loss = functools.partial(
-            F.cross_entropy,
+        return soft_cross_entropy(
             logits.float(),
             targets,
+            row_weights=self.recipe.weights(rows),
+            class_weights=self.class_weights,
             label_smoothing=self.config.label_smoothing,
         )
-        if weights is None:
-            return loss()
-        return (weights * loss(reduction="none")).mean()
 
     def batches(self, epoch: int) -> Iterator[tuple[int, list[tuple[list[int], Tensor]]]]:
         """Yield the steps of an epoch, each with the parts of this worker's share of the batch.

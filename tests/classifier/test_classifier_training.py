@@ -14,7 +14,7 @@ import torch.distributed as dist
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.distributed import batch_parts, keep_statistics_pace
-from gemix.classifier.train import TrainingResult, train
+from gemix.classifier.train import Scorer, TrainingResult, train
 from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError, DataError, GemixError
 from gemix.data.image_set import ImageSet
@@ -57,7 +57,7 @@ def test_the_best_epoch_is_kept_ties_by_loss(sets, quick):
     assert found.history == rows
 
 
-def scripted(*values: float):
+def scripted(*values: float) -> Scorer:
     """A score that has these values, one an epoch."""
     left = iter(values)
     return lambda labels, predictions: {"macro_f2": next(left)}
@@ -157,22 +157,26 @@ def test_a_loss_that_is_no_number_is_reported(sets, quick):
 
 
 def worker(
-    rank: int, meet: str, sets: tuple, config: ClassifierConfig
+    rank: int, meet: str, sets: tuple, config: ClassifierConfig, scores: tuple[float, ...] = ()
 ) -> tuple[TrainingResult, list]:
+    """Train as one of two workers; `scores` take the place of those that it would find."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
     rows: list[dict] = []
     try:
-        return train(*sets, config, accuracy, on_epoch=rows.append), rows
+        score = scripted(*scores) if scores else accuracy
+        return train(*sets, config, score, on_epoch=rows.append), rows
     finally:
         dist.destroy_process_group()
 
 
-def two_workers(sets: tuple, config: ClassifierConfig, folder: Path) -> list:
-    """Return what :func:`worker` returns on both."""
+def two_workers(
+    sets: tuple, config: ClassifierConfig, folder: Path, scores: tuple = ((), ())
+) -> list:
+    """Return what :func:`worker` returns on both, which may find scores of their own."""
     meet = str(folder / "meet")
     with ProcessPoolExecutor(2, FORKSERVER) as pool:
-        futures = [pool.submit(worker, rank, meet, sets, config) for rank in range(2)]
+        futures = [pool.submit(worker, rank, meet, sets, config, scores[rank]) for rank in range(2)]
         return [future.result(timeout=120) for future in futures]
 
 
@@ -224,6 +228,29 @@ def test_two_workers_with_parts_train_as_one_without(sets, unnormalized, whole, 
     first, second = two_workers(sets, dataclasses.replace(unnormalized, accumulate=3), tmp_path)
     assert same(first[0], second[0])
     assert_trained_alike(first[0], whole, start)
+
+
+@pytest.mark.slow
+def test_two_workers_take_every_option_as_one_does(sets, unnormalized, start, tmp_path):
+    """They average, clip and balance as one, and stop together when the first of them says so."""
+    config = dataclasses.replace(
+        unnormalized,
+        epochs=5,
+        early_stopping=1,
+        ema=0.6,
+        clip_grad=0.1,
+        label_smoothing=0.1,
+        balance="sampler",
+        lr=0.1,
+        optimizer="momentum",
+    )
+    scores = (0.5, 0.6, 0.4), (0.1, 0.2, 0.3, 0.4, 0.5)
+    whole = train(*sets, config, scripted(*scores[0]))
+    parts = dataclasses.replace(config, accumulate=3)
+    (first, rows), (_, other) = two_workers(sets, parts, tmp_path, scores)
+    assert len(rows) == len(other) == len(whole.history) == 3
+    assert first.kept["epoch"] == whole.kept["epoch"] == 2
+    assert_trained_alike(first, whole, start)
 
 
 def test_running_batch_statistics_keep_their_pace_in_parts():

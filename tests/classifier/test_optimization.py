@@ -193,7 +193,13 @@ def test_an_optimizer_that_lacks_its_package_says_so(sets, one_step):
 def test_settings_out_of_range_are_refused_all_at_once():
     with pytest.raises(ConfigError) as refused:
         ClassifierConfig(
-            clip_grad=0.0, warmup=1.5, ema=1.0, label_smoothing=1.0, precision="float16"
+            clip_grad=0.0,
+            warmup=1.5,
+            ema=1.0,
+            label_smoothing=1.0,
+            precision="float16",
+            early_stopping=0,
+            balance="both",
         )
-    names = ("clip_grad", "warmup", "ema", "label_smoothing", "precision")
-    assert all(f"{name}: given" in str(refused.value) for name in names)
+    names = ("clip_grad", "warmup", "ema", "label_smoothing", "precision", "early_stopping")
+    assert all(f"{name}: given" in str(refused.value) for name in (*names, "balance"))
