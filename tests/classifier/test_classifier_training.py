@@ -14,7 +14,8 @@ import torch.distributed as dist
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.distributed import batch_parts, keep_statistics_pace
-from gemix.classifier.train import Scorer, TrainingResult, train
+from gemix.classifier.train import TrainingResult, train
+from gemix.classifier.trainer import Scorer
 from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError, DataError, GemixError
 from gemix.data.image_set import ImageSet

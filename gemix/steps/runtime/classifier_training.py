@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+import gemix
 from gemix.classifier.bundle import Classifier, is_finished
+from gemix.classifier.checkpoint import Checkpoints
 from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.decision.config import DecisionConfig
 from gemix.classifier.decision.decision import UNFITTED, Decision
@@ -23,6 +25,7 @@ from gemix.data.image_set import ImageSet
 from gemix.data.shards.manifest import Manifest
 from gemix.evaluation.classification.normal_class import normal_class
 from gemix.evaluation.classification.rates import confusion_matrix, score
+from gemix.io.resume_cache import digest_of
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run
 
@@ -107,6 +110,18 @@ def train_into(
         if first and decision is not None:
             _fit_again(store, validation, decision, normal_index, fit)
         return
+    checkpoints = Checkpoints(
+        store,
+        digest_of(
+            gemix.__version__,
+            config.to_mapping(),
+            training.digest,
+            validation.digest,
+            real_images,
+            normal,
+            keep,
+        ),
+    )
     trained = train(
         training,
         validation,
@@ -116,6 +131,7 @@ def train_into(
         keep=keep,
         allow_overlap=allow_overlap,
         on_epoch=_EpochLog(name, config.epochs, run, log) if first else lambda row: None,
+        checkpoints=checkpoints,
     )
     if first:
         if len(trained.history) < config.epochs:
@@ -135,6 +151,7 @@ def train_into(
             preprocessing=preprocessing,
             decision=fit(trained.validation_logits),
         ).save(store)
+        checkpoints.remove()
 
 
 def _fit_again(
