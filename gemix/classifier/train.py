@@ -89,7 +89,8 @@ def train(
             one leaves its own; None for neither. It ends as one that was not interrupted.
 
     Raises:
-        DataError: if the two sets differ in classes or image shape, or share a group.
+        DataError: if the two sets differ in classes or image shape, or share a group, or if a class
+            that ``classifier.balance=loss`` weights has no image.
         ConfigError: for a model or an optimizer that cannot be built, or ``keep="last"`` with
             ``classifier.early_stopping``.
         GemixError: if the loss stops being finite.
