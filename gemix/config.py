@@ -153,11 +153,18 @@ class PipelineConfig(Config):
     compute: Annotated[ComputeConfig, Operational(), "Resources of the Ray jobs."] = ComputeConfig()
 
     def validate(self) -> list[ConfigIssue]:
-        """Require one feature map or more at the full resolution."""
+        """Require a feature map at the full resolution, and teachers that never stop early."""
+        issues = []
         base, resolution = self.gan.channel_base, self.data.resolution
-        if base is None or base >= resolution:
-            return []
-        return [ConfigIssue("gan.channel_base", base, f"at least data.resolution, {resolution}")]
+        if base is not None and base < resolution:
+            allowed = f"at least data.resolution, {resolution}"
+            issues.append(ConfigIssue("gan.channel_base", base, allowed))
+        if self.teacher.early_stopping is not None:
+            allowed = "null: a teacher owes nothing to the validation images that judge it"
+            issues.append(
+                ConfigIssue("teacher.early_stopping", self.teacher.early_stopping, allowed)
+            )
+        return issues
 
     def changed_since(self, old: Mapping[str, Any]) -> list[str]:
         """Return the dotted paths of settings that differ from `old` and may change results.

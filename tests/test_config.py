@@ -275,6 +275,12 @@ def test_networks_of_no_channels_are_refused():
         load("iqoth128", ["gan.channel_base=64"])
 
 
+def test_a_teacher_that_validation_images_would_stop_is_refused():
+    with pytest.raises(InvalidConfig, match=r"teacher\.early_stopping: given 3, allowed: null"):
+        load("demo", ["teacher.early_stopping=3"])
+    assert load("demo", ["classifier.early_stopping=3"]).classifier.early_stopping == 3
+
+
 def test_what_may_change_between_attempts():
     old = load("demo").to_mapping()
     operational = [

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Annotated, Literal
 
 from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, MOST_STAGES
-from gemix.classifier.recipes.registry import RECIPES
-from gemix.core.config_schema import Config, ConfigIssue, Range, Seed
+from gemix.classifier.recipes.registry import PLANNED, RECIPES
+from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range, Seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,12 @@ class ClassifierConfig(Config):
     ] = False
     weights: Annotated[str | None, "Safetensors file of pretrained weights."] = None
     epochs: Annotated[int, Range(1, 100_000), "Length of the training, in epochs."] = 30
+    early_stopping: Annotated[
+        int | None,
+        Range(1, 100_000),
+        "Epochs in a row without a better validation macro-F2, or lower loss at the same, that end "
+        "a training; null: none do.",
+    ] = None
     epoch_images: Annotated[
         int | None,
         Range(1, 10**9),
@@ -32,8 +38,35 @@ class ClassifierConfig(Config):
         Range(1, 65536),
         "Backward passes of a worker's share of a batch, for less memory; batch norm is by pass.",
     ] = 1
-    lr: Annotated[float, Range(1e-8, 1.0), "Highest learning rate (AdamW, warm-up, cosine)."] = 3e-4
-    weight_decay: Annotated[float, Range(0, 1000), "Weight decay of AdamW."] = 0.05
+    optimizer: Annotated[str, "Name of a timm optimizer: adamw, sgd, lamb, lion, and others."] = (
+        "adamw"
+    )
+    lr: Annotated[float, Range(1e-8, 1.0), "Highest learning rate; it falls by a cosine."] = 3e-4
+    warmup: Annotated[
+        Fraction, "Share of the steps in which the learning rate rises, linearly from about 0."
+    ] = 0.05
+    weight_decay: Annotated[float, Range(0, 1000), "Weight decay; biases and norms have none."] = (
+        0.05
+    )
+    clip_grad: Annotated[
+        float | None,
+        Range(1e-6, 1e6),
+        "Largest norm of the gradient of a step, averaged over the workers; null: no limit.",
+    ] = None
+    ema: Annotated[
+        float | None,
+        Range(0, 0.999999),
+        "Decay of averaged weights, lower in early steps; they are validated and kept; null: none.",
+    ] = None
+    label_smoothing: Annotated[
+        float,
+        Range(0, 0.99),
+        "Share e of every target, soft and mixed ones too, that is uniform: (1 - e) y + e / K.",
+    ] = 0.0
+    precision: Annotated[
+        Literal["float32", "bfloat16", "auto"],
+        "Precision of training passes, weights are float32; auto: bfloat16 where hardware is fast.",
+    ] = "float32"
     augment: Annotated[
         str,
         "How training images are varied: one augmentation, as in randaugment, or two, as in "
@@ -55,6 +88,10 @@ class ClassifierConfig(Config):
         Range(0.01, 0.99),
         "recipe=curriculum or pretrain: share of synthetic images among all that are shown.",
     ] = 0.5
+    balance: Annotated[
+        Literal["none", "sampler", "loss"],
+        "Rare classes shown as often as others, or weighted by 1 / real images in the loss.",
+    ] = "none"
     seeds: Annotated[
         int, Range(1, 1000), "Repetitions of every training, with seed, seed + 1, and so on."
     ] = 1
@@ -71,6 +108,9 @@ class ClassifierConfig(Config):
         elif self.recipe == "weight" and names[-1] in MIXING:
             allowed = f"another recipe beside {names[-1]}: a mixed image has no weight of its own"
             issues.append(ConfigIssue("recipe", self.recipe, allowed))
+        if self.early_stopping is not None and self.recipe in PLANNED:
+            allowed = f"null with recipe={self.recipe}, which plans all of a training's steps"
+            issues.append(ConfigIssue("early_stopping", self.early_stopping, allowed))
         if self.weights is not None and not self.weights.endswith(".safetensors"):
             issues.append(ConfigIssue("weights", self.weights, "a .safetensors file, or null"))
         if self.seed + self.seeds > 2**32:

@@ -6,43 +6,25 @@ across the ends of epochs, so that none is short.
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-import functools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from timm.optim import create_optimizer_v2
 from torch import Tensor
 
-from gemix.classifier.augment.base import AugmentContext
-from gemix.classifier.augment.registry import load_augmentation
+from gemix.classifier.checkpoint import Checkpoints
 from gemix.classifier.config import ClassifierConfig
-from gemix.classifier.distributed import (
-    averaged_gradients,
-    batch_parts,
-    data_parallel,
-    keep_statistics_pace,
-)
-from gemix.classifier.models import ModelSpec, build
+from gemix.classifier.models import ModelSpec
 from gemix.classifier.normalization import Normalization
-from gemix.classifier.predict import predict_logits
-from gemix.classifier.recipes.base import RecipeContext
-from gemix.classifier.recipes.registry import build_recipe
+from gemix.classifier.trainer import Scorer, Trainer
 from gemix.core.device import default_device
 from gemix.core.distributed import Workers
-from gemix.core.errors import DataError, GemixError
-from gemix.core.rng import Stream, sample_rng
+from gemix.core.errors import ConfigError, DataError
 from gemix.data.image_set import ImageSet
 
-WARMUP = 0.05  # of all steps
 CRITERION = "macro_f2"
-
-Scorer = Callable[[np.ndarray, np.ndarray], Mapping[str, float | None]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,11 +35,11 @@ class TrainingResult:
         spec: of the network.
         state: its weights, on the CPU.
         normalization: of its images.
-        history: one mapping an epoch: `epoch` (from 1), `train_loss`, `val_loss`, `lr` and
-            ``val_<name>`` for each score.
+        history: one mapping for each epoch that ran: `epoch` (from 1), `train_loss`, `val_loss`,
+            `lr` and ``val_<name>`` for each score.
         kept: the row of the epoch whose weights these are.
         validation_logits: of the validation images, float32 [N, K].
-        steps: of the optimizer, in the whole training.
+        steps: of the optimizer, in all epochs that ran.
     """
 
     spec: ModelSpec
@@ -84,6 +66,7 @@ def train(
     keep: Literal["best", "last"] = "best",
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
     allow_overlap: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Train a classifier and keep the epoch of the best validation macro-F2, or the last one.
 
@@ -98,46 +81,82 @@ def train(
         score: rates, `macro_f2` among them, from labels and predicted classes, int [N] each.
         real_images: how many of `training`, its first ones, are real, for ``classifier.recipe``;
             by default all.
-        keep: with ``last`` the weights owe nothing to the validation images.
+        keep: with ``last`` the weights owe nothing to the validation images, which then cannot stop
+            a training early.
         on_epoch: called with each row of the history when the epoch is complete.
         allow_overlap: whether the two sets may share groups.
+        checkpoints: where an interrupted training of these arguments left its state, and where this
+            one leaves its own; None for neither. It ends as one that was not interrupted.
 
     Raises:
-        DataError: if the two sets differ in classes or image shape, or share a group.
-        ConfigError: for a model that cannot be built, or whose features cannot be mixed as
-            ``classifier.augment`` asks.
+        DataError: if the two sets differ in classes or image shape, or share a group, or if a class
+            that ``classifier.balance=loss`` weights has no image.
+        ConfigError: for a model or an optimizer that cannot be built, a model whose features cannot
+            be mixed as ``classifier.augment`` asks, or ``keep="last"`` with
+            ``classifier.early_stopping``.
         GemixError: if the loss stops being finite.
     """
     check_sets(training, validation, allow_overlap=allow_overlap)
-    device = default_device()
+    if keep == "last" and config.early_stopping is not None:
+        raise ConfigError(
+            f"early_stopping {config.early_stopping} chooses the epoch by validation images, which "
+            'keep="last" rules out; set it to null'
+        )
+    device, workers = default_device(), Workers.from_process_group()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trainer = _Trainer(
+        trainer = Trainer(
             training,
             len(training) if real_images is None else real_images,
             config,
             device,
-            Workers.from_process_group(),
+            workers,
         )
-        history: list[dict[str, float]] = []
-        kept, state, logits = None, {}, np.empty((0, 0), np.float32)
-        for epoch in range(config.epochs):
+        done = _Progress()
+        if checkpoints is not None and (saved := checkpoints.load()) is not None:
+            trainer.load_state(saved["trainer"])
+            done = _Progress.of_state(saved["progress"])
+        for epoch in range(len(done.history), config.epochs):
             row = {"epoch": epoch + 1, **trainer.run_epoch(epoch)}
-            scores, found = trainer.validate(validation, score)
+            scores, logits = trainer.validate(validation, score)
             row |= scores
-            history.append(row)
-            is_best = kept is None or rank_of_epoch(row) > rank_of_epoch(kept)
+            done.history.append(row)
+            is_best = done.kept is None or rank_of_epoch(row) > rank_of_epoch(done.kept)
             if {"best": is_best, "last": epoch + 1 == config.epochs}[keep]:
-                kept, state, logits = row, trainer.snapshot(), found
+                done.kept, done.weights, done.logits = row, trainer.snapshot(), logits
             on_epoch(row)
+            if trainer.stops_early(row, done.kept):
+                break
+            if checkpoints is not None and workers.rank == 0 and checkpoints.is_due():
+                checkpoints.save({"trainer": trainer.state(), "progress": done.state()})
     return TrainingResult(
         spec=trainer.spec,
-        state=state,
+        state=done.weights,
         normalization=trainer.normalization,
-        history=history,
-        kept=kept,
-        validation_logits=logits,
-        steps=trainer.steps * config.epochs,
+        history=done.history,
+        kept=done.kept,
+        validation_logits=done.logits,
+        steps=trainer.steps * len(done.history),
     )
+
+
+@dataclasses.dataclass
+class _Progress:
+    """What a training has come to: the rows of its epochs, and the epoch that it would keep."""
+
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    kept: dict[str, float] | None = None
+    weights: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    logits: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def state(self) -> dict[str, Any]:
+        """Return it as plain values and tensors."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return plain | {"logits": torch.from_numpy(self.logits)}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Self:
+        """Return what :meth:`state` was made of."""
+        return cls(**{**state, "logits": state["logits"].numpy()})
 
 
 def check_sets(training: ImageSet, held_out: ImageSet, *, allow_overlap: bool = False) -> None:
@@ -166,154 +185,3 @@ def check_sets(training: ImageSet, held_out: ImageSet, *, allow_overlap: bool = 
 def rank_of_epoch(row: Mapping[str, float]) -> tuple[float, float]:
     """Return what the best epoch of a training has most of: macro-F2, then a low loss."""
     return row[f"val_{CRITERION}"], -row["val_loss"]
-
-
-class _Trainer:
-    """One training: network, optimizer, schedule, and images on the device."""
-
-    def __init__(
-        self,
-        training: ImageSet,
-        real_images: int,
-        config: ClassifierConfig,
-        device: torch.device,
-        workers: Workers,
-    ):
-        self.config, self.device, self.workers = config, device, workers
-        self.parts = batch_parts(workers, config.batch, config.accumulate)
-        self.augment = load_augmentation(config.augment)
-        self.normalization = Normalization.of(training.images)
-        self.images = torch.from_numpy(np.ascontiguousarray(training.images)).to(device)
-        self.targets = torch.from_numpy(training.soft_labels).to(device)
-        self.spec = ModelSpec(
-            model=config.model,
-            classes=len(training.classes),
-            channels=training.images.shape[1],
-            resolution=training.images.shape[-1],
-        )
-        _seed_torch(config.seed, 0)
-        network = build(self.spec, pretrained=config.pretrained, weights=config.weights)
-        self.network = network.to(device, memory_format=torch.channels_last)
-        keep_statistics_pace(self.network, config.accumulate)
-        self.parallel = data_parallel(self.network, workers)
-        _seed_torch(config.seed, 1 + workers.rank)  # dropout differs between the workers
-        self.optimizer = create_optimizer_v2(
-            self.network, "adamw", lr=config.lr, weight_decay=config.weight_decay
-        )
-        self.steps = max(1, round((config.epoch_images or len(training)) / config.batch))
-        total = self.steps * config.epochs
-        self.recipe = build_recipe(
-            config.recipe,
-            RecipeContext.of(
-                config, real=real_images, synthetic=len(training) - real_images, steps=total
-            ),
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            functools.partial(_warm_cosines, starts=self.recipe.restarts, total=total),
-        )
-
-    def run_epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch; return the mean loss and the last learning rate."""
-        self.parallel.train()
-        losses = []
-        for step, parts in self.batches(epoch):
-            self.optimizer.zero_grad(set_to_none=True)
-            for number, (batch_indices, rows) in enumerate(parts, start=1):
-                # once a step, in the last backward pass
-                with averaged_gradients(self.parallel, number == len(parts)):
-                    loss = self.loss(step, batch_indices, rows)
-                    (loss / len(parts)).backward()
-                losses.append(loss.detach())
-            self.optimizer.step()
-            self.schedule.step()
-        mean = self.workers.all_reduce_mean(torch.stack(losses).mean())
-        return {"train_loss": self.finite(mean), "lr": self.schedule.get_last_lr()[0]}
-
-    def loss(self, step: int, batch_indices: Sequence[int], rows: Tensor) -> Tensor:
-        """Return the mean loss of the images of one part of a batch.
-
-        Args:
-            batch_indices: of the images in the global batch.
-            rows: of the images in the training set, int64 [n].
-        """
-        context = AugmentContext(
-            seed=self.config.seed,
-            step=step,
-            batch_indices=batch_indices,
-            horizontal_flip=self.config.horizontal_flip,
-        )
-        images, targets = self.augment(
-            self.normalization(self.images[rows]), self.targets[rows], context
-        )
-        with self.augment.hooked(self.network, context):
-            logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
-        weights = self.recipe.weights(rows)
-        if weights is None:
-            return F.cross_entropy(logits, targets)
-        return (weights * F.cross_entropy(logits, targets, reduction="none")).mean()
-
-    def batches(self, epoch: int) -> Iterator[tuple[int, list[tuple[list[int], Tensor]]]]:
-        """Yield the steps of an epoch, each with the parts of this worker's share of the batch.
-
-        A part is its indices into the global batch and its rows of the training set.
-        """
-        for step in range(epoch * self.steps, (epoch + 1) * self.steps):
-            rows = [self.recipe.rows(step, indices) for indices in self.parts]
-            yield (
-                step,
-                [
-                    (indices, torch.tensor(found, device=self.device))
-                    for indices, found in zip(self.parts, rows, strict=True)
-                ],
-            )
-
-    def validate(self, validation: ImageSet, score: Scorer) -> tuple[dict[str, float], np.ndarray]:
-        """Return loss and scores on all validation images, and their logits, float32 [N, K].
-
-        The workers share the images.
-        """
-        self.workers.broadcast_tensors(self.network.buffers())
-        share = slice(self.workers.rank, None, self.workers.size)
-        logits = predict_logits(self.network, self.normalization, validation.images[share])
-        logits = self.workers.all_gather_rows(logits, len(validation))
-        loss = F.cross_entropy(logits, torch.from_numpy(validation.soft_labels).to(logits.device))
-        found = logits.cpu().numpy()
-        scores = score(validation.labels, found.argmax(axis=1))
-        named = {f"val_{name}": value for name, value in scores.items() if value is not None}
-        return {"val_loss": self.finite(loss), **named}, found
-
-    def finite(self, loss: Tensor) -> float:
-        """Return the loss; raise if it is not finite."""
-        value = loss.item()
-        if not math.isfinite(value):
-            raise GemixError(
-                f"{self.config.model}: the loss is {value}; lower classifier.lr "
-                f"({self.config.lr:g})"
-            )
-        return value
-
-    def snapshot(self) -> dict[str, Tensor]:
-        """Return a copy of the weights, on the CPU."""
-        state = self.network.state_dict()
-        return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
-
-
-def _seed_torch(seed: int, index: int) -> None:
-    """Seed torch's global generator, which initial weights and dropout draw from."""
-    torch.manual_seed(int(sample_rng(seed, Stream.INIT, index).integers(2**63)))
-
-
-def _warm_cosines(step: int, starts: Sequence[int], total: int) -> float:
-    """Return the factor of the learning rate: one schedule from each start to the next one."""
-    number = bisect.bisect_right(starts, step) - 1
-    end = (*starts[1:], total)[number]
-    return _warm_cosine(step - starts[number], end - starts[number])
-
-
-def _warm_cosine(step: int, total: int) -> float:
-    """Return the factor of the learning rate: linear warm-up, then half a cosine down to 0."""
-    warmup = max(1, round(WARMUP * total))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))

@@ -44,6 +44,7 @@ class Stream(enum.IntEnum):
     MULTIPLICITY = 26
     SYNTHETIC_SUBSET = 27
     SWEEP = 30
+    CLASSIFIER_CLASS_ORDER = 31
 
 
 def sample_rng(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:
@@ -80,6 +81,6 @@ def uniform(
     return np.stack(draws) if draws else np.empty((0, *shape), np.float32)
 
 
-def permutation(seed: int, stream: Stream, size: int, step: int = 0) -> np.ndarray:
+def permutation(seed: int, stream: Stream, size: int, step: int = 0, index: int = 0) -> np.ndarray:
     """Return a permutation of range(size), int64 [size]; `step` is the epoch."""
-    return sample_rng(seed, stream, 0, step).permutation(size)
+    return sample_rng(seed, stream, index, step).permutation(size)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from gemix.classifier.models import check_model
+from gemix.classifier.optimizer import check_optimizer
 from gemix.config import PipelineConfig, steps_to_redo
 from gemix.core.errors import AlreadyFinishedError, DataError
 from gemix.data.shards.manifest import MANIFEST, Manifest
@@ -85,11 +86,12 @@ def run_pipeline(
     Raises:
         AlreadyFinishedError: if the work directory holds a finished pipeline, or finished steps of
             other settings, and neither `overwrite` nor `redo` is set.
-        ConfigError: for a classifier that cannot take the images.
+        ConfigError: for a classifier that cannot take the images, or an unknown optimizer.
         CheckpointError: if ``labels.recall_of`` names no classifier.
     """
     executor = executor or LocalExecutor()
     for settings in (config.teacher, config.classifier):
+        check_optimizer(settings.optimizer)
         check_model(
             settings.model,
             channels=len(config.data.windows),

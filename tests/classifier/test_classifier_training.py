@@ -15,6 +15,7 @@ from gemix.classifier.bundle import Classifier
 from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.distributed import batch_parts, keep_statistics_pace
 from gemix.classifier.train import TrainingResult, train
+from gemix.classifier.trainer import Scorer
 from gemix.core.distributed import Workers
 from gemix.core.errors import ConfigError, DataError, GemixError
 from gemix.data.image_set import ImageSet
@@ -55,6 +56,42 @@ def test_the_best_epoch_is_kept_ties_by_loss(sets, quick):
     assert found.kept == tied
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert found.history == rows
+
+
+def scripted(*values: float) -> Scorer:
+    """A score that has these values, one an epoch."""
+    left = iter(values)
+    return lambda labels, predictions: {"macro_f2": next(left)}
+
+
+def test_training_stops_when_it_no_longer_gets_better_and_keeps_the_best_epoch(sets, quick):
+    """As long as it runs it is the training that would have gone on."""
+    patient = dataclasses.replace(quick, epochs=8, epoch_images=24, early_stopping=2)
+    rows: list[dict] = []
+    found = train(*sets, patient, scripted(0.3, 0.2, 0.8, 0.5, 0.1), on_epoch=rows.append)
+    assert [row["epoch"] for row in found.history] == [1, 2, 3, 4, 5] and rows == found.history
+    assert found.kept == found.history[2] and found.steps == 5 * 2
+    whole = train(
+        *sets,
+        dataclasses.replace(patient, early_stopping=None),
+        scripted(0.3, 0.2, 0.8, 0.5, 0.1, *[0.0] * 3),
+    )
+    assert whole.history[:5] == found.history and len(whole.history) == 8
+    assert same(whole, found)
+
+
+def test_a_training_that_gets_better_does_not_stop(sets, quick):
+    impatient = dataclasses.replace(quick, early_stopping=1)
+    found = train(*sets, impatient, scripted(0.1, 0.2, 0.3, 0.4))
+    assert len(found.history) == 4 and found.kept["epoch"] == 4
+
+
+def test_stopping_early_is_refused_where_it_would_mislead(sets, quick):
+    with pytest.raises(ConfigError, match=r'early_stopping 3 .*keep="last"'):
+        train(*sets, dataclasses.replace(quick, early_stopping=3), accuracy, keep="last")
+    for recipe in ("curriculum", "pretrain"):
+        with pytest.raises(ConfigError, match=f"early_stopping: given 3, .*recipe={recipe}"):
+            dataclasses.replace(quick, early_stopping=3, recipe=recipe)
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch(sets, quick):
@@ -121,22 +158,26 @@ def test_a_loss_that_is_no_number_is_reported(sets, quick):
 
 
 def worker(
-    rank: int, meet: str, sets: tuple, config: ClassifierConfig
+    rank: int, meet: str, sets: tuple, config: ClassifierConfig, scores: tuple[float, ...] = ()
 ) -> tuple[TrainingResult, list]:
+    """Train as one of two workers; `scores` take the place of those that it would find."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
     rows: list[dict] = []
     try:
-        return train(*sets, config, accuracy, on_epoch=rows.append), rows
+        score = scripted(*scores) if scores else accuracy
+        return train(*sets, config, score, on_epoch=rows.append), rows
     finally:
         dist.destroy_process_group()
 
 
-def two_workers(sets: tuple, config: ClassifierConfig, folder: Path) -> list:
-    """Return what :func:`worker` returns on both."""
+def two_workers(
+    sets: tuple, config: ClassifierConfig, folder: Path, scores: tuple = ((), ())
+) -> list:
+    """Return what :func:`worker` returns on both, which may find scores of their own."""
     meet = str(folder / "meet")
     with ProcessPoolExecutor(2, FORKSERVER) as pool:
-        futures = [pool.submit(worker, rank, meet, sets, config) for rank in range(2)]
+        futures = [pool.submit(worker, rank, meet, sets, config, scores[rank]) for rank in range(2)]
         return [future.result(timeout=120) for future in futures]
 
 
@@ -198,6 +239,29 @@ def test_two_workers_mix_features_as_one_in_two_parts(sets, unnormalized, start,
     assert same(first[0], second[0])
     in_parts = train(*sets, dataclasses.replace(mixing, accumulate=2), accuracy)
     assert_trained_alike(first[0], in_parts, start)
+
+
+@pytest.mark.slow
+def test_two_workers_take_every_option_as_one_does(sets, unnormalized, start, tmp_path):
+    """They average, clip and balance as one, and stop together when the first of them says so."""
+    config = dataclasses.replace(
+        unnormalized,
+        epochs=5,
+        early_stopping=1,
+        ema=0.6,
+        clip_grad=0.1,
+        label_smoothing=0.1,
+        balance="sampler",
+        lr=0.1,
+        optimizer="momentum",
+    )
+    scores = (0.5, 0.6, 0.4), (0.1, 0.2, 0.3, 0.4, 0.5)
+    whole = train(*sets, config, scripted(*scores[0]))
+    parts = dataclasses.replace(config, accumulate=3)
+    (first, rows), (_, other) = two_workers(sets, parts, tmp_path, scores)
+    assert len(rows) == len(other) == len(whole.history) == 3
+    assert first.kept["epoch"] == whole.kept["epoch"] == 2
+    assert_trained_alike(first, whole, start)
 
 
 def test_running_batch_statistics_keep_their_pace_in_parts():

@@ -73,6 +73,18 @@ def test_a_trial_reports_every_epoch_of_its_seeds(run, config):
     assert scores[0].missed_disease_rate is not None
 
 
+def test_a_training_that_stops_early_takes_its_trial_to_the_last_step(config, workspace, splits):
+    """At a learning rate of almost 0 the second epoch is no better than the first one."""
+    stopping = dataclasses.replace(
+        config, classifier=dataclasses.replace(config.classifier, epochs=9, early_stopping=1)
+    )
+    reports: list[Report] = []
+    scores = run_trial(stopping, workspace, {"classifier.lr": 1e-8}, None, *splits, reports.append)
+    steps = [report.step for report in reports]
+    assert steps == sorted(set(steps)) and len(steps) < steps[-1] == steps_of(stopping)
+    assert list(reports[-1].seed_scores) == scores and len(scores) == 2
+
+
 def test_what_was_trained_before_is_not_trained_again(run, monkeypatch):
     """By a trial that a kill repeats, or by another one of the same images and settings."""
     expected = run({"labels.temperature": 0.5}, "softmax")

@@ -310,6 +310,13 @@ def test_a_generator_that_knows_more_patients_is_told(workspace):
     assert rows[-1][-1].endswith("generator of 24 patients")
 
 
+def test_trainings_of_different_lengths_are_refused(workspace):
+    config = configured()
+    stopping = dataclasses.replace(config.classifier, early_stopping=3)
+    with pytest.raises(ConfigError, match=r"early_stopping=3: .*same budget; set it to null"):
+        compare(dataclasses.replace(config, classifier=stopping), workspace)
+
+
 def test_a_missing_set_and_a_leak_are_refused(tmp_path):
     workspace = workspace_at(tmp_path)
     with pytest.raises(DataError, match=r"onehot: no finished synthetic set"):

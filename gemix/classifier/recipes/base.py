@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from torch import Tensor
 
-from gemix.core.rng import Stream, permutation
+from gemix.classifier.recipes.pools import BalancedPool, Pool
+from gemix.core.rng import Stream
 
 if TYPE_CHECKING:
     from gemix.classifier.config import ClassifierConfig
@@ -29,6 +29,8 @@ class RecipeContext:
         steps: of the whole training.
         synthetic_weight: ``classifier.synthetic_weight``.
         synthetic_share: ``classifier.synthetic_share``.
+        labels: class of each row, int64 [real + synthetic], where classes are to be shown equally
+            often (``classifier.balance=sampler``); else None.
     """
 
     seed: int
@@ -38,19 +40,37 @@ class RecipeContext:
     steps: int
     synthetic_weight: float = 1.0
     synthetic_share: float = 0.5
+    labels: np.ndarray | None = None
 
     @classmethod
-    def of(cls, config: ClassifierConfig, *, real: int, synthetic: int, steps: int) -> Self:
-        """Return the context of a training by these settings."""
+    def of(cls, config: ClassifierConfig, labels: np.ndarray, *, real: int, steps: int) -> Self:
+        """Return the context of a training by these settings.
+
+        Args:
+            labels: class of each row of the training set, int64 [N].
+            real: how many of the rows, the first ones, are real images.
+            steps: of the whole training.
+        """
         return cls(
             seed=config.seed,
             real=real,
-            synthetic=synthetic,
+            synthetic=len(labels) - real,
             batch=config.batch,
             steps=steps,
             synthetic_weight=config.synthetic_weight,
             synthetic_share=config.synthetic_share,
+            labels=labels if config.balance == "sampler" else None,
         )
+
+    def pool(self, stream: Stream, first: int, count: int) -> Pool | BalancedPool:
+        """Return `count` rows, from `first` on, in an endless order, balanced where that is asked.
+
+        Args:
+            stream: of the order.
+        """
+        if self.labels is None:
+            return Pool(self.seed, stream, first, count)
+        return BalancedPool(self.seed, stream, first, self.labels[first : first + count])
 
 
 class Recipe(Protocol):
@@ -82,21 +102,6 @@ class Recipe(Protocol):
         """
 
 
-class Pool:
-    """Some rows of a training set in an endless order: one permutation after another."""
-
-    def __init__(self, seed: int, stream: Stream, first: int, count: int):
-        self.first, self.count = first, count
-        self._order = functools.lru_cache(maxsize=2)(
-            lambda pass_: permutation(seed, stream, count, step=pass_)
-        )
-
-    def row(self, position: int) -> int:
-        """Return the row at a position, from 0."""
-        pass_, place = divmod(position, self.count)
-        return self.first + int(self._order(pass_)[place])
-
-
 class SharedBatches:
     """Batches of a share of synthetic images that changes with the step; the rest are real ones.
 
@@ -117,9 +122,9 @@ class SharedBatches:
         self.synthetic_images = np.diff(total, prepend=0)
         self._before = total - self.synthetic_images
         self._batch = context.batch
-        self._real = Pool(context.seed, Stream.CLASSIFIER_ORDER, 0, context.real)
-        self._synthetic = Pool(
-            context.seed, Stream.CLASSIFIER_SYNTHETIC_ORDER, context.real, context.synthetic
+        self._real = context.pool(Stream.CLASSIFIER_ORDER, 0, context.real)
+        self._synthetic = context.pool(
+            Stream.CLASSIFIER_SYNTHETIC_ORDER, context.real, context.synthetic
         )
 
     @staticmethod

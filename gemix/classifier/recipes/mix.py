@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
-from gemix.classifier.recipes.base import Pool, RecipeContext
+from gemix.classifier.recipes.base import RecipeContext
 from gemix.core.rng import Stream
 
 
 class Mix:
-    """Show every image equally often (interface: `Recipe`)."""
+    """Show every image, or every class, equally often (interface: `Recipe`)."""
 
     restarts = (0,)
 
     def __init__(self, context: RecipeContext):
         self.context = context
         count = context.real + context.synthetic
-        self._pool = Pool(context.seed, Stream.CLASSIFIER_ORDER, 0, count)
+        self._pool = context.pool(Stream.CLASSIFIER_ORDER, 0, count)
 
     @staticmethod
     def real_share(context: RecipeContext) -> float:
         """See the interface."""
-        return context.real / (context.real + context.synthetic)
+        if context.labels is None:
+            return context.real / (context.real + context.synthetic)
+        is_real = np.arange(len(context.labels)) < context.real
+        shares = [is_real[context.labels == one].mean() for one in np.unique(context.labels)]
+        return float(np.mean(shares))
 
     def rows(self, step: int, batch_indices: Sequence[int]) -> list[int]:
         """See the interface; batches run across the ends of passes, so that none is short."""

@@ -20,6 +20,9 @@ RECIPES: dict[str, str] = {
     "pretrain": f"{_PACKAGE}.pretrain:Pretrain",
 }
 
+PLANNED = ("curriculum", "pretrain")
+"""Those whose share of synthetic images changes with the step: a part of a training has another."""
+
 
 def build_recipe(name: str, context: RecipeContext) -> Recipe:
     """Return the recipe of a registered name; without images of both kinds it is ``mix``."""

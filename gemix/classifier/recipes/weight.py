@@ -9,7 +9,7 @@ from gemix.classifier.recipes.mix import Mix
 
 
 class Weight(Mix):
-    """Show every image equally often, synthetic ones at ``classifier.synthetic_weight``."""
+    """Show images as `Mix` does, synthetic ones at ``classifier.synthetic_weight``."""
 
     def weights(self, rows: Tensor) -> Tensor:
         """See the interface."""

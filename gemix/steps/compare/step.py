@@ -143,6 +143,11 @@ def compare(
 def _check(config: PipelineConfig, workspace: Workspace, real: Manifest) -> dict[str, str]:
     """Check what can be checked before anything runs; return the synthetic sets by name."""
     settings = config.compare
+    if config.classifier.early_stopping is not None:
+        raise ConfigError(
+            f"classifier.early_stopping={config.classifier.early_stopping}: a comparison gives all "
+            "methods the same budget; set it to null"
+        )
     methods = [Method.parse(name) for name in settings.methods]
     by_augment = {c.augment: c for c in (m.configured(config.classifier) for m in methods)}
     for model in settings.models or (config.classifier.model,):

@@ -181,8 +181,7 @@ class UnitTrainer:
 
 def _real_share(classifier: ClassifierConfig, found: TrainingImages) -> float:
     """Return the share of real images among those that a training shows."""
-    added = len(found.images) - found.real
-    context = RecipeContext.of(classifier, real=found.real, synthetic=added, steps=1)
+    context = RecipeContext.of(classifier, found.images.labels, real=found.real, steps=1)
     return real_share(classifier.recipe, context)
 
 

@@ -10,18 +10,22 @@ from typing import Any, Literal
 
 import numpy as np
 
+import gemix
 from gemix.classifier.bundle import Classifier, is_finished
+from gemix.classifier.checkpoint import Checkpoints
 from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.decision.config import DecisionConfig
 from gemix.classifier.decision.decision import UNFITTED, Decision
 from gemix.classifier.distributed import batch_parts
 from gemix.classifier.models import check_model, check_name
+from gemix.classifier.optimizer import check_optimizer
 from gemix.classifier.train import train
 from gemix.core.distributed import Workers
 from gemix.data.image_set import ImageSet
 from gemix.data.shards.manifest import Manifest
 from gemix.evaluation.classification.normal_class import normal_class
 from gemix.evaluation.classification.rates import confusion_matrix, score
+from gemix.io.resume_cache import digest_of
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import Run
 
@@ -39,12 +43,13 @@ def check_training(
         normal: ``data.normal_class``.
 
     Raises:
-        ConfigError: for a model that cannot be built or does not go with the augmentation, or a
-            batch that cannot be shared out.
+        ConfigError: for a model that cannot be built or does not go with the augmentation, an
+            optimizer that timm does not have, or a batch that cannot be shared out.
         DataError: for a normal class that the data do not have.
     """
     batch_parts(Workers(0, workers), config.batch, config.accumulate)
     check_name(config.model)
+    check_optimizer(config.optimizer)
     check_model(
         config.model,
         channels=real.channels,
@@ -110,6 +115,18 @@ def train_into(
         if first and decision is not None:
             _fit_again(store, validation, decision, normal_index, fit)
         return
+    checkpoints = Checkpoints(
+        store,
+        digest_of(
+            gemix.__version__,
+            config.to_mapping(),
+            training.digest,
+            validation.digest,
+            real_images,
+            normal,
+            keep,
+        ),
+    )
     trained = train(
         training,
         validation,
@@ -119,8 +136,17 @@ def train_into(
         keep=keep,
         allow_overlap=allow_overlap,
         on_epoch=_EpochLog(name, config.epochs, run, log) if first else lambda row: None,
+        checkpoints=checkpoints,
     )
     if first:
+        if len(trained.history) < config.epochs:
+            log.info(
+                "%s stopped after epoch %d of %d; epoch %d is kept",
+                name,
+                len(trained.history),
+                config.epochs,
+                trained.kept["epoch"],
+            )
         confusion = confusion_matrix(validation.labels, trained.predicted, len(training.classes))
         Classifier.of(
             trained,
@@ -130,6 +156,7 @@ def train_into(
             preprocessing=preprocessing,
             decision=fit(trained.validation_logits),
         ).save(store)
+        checkpoints.remove()
 
 
 def _fit_again(

@@ -11,6 +11,7 @@ import optuna
 
 from gemix.classifier.decision.decision import check_rule
 from gemix.classifier.models import check_model, check_name
+from gemix.classifier.optimizer import check_optimizer
 from gemix.config import PipelineConfig
 from gemix.core.errors import AlreadyFinishedError, ConfigError, DataError
 from gemix.data.image_set import ImageSet
@@ -68,11 +69,13 @@ def open_sweep(config: PipelineConfig, workspace: Workspace, overwrite: bool = F
             teacher where labels need one; or if generator or teacher learned from the validation
             images and ``data.allow_overlap`` is not set.
         AlreadyFinishedError: if all trials have ended.
-        ConfigError: for a model that cannot be built, or a study of another search space.
+        ConfigError: for a model that cannot be built, an unknown optimizer, or a study of another
+            search space.
         StoreError: if the database does not answer.
     """
     settings = config.sweep
     manifest = Manifest.load(Store(workspace.data))
+    check_optimizer(config.classifier.optimizer)
     for model in settings.models or (config.classifier.model,):
         check_name(model)
         check_model(

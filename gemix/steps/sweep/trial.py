@@ -35,7 +35,8 @@ class Report:
     """A trial after an epoch.
 
     Attributes:
-        step: epochs so far, over all its seeds, from 1.
+        step: epochs so far, over all its seeds, from 1; those that a training which stops early
+            leaves out are passed over at once.
         scores: means of the finished seeds and the best epoch of the present one.
         seed_scores: of the finished seeds, this one included if this was its last epoch.
     """
@@ -106,6 +107,7 @@ def run_trial(
                 allow_overlap=config.data.allow_overlap,
             )
             store.write_json(name, result.history)
+        seed.end()
         finished.append(seed.best)
     return finished
 
@@ -117,19 +119,27 @@ class _Seed:
         self, finished: list[Scores], before: int, epochs: int, report: Callable[[Report], None]
     ):
         self._finished, self._before, self._epochs = tuple(finished), before, epochs
-        self._report, self._rank = report, (-1.0, 0.0)
+        self._report, self._rank, self._epoch = report, (-1.0, 0.0), 0
         self.best: Scores
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
         """Report an epoch; the best one counts, as :func:`gemix.classifier.train.train` has it."""
         if rank_of_epoch(row) > self._rank:
             self._rank, self.best = rank_of_epoch(row), Scores.of_row(row)
-        seeds = (*self._finished, self.best)
+        self._send(int(row["epoch"]))
+
+    def end(self) -> None:
+        """Report the last step of a training that stopped early: nothing changed on the way."""
+        if self._epoch < self._epochs:
+            self._send(self._epochs)
+
+    def _send(self, epoch: int) -> None:
+        self._epoch, seeds = epoch, (*self._finished, self.best)
         self._report(
             Report(
-                step=self._before + int(row["epoch"]),
+                step=self._before + epoch,
                 scores=Scores.mean(seeds),
-                seed_scores=seeds if row["epoch"] == self._epochs else self._finished,
+                seed_scores=seeds if epoch == self._epochs else self._finished,
             )
         )
 
