@@ -22,7 +22,7 @@ BLOCK = 5  # of so many requests in a row, one fails
 
 
 class FaultyProxy:
-    """StyleGAN2Loss requests on to `upstream` and spoils one in five of the answers.
+    """Pass requests on to `upstream` and spoil one in five of the answers.
 
     Which one of each five and how follows from the seed and the count of requests alone. Spoiled
     requests are passed on where the answer is what fails (slow, truncated), so that a client

@@ -166,11 +166,8 @@ def submit_steps(head, endpoint, bucket, work, overrides, tmp_path) -> None:
     # what is left of the steps runs in the driver of the pipeline, which finds the others done
     steps = {
         "prepare": common,
-        "verify": f"{workdir}/data",
         "train_gan": common,
-        "sample": f"-w {workdir} --label 1,0,0 --out {tmp_path}/samples",
-        "train_teacher": f"{common} compute.workers=0",  # the GAN has workers of its own
-        "pipeline": f"{common} compute.workers=0",
+        "pipeline": f"{common} compute.workers=0",  # the GAN has had workers of its own
         "compare": f"{common} compare.methods=[real,softmax] compare.seeds=1",
     }
     script = tmp_path / "steps.sh"
