@@ -1,7 +1,7 @@
 # Everything a fresh machine needs, from Python 3.11, pip and make alone.
 #
 #   make demo    the whole path on a built-in phantom; the report lands in runs/demo/report/
-#   make test    the whole test suite, slow tests included, in two processes side by side
+#   make test    the whole test suite, slow tests included, in three processes side by side
 #   make lint    style and formatting, as the continuous integration checks them
 #   make clean   removes the environment and the caches; runs/ stays
 #
@@ -17,21 +17,15 @@ SHOW := sed -un -e 's|^ *Downloading \([^ ]*/\)*\([^ ]*\) (\([0-9]\{3\}.* MB\|.*
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: demo test test-jobs test-library lint clean
+.PHONY: demo test lint clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
 	$(VENV)/bin/gemix demo --workdir runs/demo --overwrite
 
-# Ray's processes take half of the time to start; meanwhile the library is tested.
+# Three for two cores: while the jobs wait for Ray's processes, the library is tested.
 test: $(INSTALLED)
-	@$(MAKE) --no-print-directory -j2 --output-sync test-jobs test-library
-
-test-jobs:
-	$(VENV)/bin/pytest tests/jobs
-
-test-library:
-	$(VENV)/bin/pytest --ignore tests/jobs
+	$(VENV)/bin/pytest -n 3 --dist loadfile
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
