@@ -22,8 +22,12 @@ _DEFAULTS = {
     "pair_beta": 1.0,
     "class_balance": 0.0,
     "truncation_psi": 1.0,
+    "label_source": "asked",
+    "mixture": 0.5,
+    "recipe": "mix",
+    "synthetic_weight": 0.5,
+    "synthetic_share": 0.5,
 }
-_DIRICHLETS = ("dirichlet", "dirichlet_pair")
 
 Params = Mapping[str, Any]
 """Values of the parameters that a trial reads, by name."""
@@ -50,7 +54,8 @@ class Parameter:
         setting: dotted path of the setting that it changes; None where that is computed.
         low, high, step, log: of a range.
         choices: of a choice; empty for a range.
-        methods: label samplers that read it; empty if it does not depend on them.
+        reader: the choice that it depends on, and the values under which it is read; None if it
+            depends on none.
         with_images: whether it is read only where there are synthetic images.
     """
 
@@ -61,7 +66,7 @@ class Parameter:
     step: float | None = None
     log: bool = False
     choices: tuple[Any, ...] = ()
-    methods: tuple[str, ...] = ()
+    reader: tuple[str, tuple[str, ...]] | None = None
     with_images: bool = True
 
     @property
@@ -81,7 +86,7 @@ class Parameter:
         """Return whether a trial of these values reads it."""
         if self.with_images and self.name != "ratio" and params["ratio"] == 0:
             return False  # there are no images that it could change
-        return not self.methods or params["method"] in self.methods
+        return self.reader is None or params[self.reader[0]] in self.reader[1]
 
     def contains(self, value: Any) -> bool:
         """Return whether a value is one of its points."""
@@ -97,14 +102,14 @@ class Parameter:
         else:
             text = f"{self.low:g} to {self.high:g}"
             text += f" in steps of {self.step:g}" if self.step else ", log" if self.log else ""
-        return text + (f" for {', '.join(self.methods)}" if self.methods else "")
+        return text + (f" for {', '.join(self.reader[1])}" if self.reader else "")
 
 
 class SearchSpace:
     """The parameters of a sweep, in the order in which they are asked for.
 
     Args:
-        config: its ranges.
+        config: its ranges; `label_sources` null searches none.
         lr, model: the classifier's where they are not searched; those of the first points.
 
     Raises:
@@ -192,36 +197,54 @@ def class_weights(class_counts: Sequence[int], balance: float) -> list[float] | 
     return [weight / mean for weight in weights]
 
 
+_DIRICHLETS = ("dirichlet", "dirichlet_pair")
+_CHOICES = (  # name, setting that it changes, setting of the sweep, whether it needs images
+    ("method", None, "methods", True),
+    ("label_source", "synthesis.labels", "label_sources", True),
+    ("recipe", "classifier.recipe", "recipes", True),
+    ("model", "classifier.model", "models", False),
+)
+_RANGES = (  # name, setting that it changes, whether its scale is logarithmic, who reads it
+    ("temperature", "labels.temperature", True, ("method", ("softmax",))),
+    ("bias", "labels.bias", False, ("method", ("softmax",))),
+    ("dirichlet_dominant", "labels.dirichlet_dominant", True, ("method", _DIRICHLETS)),
+    ("dirichlet_other", "labels.dirichlet_other", True, ("method", _DIRICHLETS)),
+    ("pair_beta", "labels.pair_beta", True, ("method", ("dirichlet_pair",))),
+    ("class_balance", None, False, None),
+    ("truncation_psi", "synthesis.truncation_psi", False, None),
+    ("mixture", "synthesis.mixture", False, ("label_source", ("mixture",))),
+    ("synthetic_weight", "classifier.synthetic_weight", True, ("recipe", ("weight",))),
+    (
+        *("synthetic_share", "classifier.synthetic_share", False),
+        ("recipe", ("curriculum", "pretrain")),
+    ),
+    ("lr", "classifier.lr", True, None),
+)
+
+
 def _parameters(config: SweepConfig) -> Iterator[Parameter]:
+    """Yield the parameters that are searched, each after the choice that it depends on."""
     low, high = config.ratio
     yield Parameter(
         name="ratio", setting="synthesis.ratio", low=low, high=high, step=config.ratio_step
     )
-    yield Parameter(name="method", setting=None, choices=config.methods)
-    ranges = (
-        ("temperature", "labels.temperature", True, ("softmax",)),
-        ("bias", "labels.bias", False, ("softmax",)),
-        ("dirichlet_dominant", "labels.dirichlet_dominant", True, _DIRICHLETS),
-        ("dirichlet_other", "labels.dirichlet_other", True, _DIRICHLETS),
-        ("pair_beta", "labels.pair_beta", True, ("dirichlet_pair",)),
-        ("class_balance", None, False, ()),
-        ("truncation_psi", "synthesis.truncation_psi", False, ()),
-        ("lr", "classifier.lr", True, ()),
-    )
-    for name, setting, log, methods in ranges:
+    choices: dict[str, tuple[str, ...]] = {}
+    for name, setting, of_sweep, with_images in _CHOICES:
+        if found := getattr(config, of_sweep):
+            choices[name] = found
+            yield Parameter(name=name, setting=setting, choices=found, with_images=with_images)
+    for name, setting, log, reader in _RANGES:
         bounds = getattr(config, name)
-        read = tuple(method for method in methods if method in config.methods)
-        if bounds is not None and (read or not methods):
+        if reader is not None:
+            values = tuple(v for v in reader[1] if v in choices.get(reader[0], ()))
+            reader = (reader[0], values)
+        if bounds is not None and (reader is None or reader[1]):
             yield Parameter(
                 name=name,
                 setting=setting,
                 low=bounds[0],
                 high=bounds[1],
                 log=log,
-                methods=read,
+                reader=reader,
                 with_images=name != "lr",
             )
-    if config.models:
-        yield Parameter(
-            name="model", setting="classifier.model", choices=config.models, with_images=False
-        )

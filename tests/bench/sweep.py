@@ -16,7 +16,9 @@ from gemix.sweep.samplers import SAMPLERS
 from gemix.sweep.testing import (
     HARMFUL,
     OPPOSED,
+    RELABELLED,
     TRIALS,
+    Planted,
     excess,
     front_share,
     regret,
@@ -34,22 +36,23 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS))
     args = parser.parse_args()
     for sampler in args.samplers:
-        _optimum(sampler, args.seeds, args.trials)
+        _optimum(sampler, "optimum", HARMFUL, args.seeds, args.trials)
+        _optimum(sampler, "choices", RELABELLED, args.seeds, args.trials)
         _front(sampler, args.seeds, args.trials)
 
 
-def _optimum(sampler: str, seeds: int, trials: int) -> None:
+def _optimum(sampler: str, name: str, planted: Planted, seeds: int, trials: int) -> None:
     started = time.monotonic()
-    runs = [search(HARMFUL, seed, sampler=sampler, trials=trials) for seed in range(seeds)]
+    runs = [search(planted, seed, sampler=sampler, trials=trials) for seed in range(seeds)]
     seconds = (time.monotonic() - started) / (seeds * trials)
-    misses = [regret(HARMFUL, run) for run in runs]
+    misses = [regret(planted, run) for run in runs]
     among = {
-        first: sum(regret(HARMFUL, run, first=first) <= HARMFUL.noise for run in runs)
+        first: sum(regret(planted, run, first=first) <= planted.noise for run in runs)
         for first in (1, 3, trials)
     }
-    over = [excess(HARMFUL, run) for run in runs]
+    over = [excess(planted, run) for run in runs]
     print(
-        f"{sampler:4} optimum: found in {among[trials]} of {seeds}, among the top three in "
+        f"{sampler:4} {name}: found in {among[trials]} of {seeds}, among the top three in "
         f"{among[3]}, the first in {among[1]}, regret {np.mean(misses):.4f} mean, "
         f"{max(misses):.4f} worst, feasible in {sum(o <= 0 for o in over)}, "
         f"{seconds:.2f} s a trial",
