@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from gemix.core.errors import ConfigError
 from gemix.io.sweep_record import PUBLISHED, REFERENCE
 from gemix.sweep.config import SweepConfig
+from gemix.synthesis.config import LABEL_SOURCES
 
 _DEFAULTS = {
     "ratio": 1.0,
@@ -28,6 +30,8 @@ _DEFAULTS = {
     "synthetic_weight": 0.5,
     "synthetic_share": 0.5,
 }
+
+_NEAR = 0.05
 
 Params = Mapping[str, Any]
 """Values of the parameters that a trial reads, by name."""
@@ -96,6 +100,14 @@ class Parameter:
             self.step is None or abs(value / self.step - round(value / self.step)) < 1e-9
         )
 
+    def is_near(self, value: Any, other: Any) -> bool:
+        """Return whether two values are the same, or less than a twentieth of the range apart."""
+        if self.choices:
+            return value == other
+        ends = value, other, self.low, self.high
+        one, two, low, high = map(math.log, ends) if self.log else ends
+        return one == two or abs(one - two) < _NEAR * (high - low)
+
     def __str__(self) -> str:
         if self.choices:
             text = f"one of {', '.join(map(str, self.choices))}"
@@ -149,16 +161,50 @@ class SearchSpace:
             if all(p.contains(point[p.name]) for p in self.parameters if p.is_active(point))
         }
 
+    @property
+    def reference_is_a_point(self) -> bool:
+        """Whether all trials without synthetic images are the same one, the first of a sweep."""
+        return all(p.with_images for p in self.parameters)
+
+    @property
+    def sources_are_weights(self) -> bool:
+        """Whether every label source is a point of one range, the weight of what a teacher sees."""
+        by_name = {p.name: p for p in self.parameters}
+        if not {"label_source", "mixture"} <= by_name.keys():
+            return False
+        weights = by_name["mixture"]
+        return (weights.low, weights.high) == (0, 1) and set(LABEL_SOURCES) == set(
+            by_name["label_source"].choices
+        )
+
+    def with_source(self, params: Params) -> dict[str, Any]:
+        """Return a point without a label source with the one that its weight comes to."""
+        weight = params["mixture"]
+        is_end = min(weight, 1 - weight) < _END
+        source = ("teacher" if weight > 0.5 else "asked") if is_end else "mixture"
+        return {**params, "label_source": source}
+
     def active(self, point: Params) -> dict[str, Any]:
         """Return the parameters that a trial of a point reads."""
         return {p.name: point[p.name] for p in self.parameters if p.is_active(point)}
 
-    def filled(self, params: Params) -> dict[str, Any]:
-        """Return a value of each parameter; one that a trial does not read has a fixed one."""
-        return {p.name: params.get(p.name, self._fixed(p)) for p in self.parameters}
+    def are_near(self, params: Params, other: Params) -> bool:
+        """Return whether two trials read the same parameters, and all values are near."""
+        return params.keys() == other.keys() and all(
+            p.is_near(params[p.name], other[p.name]) for p in self.parameters if p.name in params
+        )
 
-    def _fixed(self, parameter: Parameter) -> Any:
-        value = self._defaults[parameter.name]
+    def filled(self, params: Params) -> dict[str, Any]:
+        """Return a value of each parameter, of one that a trial does not read as well.
+
+        It is the one that comes to the same, where there is one, so that a model learns of a range
+        from the choices at its ends too; else a fixed one.
+        """
+        same = dict(_SAME[choice] for choice in params.items() if choice in _SAME)
+        return {p.name: params.get(p.name, self._fixed(p, same)) for p in self.parameters}
+
+    def _fixed(self, parameter: Parameter, same: Params) -> Any:
+        value = same.get(parameter.name, self._defaults[parameter.name])
         if parameter.contains(value):
             return value
         return parameter.choices[0] if parameter.choices else parameter.low
@@ -197,6 +243,12 @@ def class_weights(class_counts: Sequence[int], balance: float) -> list[float] | 
     return [weight / mean for weight in weights]
 
 
+_END = 0.05  # weights of a teacher this near to 0 or 1 are taken for it
+_SAME = {  # choices, and the value of a range that comes to the same under another choice
+    ("label_source", "asked"): ("mixture", 0.0),
+    ("label_source", "teacher"): ("mixture", 1.0),
+    ("recipe", "mix"): ("synthetic_weight", 1.0),
+}
 _DIRICHLETS = ("dirichlet", "dirichlet_pair")
 _CHOICES = (  # name, setting that it changes, setting of the sweep, whether it needs images
     ("method", None, "methods", True),
