@@ -3,8 +3,9 @@
 Runs a sweep of the phantom, with the generator of ``zoo:phantom32``, two trials at a time. The same
 trials then run without ASHA, the early end after a seed and the cache, two at a time as well: each
 makes its own images and trains all epochs of all seeds. Prints trials an hour of both, from the
-beginning of the first trial to the end of the last one, and how much of the sweep's time on its two
-slots was neither training nor making images.
+beginning of the first trial to the end of the last one, the ratio of that and of processor time a
+trial, which other programs on the machine change little, and how much of the sweep's time on its
+two slots was neither training nor making images.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def main() -> None:
     naive = _run_naive(config, workspace, asks)
     print(f"sweep: {_rate(searched):.1f} trials/h, {ended}, {whole:.0f} s with Ray's start")
     print(f"naive: {_rate(naive):.1f} trials/h; ratio {_rate(searched) / _rate(naive):.2f}")
+    ours, theirs = (sum(one.processor for one in clocks) for clocks in (searched, naive))
+    print(f"processor time: {ours:.0f} s and {theirs:.0f} s, ratio {theirs / ours:.2f}")
     first, *others = sorted(searched, key=lambda one: one.began)
     print(f"outside training and images, naive: {_outside(naive):.1%} of {SLOTS} slots")
     print(f"the sweep: {_outside(searched):.1%}, with a slot idle beside the first trial,")
@@ -73,10 +76,11 @@ def main() -> None:
 
 @dataclasses.dataclass
 class _Clock:
-    """When a trial ran, and how long it trained or made images: seconds."""
+    """When a trial ran, how long it trained or made images, its processor time: all in seconds."""
 
     began: float
     ended: float = 0.0
+    processor: float = 0.0
     busy: float = 0.0
 
 
@@ -100,13 +104,14 @@ def _clocks(workspace: Workspace) -> list[_Clock]:
 @contextlib.contextmanager
 def _timed(workdir: str) -> Iterator[None]:
     """Write the clock of the trial that runs inside, after each epoch: its end may be a kill."""
-    clock = _Clock(began=time.time())
+    clock, spent_before = _Clock(began=time.time()), time.process_time()
     file = Path(workdir) / "clocks" / f"{uuid.uuid4().hex}.json"
     file.parent.mkdir(exist_ok=True)
     train, images = trial_module.train, trial_module.training_images
 
     def write() -> None:
         clock.ended = time.time()
+        clock.processor = time.process_time() - spent_before
         file.write_text(json.dumps(dataclasses.asdict(clock)))
 
     def timed_train(*arguments: Any, on_epoch: Any, **settings: Any) -> Any:
