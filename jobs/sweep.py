@@ -29,7 +29,8 @@ COMMAND = Command(
     summary="Search temperature T, bias b, the synthetic ratio N and other settings for the best "
     "macro-F2 on validation that misses no more of the sick; train the best again on fresh seeds, "
     "and\ntest the winner once. A stopped sweep goes on.",
-    reads="<workdir>/data (train and val; test is out of reach of the search), <workdir>/gan",
+    reads="<workdir>/data (train and val; test is out of reach of the search), <workdir>/gan, "
+    "<workdir>/teacher if there is one",
     writes="<workdir>/sweep: study.db, sweep.json, images and trainings that trials share; "
     "confirmed/: classifiers on fresh seeds; runs in MLflow, one a trial",
     costs="at most sweep.trials x sweep.seeds trainings of a classifier, and 5 x sweep.fresh_seeds",

@@ -9,6 +9,10 @@ from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, MOST_STAGES
 from gemix.classifier.recipes.registry import PLANNED, RECIPES
 from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range, Seed
 
+RecipeName = Literal[tuple(RECIPES)]
+SyntheticWeight = Annotated[float, Range(1e-6, 1.0)]
+SyntheticShare = Annotated[float, Range(0.01, 0.99)]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(Config):
@@ -76,16 +80,15 @@ class ClassifierConfig(Config):
         bool, "Whether to mirror half of the training images; the heart's side carries meaning."
     ] = False
     recipe: Annotated[
-        Literal[tuple(RECIPES)],
+        RecipeName,
         "How synthetic images are used: mixed in, weighted in the loss, fewer and fewer, or first "
         "alone.",
     ] = "mix"
     synthetic_weight: Annotated[
-        float, Range(1e-6, 1.0), "recipe=weight: weight of a synthetic image in the loss."
+        SyntheticWeight, "recipe=weight: weight of a synthetic image in the loss."
     ] = 0.5
     synthetic_share: Annotated[
-        float,
-        Range(0.01, 0.99),
+        SyntheticShare,
         "recipe=curriculum or pretrain: share of synthetic images among all that are shown.",
     ] = 0.5
     balance: Annotated[

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from gemix.classifier.config import RecipeName, SyntheticShare, SyntheticWeight
 from gemix.core.config_schema import Config, ConfigIssue, Fraction, Operational, Range, Seed
 from gemix.labels.config import Concentration
 from gemix.labels.registry import SAMPLERS
+from gemix.synthesis.config import LabelSource, Method
 
-Method = Literal[tuple(SAMPLERS)]  # a label sampler's name
 Temperature = Annotated[float, Range(1e-3, 1e3)]
 Bias = Annotated[float, Range(-1e6, 1e6)]
 Ratio = Annotated[float, Range(0, 1000)]
@@ -27,9 +28,15 @@ RANGES = (
     "pair_beta",
     "class_balance",
     "truncation_psi",
+    "mixture",
+    "synthetic_weight",
+    "synthetic_share",
     "lr",
 )
 """The settings that are a range, low and high."""
+
+CHOICES = ("methods", "label_sources", "recipes", "models")
+"""The settings that are a list of different values."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +73,26 @@ class SweepConfig(Config):
         "Exponents g: a synthetic class has the weight n^-g for n real images; 0 is uniform.",
     ] = None
     truncation_psi: Annotated[tuple[Fraction, ...] | None, "Truncations of the generator."] = None
+    label_sources: Annotated[
+        tuple[LabelSource, ...] | None,
+        "Where labels may come from; none: as synthesis.labels has it; null: all, with a teacher "
+        "in place.",
+    ] = None
+    mixture: Annotated[
+        tuple[Fraction, ...] | None, "labels=mixture: weights of what the teacher sees."
+    ] = (0.0, 1.0)
+    recipes: Annotated[
+        tuple[RecipeName, ...],
+        "Uses of synthetic images to choose from; none: classifier.recipe alone.",
+    ] = ()
+    synthetic_weight: Annotated[
+        tuple[SyntheticWeight, ...] | None,
+        "weight: weights of a synthetic image in the loss, logarithmic.",
+    ] = (0.1, 1.0)
+    synthetic_share: Annotated[
+        tuple[SyntheticShare, ...] | None,
+        "curriculum, pretrain: shares of synthetic images among all that are shown.",
+    ] = (0.1, 0.9)
     lr: Annotated[
         tuple[LearningRate, ...] | None, "Learning rates of the classifier, logarithmic."
     ] = None
@@ -134,11 +161,9 @@ class SweepConfig(Config):
     def validate(self) -> list[ConfigIssue]:
         """Require ranges that are not reversed, and choices that are not empty."""
         issues = [issue for name in RANGES for issue in _range_issues(name, getattr(self, name))]
-        if not self.methods or len(set(self.methods)) < len(self.methods):
-            allowed = "a list of one or more different samplers"
-            issues.append(ConfigIssue("methods", list(self.methods), allowed))
-        if len(set(self.models)) < len(self.models):
-            issues.append(ConfigIssue("models", list(self.models), "a list of different models"))
+        issues += [issue for name in CHOICES for issue in _choice_issues(name, getattr(self, name))]
+        if not self.methods:
+            issues.append(ConfigIssue("methods", [], "one or more samplers"))
         if not issues:
             issues += self._ratio_issues()
         if self.fresh_seeds == 1:
@@ -166,6 +191,11 @@ def without_password(url: str) -> str:
     """Return a URL with stars for its password."""
     password = urlsplit(url).password
     return url if password is None else url.replace(f":{password}@", ":***@", 1)
+
+
+def _choice_issues(name: str, value: tuple[str, ...] | None) -> Iterator[ConfigIssue]:
+    if value is not None and len(set(value)) < len(value):
+        yield ConfigIssue(name, list(value), "a list of different values")
 
 
 def _range_issues(name: str, value: tuple[Any, ...] | None) -> Iterator[ConfigIssue]:

@@ -7,20 +7,21 @@ that a study goes on as it would have without an interruption.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from gemix.core.rng import Stream, sample_rng
-from gemix.sweep.space import SearchSpace
+from gemix.sweep.space import Parameter, SearchSpace
 
-STARTUP_TRIALS = 6  # random ones, the first points included, before there is a model
+STARTUP_TRIALS = 8  # with synthetic images, random but for the first, before there is a model
 
 _ATTEMPTS = 5  # to find a point that is new
 
@@ -41,9 +42,15 @@ SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
 class ConditionalSampler(BaseSampler):
     """Sample a conditional space with a sampler of spaces without conditions.
 
-    The sampler sees a copy of the study in which a parameter that a trial did not read has a fixed
-    value. Optuna's own way, the intersection or the groups of the parameters of all trials, would
-    leave nothing to model after the trial without synthetic images, which reads the ratio alone.
+    The sampler sees a copy of the study in which a parameter that a trial did not read has the
+    value of :meth:`.SearchSpace.filled`. Real images alone are left out where they are a single
+    point: a model would expect something new of it under every value of the other parameters, and
+    propose it again and again. Where all label sources are searched, it sees one number in their
+    place, the weight of the teacher: 0 for labels as asked for, 1 for the teacher's. The first
+    trials, before there is a model, take all values of a choice about equally often.
+
+    Optuna's own way, the intersection or the groups of the parameters of all trials, would leave
+    nothing to model after the trial without synthetic images, which reads the ratio alone.
 
     Args:
         space: the search space.
@@ -53,7 +60,11 @@ class ConditionalSampler(BaseSampler):
 
     def __init__(self, space: SearchSpace, name: str, seed: int):
         self._space, self._build, self._seed = space, SAMPLERS[name], seed
-        self._distributions = {p.name: p.distribution for p in space.parameters}
+        self._leaves_out_reference = space.reference_is_a_point and space.parameters[0].high > 0
+        self._distributions = {p.name: self._searched(p).distribution for p in space.parameters}
+        self._modelled = dict(self._distributions)
+        if space.sources_are_weights:
+            del self._modelled["label_source"]
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -72,13 +83,12 @@ class ConditionalSampler(BaseSampler):
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            copy = optuna.create_study(
-                directions=study.directions, sampler=self._build(self._seed_of(trial, others))
-            )
+            seed = self._seed_of(trial, others)
+            copy = optuna.create_study(directions=study.directions, sampler=self._build(seed))
             for other in others:
-                if other.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING):
+                if self._is_modelled(other):
                     copy.add_trial(self._filled(other))
-            return self._new_point(copy, others)
+            return self._new_point(copy, others, seed)
 
     def sample_independent(
         self,
@@ -92,17 +102,47 @@ class ConditionalSampler(BaseSampler):
         sampler = RandomSampler(self._seed_of(trial, others))
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
-    def _new_point(self, copy: optuna.Study, others: list[FrozenTrial]) -> dict[str, Any]:
-        """Return a point that differs from all others, if a few attempts find one.
+    def _searched(self, parameter: Parameter) -> Parameter:
+        """Return a parameter without the values that are not searched."""
+        if parameter.name == "ratio" and self._leaves_out_reference:
+            return dataclasses.replace(parameter, low=parameter.step)
+        return parameter
 
-        A trial that reads what another one has read gives the same result.
+    def _is_modelled(self, trial: FrozenTrial) -> bool:
+        if self._leaves_out_reference and trial.params.get("ratio") == 0:
+            return False
+        return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+    def _new_point(
+        self, copy: optuna.Study, others: list[FrozenTrial], seed: int
+    ) -> dict[str, Any]:
+        """Return a point that is near no other one, a random one if the model has none.
+
+        A trial that reads what another one has read gives the same result; and a model of noisy
+        values would measure the point that was lucky again and again.
         """
         seen = [other.params for other in others]
-        for _ in range(_ATTEMPTS):
-            params = copy.ask(self._distributions).params  # stays in the copy as running
-            if self._space.active(params) not in seen:
+        for attempt in range(2 * _ATTEMPTS):
+            if attempt == _ATTEMPTS:
+                copy.sampler = RandomSampler(seed)
+            if len(copy.get_trials(deepcopy=False)) < STARTUP_TRIALS:
+                copy.enqueue_trial(self._rarest_choices(copy))
+            params = copy.ask(self._modelled).params  # stays in the copy as running
+            if self._modelled.keys() < self._distributions.keys():
+                params = self._space.with_source(params)
+            active = self._space.active(params)
+            if not any(self._space.are_near(active, one) for one in seen):
                 break
         return params
+
+    def _rarest_choices(self, copy: optuna.Study) -> dict[str, Any]:
+        """Return the value of each choice that the fewest trials have, the first one of several."""
+        taken = [trial.params for trial in copy.get_trials(deepcopy=False)]
+        return {
+            name: min(kind.choices, key=[params.get(name) for params in taken].count)
+            for name, kind in self._modelled.items()
+            if isinstance(kind, CategoricalDistribution)
+        }
 
     def _seed_of(self, trial: FrozenTrial, others: list[FrozenTrial]) -> int:
         """Return the seed of a trial, a function of its place among the trials that count."""
@@ -114,11 +154,12 @@ class ConditionalSampler(BaseSampler):
     def _filled(self, trial: FrozenTrial) -> FrozenTrial:
         """Return a copy of a trial with a value of every parameter."""
         finished = trial.state.is_finished()
+        filled = self._space.filled(trial.params)
         copy = optuna.trial.create_trial(
             state=trial.state,
             values=trial.values if finished else None,
-            params=self._space.filled(trial.params),
-            distributions=self._distributions,
+            params={name: filled[name] for name in self._modelled},
+            distributions=self._modelled,
             intermediate_values=trial.intermediate_values,
         )
         for key, value in trial.constraints.items():

@@ -10,6 +10,8 @@ from gemix.gan.config import Precision, SamplingConfig
 from gemix.labels.registry import SAMPLERS
 
 Method = Literal[tuple(SAMPLERS)]  # a label sampler's name
+LABEL_SOURCES = ("asked", "teacher", "mixture")
+LabelSource = Literal[LABEL_SOURCES]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class SynthesisConfig(SamplingConfig):
     ] = "auto"
 
     labels: Annotated[
-        Literal["asked", "teacher", "mixture"],
+        LabelSource,
         "Labels of the images: as asked for, as the teacher sees them, or a mixture of both.",
     ] = "asked"
     mixture: Annotated[Fraction, "Weight of what the teacher sees in labels=mixture."] = 0.5

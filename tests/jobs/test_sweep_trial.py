@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import shutil
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from mlflow import MlflowClient
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.decision.config import DecisionConfig
 from gemix.config import PipelineConfig, load
-from gemix.core.errors import AlreadyFinishedError, ConfigError, DataError
+from gemix.core.errors import AlreadyFinishedError, CheckpointError, ConfigError, DataError
 from gemix.data.leakage.overlap import Split
 from gemix.data.leakage.provenance import PROVENANCE, write_provenance
 from gemix.data.shards.manifest import Manifest
@@ -27,10 +30,12 @@ from gemix.steps.sweep.confirm import check_overlap
 from gemix.steps.sweep.finish import finish_sweep
 from gemix.steps.sweep.opening import open_sweep
 from gemix.steps.sweep.results import describe_winner, table, write_results
-from gemix.steps.sweep.trial import Report, run_trial, steps_of
+from gemix.steps.sweep.trial import Report, configured, run_trial, steps_of, training_images
 from gemix.steps.synthesize import synthesize
+from gemix.steps.train_teacher import train_teachers
 from gemix.sweep.objective import Scores
 from gemix.synthesis.cache import BLOCK, ImageCache
+from gemix.synthesis.teacher import Teachers
 from gemix.tracking.client import tracking_uri
 from tests.jobs.sweep_files import SWEEP, write_generator
 
@@ -63,6 +68,18 @@ def run(config, workspace, splits):
     return run_
 
 
+@pytest.fixture
+def teacher(config, workspace) -> Iterator[Store]:
+    """A teacher in the work directory, for one test."""
+    train_teachers(config, workspace, overwrite=True)
+    yield Store(workspace.teacher)
+    shutil.rmtree(workspace.teacher)
+
+
+def with_sweep(config: PipelineConfig, **changes) -> PipelineConfig:
+    return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, **changes))
+
+
 def test_a_trial_reports_every_epoch_of_its_seeds(run, config):
     scores, reports = run({"synthesis.ratio": 0.5}, "softmax")
     assert [report.step for report in reports] == [1, 2, 3, 4] and steps_of(config) == 4
@@ -92,6 +109,96 @@ def test_what_was_trained_before_is_not_trained_again(run, monkeypatch):
     assert run({"labels.temperature": 0.5}, "softmax") == expected
     with pytest.raises(pytest.fail.Exception):
         run({"labels.temperature": 0.6}, "softmax")
+
+
+def test_a_training_is_repeated_where_labels_or_use_of_the_images_differ(run, teacher, monkeypatch):
+    """Each of these is another training, and each of them is found again."""
+    count = []
+    train = trial_module.train
+    monkeypatch.setattr(trial_module, "train", lambda *a, **k: count.append(1) or train(*a, **k))
+    asks = [
+        {"synthesis.labels": "asked"},
+        {"synthesis.labels": "teacher"},
+        {"synthesis.labels": "mixture", "synthesis.mixture": 0.3},
+        {"synthesis.labels": "mixture", "synthesis.mixture": 0.7},
+        {"classifier.recipe": "weight", "classifier.synthetic_weight": 0.3},
+        {"classifier.recipe": "weight", "classifier.synthetic_weight": 0.7},
+        {"classifier.recipe": "pretrain", "classifier.synthetic_share": 0.3},
+        {"classifier.recipe": "curriculum", "classifier.synthetic_share": 0.3},
+    ]
+    for _ in range(2):
+        for ask in asks:
+            run({"synthesis.ratio": 0.7, **ask}, "onehot")
+    assert len(count) == 2 * len(asks)  # two seeds
+
+
+def test_a_trial_trains_on_the_labels_that_its_source_says(config, workspace, splits, teacher):
+    real = splits[0]
+    asked, seen, mixed = (
+        training_images(
+            configured(config, {"synthesis.ratio": 0.5, "synthesis.labels": source, **more}),
+            *(workspace, "softmax", real),
+        )
+        for source, more in (
+            ("asked", {}),
+            ("teacher", {}),
+            ("mixture", {"synthesis.mixture": 0.25}),
+        )
+    )
+    np.testing.assert_array_equal(asked.images, mixed.images)
+    made = slice(len(real), None)
+    probabilities = Teachers.load(workspace.teacher).probabilities(asked.images[made])[:, 0]
+    np.testing.assert_allclose(seen.soft_labels[made], probabilities, atol=1e-5)
+    mixture = 0.25 * seen.soft_labels[made] + 0.75 * asked.soft_labels[made]
+    np.testing.assert_allclose(mixed.soft_labels[made], mixture, atol=1e-6)
+    np.testing.assert_array_equal(mixed.labels[made], mixture.argmax(axis=1))
+    assert len({asked.digest, seen.digest, mixed.digest}) == 3
+
+
+def test_label_sources_are_searched_where_there_is_a_teacher(config, workspace, teacher):
+    sweep = open_sweep(config, workspace, overwrite=True)
+    described = sweep.study.space.describe()
+    assert described["label_source"] == "one of asked, teacher, mixture"
+    assert described["mixture"] == "0 to 1 for mixture" and "recipe" not in described
+    sweep.study.propose()
+    names = with_sweep(config, label_sources=("asked", "teacher"), recipes=("mix", "weight"))
+    with pytest.raises(ConfigError) as raised:
+        open_sweep(names, workspace)
+    for line in (
+        "space.label_source: one of asked, teacher, mixture before, one of asked, teacher now",
+        "space.mixture: 0 to 1 for mixture before, nothing now",
+        "space.recipe: nothing before, one of mix, weight now",
+    ):
+        assert line in str(raised.value)
+    with pytest.raises(ConfigError, match=r"space\.label_source: .* before, nothing now"):
+        open_sweep(with_sweep(config, label_sources=()), workspace)
+
+
+def test_without_a_teacher_labels_are_those_of_the_settings(config, workspace):
+    assert (
+        "label_source" not in open_sweep(config, workspace, overwrite=True).study.space.describe()
+    )
+    with pytest.raises(CheckpointError, match="run gemix train-teacher"):
+        open_sweep(with_sweep(config, label_sources=("asked", "mixture")), workspace)
+    assert open_sweep(with_sweep(config, label_sources=("asked",)), workspace, overwrite=True)
+
+
+def test_a_teacher_that_learned_from_held_out_images_is_refused(config, workspace, teacher):
+    """Also where synthesis.labels=asked, and only the search may choose it."""
+    write_provenance(teacher, [Split(Store(workspace.data), "val")], [])
+    with pytest.raises(DataError, match="the teacher"):
+        open_sweep(config, workspace, overwrite=True)
+    write_provenance(teacher, [Split(Store(workspace.data), "test")], [])
+    with pytest.raises(DataError, match="the teacher"):
+        check_overlap(config, workspace)
+    check_overlap(with_sweep(config, label_sources=()), workspace)
+
+
+def test_a_recipe_that_the_augmentation_rules_out_is_refused(config, workspace):
+    mixing = dataclasses.replace(config.classifier, augment="ct+mixup")
+    config = dataclasses.replace(config, classifier=mixing)
+    with pytest.raises(ConfigError, match=r"sweep\.recipes: weight does not go with"):
+        open_sweep(with_sweep(config, recipes=("mix", "weight")), workspace)
 
 
 def test_a_trial_may_be_ended_by_its_report(config, workspace, splits):
@@ -148,7 +255,7 @@ def test_a_larger_set_begins_with_the_smaller_one(config, workspace, tmp_path):
 
 def test_a_sweep_is_opened_and_leaves_its_results(config, workspace):
     config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, fresh_seeds=0))
-    sweep = open_sweep(config, workspace)
+    sweep = open_sweep(config, workspace, overwrite=True)
     counts = Manifest.load(Store(workspace.data)).counts["train"]
     assert len(sweep.training) == sum(counts.values())
     while (proposal := sweep.study.propose()) is not None:
@@ -200,13 +307,21 @@ def test_the_winner_is_chosen_on_fresh_seeds_and_tested_once(config, workspace, 
     assert len(openings.read_json(OPENINGS)) == before + 1
     text = describe_winner(found)
     assert "macro-F2 in the search less" in text and "to train and register" not in text
-    settings = {"labels.temperature": 0.5, "synthesis.ratio": 0.25}
+    settings = {
+        "labels.temperature": 0.5,
+        "labels.class_weights": None,
+        "synthesis.ratio": 0.25,
+        "synthesis.labels": "mixture",
+        "synthesis.mixture": 0.3,
+        "classifier.recipe": "pretrain",
+    }
     soft = found["winner"] | {"method": "softmax", "settings": settings}
-    command = (
-        "'synthesis.methods=[softmax]' labels.temperature=0.5 synthesis.ratio=0.25 "
-        "synthesis.count=null"
-    )
-    assert command in describe_winner(found | {"winner": soft})
+    command = describe_winner(found | {"winner": soft}).partition("--redo -c ... -w ... ")[2]
+    changed = load("demo", shlex.split(command))
+    assert changed.synthesis.methods == ("softmax",) and changed.synthesis.count is None
+    assert changed.labels.temperature == 0.5 and changed.labels.class_weights is None
+    assert (changed.synthesis.labels, changed.synthesis.mixture) == ("mixture", 0.3)
+    assert changed.classifier.recipe == "pretrain"
     assert read_sweep(Store(workspace.sweep)).confirmed.winner.name == "real only"
     client = MlflowClient(tracking_uri(workspace.workdir))
     [experiment] = client.search_experiments(filter_string="name = 'gemix-demo'")

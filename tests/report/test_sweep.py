@@ -47,6 +47,8 @@ def sweep(**changes) -> SweepResults:
         ),
         trial(2, 0.842, **SOFT | {"temperature": 0.31, "bias": 4.25}),
         trial(3, 0.866, feasible=False, ratio=1.5, method="onehot"),
+        trial(5, 0.811, **SOFT | {"label_source": "asked", "recipe": "weight"}),
+        trial(6, 0.812, **SOFT | {"label_source": "mixture", "mixture": 0.3, "recipe": "mix"}),
         SweepTrial(number=4, state="pruned", params={"ratio": 2.0}, feasible=False, reason="ASHA"),
     )
     given = {"study": "sweep", "objective": "constrained", "trials": trials, "best": 2}
@@ -96,13 +98,16 @@ def page_of(finished, config, found: SweepResults) -> str:
 def test_search_and_winner_are_shown(finished, config):
     importance = {"softmax": {"temperature": 0.62, "bias": 0.38}}
     page = page_of(finished, config, sweep(confirmed=confirmation(), importance=importance))
-    assert "Which T, b and N?" in page and "5 trials: 4 complete, 1 pruned" in page
+    assert "Which T, b and N?" in page and "7 trials: 6 complete, 1 pruned" in page
     assert "<b>Real only</b> wins on fresh seeds" in page and "by luck, is +0.004" in page
     assert "no better than &lt;real only&gt;" in page
     assert "−0.034 to +0.056" in page and "predicted 2 times" in page
     assert "N 0.5, softmax, T 0.31, b 4.25" in page and "not feasible" not in page
     assert "temperature 62%, bias 38%" in page
+    assert "N 0.5, softmax, labels mixture, mixture α 0.3, recipe mix" in page
     for chart in ("history", "ratio-N", "temperature-T", "bias-b", "plane", "false-negative-rate"):
+        assert f'id="sweep-{chart}-' in page
+    for chart in ("label-sampler", "label-source", "recipe"):  # choices
         assert f'id="sweep-{chart}-' in page
     assert "mathdefault" not in page
 

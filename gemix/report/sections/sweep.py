@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
@@ -12,8 +12,17 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from gemix.io.sweep_record import PUBLISHED, REFERENCE, SweepResults, SweepTrial
 from gemix.report.charts import INK, MUTED, STYLE, color, panel, svg_element
 
-_LOGARITHMIC = ("temperature", "dirichlet_dominant", "dirichlet_other", "pair_beta", "lr")
-_NAMES = {"ratio": "ratio N", "temperature": "temperature T", "bias": "bias b"}
+_LOGARITHMIC = (
+    *("temperature", "dirichlet_dominant", "dirichlet_other", "pair_beta"),
+    *("synthetic_weight", "lr"),
+)
+_NAMES = {
+    "ratio": "ratio N",
+    "temperature": "temperature T",
+    "bias": "bias b",
+    "method": "label sampler",
+    "mixture": "mixture α",
+}
 
 
 def sweep_charts(sweep: SweepResults) -> list[str]:
@@ -22,19 +31,10 @@ def sweep_charts(sweep: SweepResults) -> list[str]:
     if not ended:
         return []
     charts = [_history(ended)]
-    for name in _numbers(ended):
+    for name in dict.fromkeys(name for trial in ended for name in trial.params):
         shown = [trial for trial in ended if name in trial.params]
         if len({trial.params[name] for trial in shown}) > 1:
-            charts.append(
-                _scatter(
-                    f"macro-F2 by {_title(name)}",
-                    shown,
-                    x=lambda trial, name=name: trial.params[name],
-                    y=lambda trial: trial.scores.macro_f2,
-                    labels=(_title(name), "macro-F2"),
-                    log=name in _LOGARITHMIC,
-                )
-            )
+            charts.append(_slice(name, shown))
     soft = [trial for trial in ended if {"temperature", "bias"} <= trial.params.keys()]
     if len(soft) > 1:
         charts.append(_plane(soft))
@@ -60,7 +60,7 @@ def ranked_trials(sweep: SweepResults, most: int = 12) -> list[SweepTrial]:
 
 def params_text(trial: SweepTrial) -> str:
     """Return ``N 0.5, softmax, T 1.3, b 2``."""
-    short = {"ratio": "N", "temperature": "T", "bias": "b", "method": ""}
+    short = {"ratio": "N", "temperature": "T", "bias": "b", "method": "", "label_source": "labels"}
     parts = []
     for name, value in trial.params.items():
         text = f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -79,15 +79,18 @@ def _title(name: str) -> str:
     return _NAMES.get(name, name.replace("_", " "))
 
 
-def _numbers(trials: Iterable[SweepTrial]) -> list[str]:
-    """Return the parameters that are numbers, in the order of the search space."""
-    return list(
-        dict.fromkeys(
-            name
-            for trial in trials
-            for name, value in trial.params.items()
-            if isinstance(value, int | float)
-        )
+def _slice(name: str, trials: Sequence[SweepTrial]) -> str:
+    """Draw a parameter, a number or a choice, against macro-F2 of the trials that read it."""
+    values = [trial.params[name] for trial in trials]
+    choices = sorted(set(values)) if isinstance(values[0], str) else None
+    return _scatter(
+        f"macro-F2 by {_title(name)}",
+        trials,
+        x=lambda trial: choices.index(trial.params[name]) if choices else trial.params[name],
+        y=lambda trial: trial.scores.macro_f2,
+        labels=(_title(name), "macro-F2"),
+        log=name in _LOGARITHMIC,
+        choices=choices,
     )
 
 
@@ -138,6 +141,7 @@ def _scatter(
     y: Callable[[SweepTrial], float],
     labels: tuple[str, str],
     log: bool = False,
+    choices: Sequence[str] | None = None,
 ) -> str:
     with matplotlib.rc_context(STYLE):
         figure, axes = panel(title)
@@ -145,6 +149,9 @@ def _scatter(
         _marked(axes, trials, x, y)
         if log:
             _set_logarithmic(axes)
+        if choices:
+            axes.set_xticks(range(len(choices)), [choice.replace("_", " ") for choice in choices])
+            axes.set_xlim(-0.5, len(choices) - 0.5)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         return svg_element(figure, f"sweep-{labels[0].replace(' ', '-')}")

@@ -15,7 +15,7 @@ from gemix.classifier.bundle import Classifier
 from gemix.config import PipelineConfig
 from gemix.data.image_set import ImageSet
 from gemix.data.leakage.overlap import OverlapReport
-from gemix.data.leakage.provenance import Provenance, write_provenance
+from gemix.data.leakage.provenance import write_provenance
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.seal import sealed
 from gemix.evaluation.classification.bootstrap import compare_methods
@@ -28,7 +28,7 @@ from gemix.steps.runtime.classifier_training import train_into
 from gemix.steps.runtime.executor import Executor
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.steps.runtime.test_openings import count_opening
-from gemix.steps.sweep.opening import Sweep
+from gemix.steps.sweep.opening import Sweep, made_by_provenance, with_label_sources
 from gemix.steps.sweep.trial import configured, training_images
 from gemix.sweep.objective import Scores
 from gemix.sweep.records import scores_to_json
@@ -65,7 +65,9 @@ def confirm(sweep: Sweep, run: Run, executor: Executor) -> dict[str, Any] | None
     if not config.sweep.fresh_seeds or not chosen:
         return None
     overlap, learned = check_overlap(config, workspace), real_splits(workspace, "train", "val")
-    write_provenance(Store(workspace.sweep) / CONFIRMED, learned, _made_by(config, workspace))
+    write_provenance(
+        Store(workspace.sweep) / CONFIRMED, learned, made_by_provenance(config, workspace)
+    )
     normal = normal_class(sweep.training.classes, config.data.normal_class)
     jobs = [
         _Job(candidate, *sweep.settings(dict(candidate.params)), index)
@@ -121,17 +123,9 @@ def check_overlap(config: PipelineConfig, workspace: Workspace) -> OverlapReport
         DataError: if it is anything, and ``data.allow_overlap`` is not set.
     """
     learned, val, test = real_splits(workspace, "train", "val", "test")
-    pairs = [(one, test) for one in (learned, val, *_made_by(config, workspace))]
+    made_by = made_by_provenance(with_label_sources(config, workspace), workspace)
+    pairs = [(one, test) for one in (learned, val, *made_by)]
     return enforce_no_overlap("sweep", config, pairs)
-
-
-def _made_by(config: PipelineConfig, workspace: Workspace) -> list[Provenance]:
-    """Return the records of generator and teacher."""
-    found = [Provenance(Store(config.synthesis.generator or workspace.gan), "the generator")]
-    if config.synthesis.needs_teacher:
-        url = config.synthesis.teacher or workspace.teacher
-        found.append(Provenance(Store(url), "the teacher"))
-    return found
 
 
 def _train(job: _Job, *, config: Mapping[str, Any], workdir: str, run: Run) -> np.ndarray:

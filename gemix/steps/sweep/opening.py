@@ -29,9 +29,10 @@ from gemix.sweep.config import SweepConfig, without_password
 from gemix.sweep.database import Retrying, connect, database_url
 from gemix.sweep.space import SearchSpace
 from gemix.sweep.study import SweepStudy
+from gemix.synthesis.config import LABEL_SOURCES
 from gemix.synthesis.labelling import check_thresholds
 from gemix.synthesis.shards import check_generator
-from gemix.synthesis.teacher import TeacherRow, Teachers
+from gemix.synthesis.teacher import TEACHER, TeacherRow, Teachers
 
 log = logging.getLogger("gemix.sweep")
 
@@ -69,13 +70,15 @@ def open_sweep(config: PipelineConfig, workspace: Workspace, overwrite: bool = F
             teacher where labels need one; or if generator or teacher learned from the validation
             images and ``data.allow_overlap`` is not set.
         AlreadyFinishedError: if all trials have ended.
-        ConfigError: for a model that cannot be built, an unknown optimizer, or a study of another
-            search space.
+        ConfigError: for a model that cannot be built, an unknown optimizer, a recipe that another
+            setting rules out, or a study of another search space.
         StoreError: if the database does not answer.
     """
+    config = with_label_sources(config, workspace)
     settings = config.sweep
     manifest = Manifest.load(Store(workspace.data))
     check_optimizer(config.classifier.optimizer)
+    _check_recipes(config)
     for model in settings.models or (config.classifier.model,):
         check_name(model)
         check_model(
@@ -98,16 +101,15 @@ def open_sweep(config: PipelineConfig, workspace: Workspace, overwrite: bool = F
     gan_url = config.synthesis.generator or workspace.gan
     generator = load_generator(Store(gan_url))
     check_generator(generator, manifest.classes)
-    made_by = [Provenance(Store(gan_url), "the generator")]
     teachers: tuple[TeacherRow, ...] = ()
     check_thresholds(config.synthesis, manifest.classes)
-    if config.synthesis.needs_teacher:
+    if needs_teacher(config):
         found = Teachers.load(config.synthesis.teacher or workspace.teacher)
         found.check(manifest.classes, manifest.image_shape)
-        made_by.append(Provenance(Store(found.url), "the teacher"))
         teachers = found.rows
     space = SearchSpace(settings, lr=config.classifier.lr, model=config.classifier.model)
     learned, val = real_splits(workspace, "train", "val")
+    made_by = made_by_provenance(config, workspace)
     enforce_no_overlap("sweep", config, itertools.product([learned, *made_by], [val]))
     training, validation = (read_images([workspace.data], split) for split in ("train", "val"))
     if settings.fresh_seeds:
@@ -134,6 +136,45 @@ def open_sweep(config: PipelineConfig, workspace: Workspace, overwrite: bool = F
         validation=validation,
         study=study,
     )
+
+
+def with_label_sources(config: PipelineConfig, workspace: Workspace) -> PipelineConfig:
+    """Return the configuration with a list for `sweep.label_sources`, where that is null."""
+    if config.sweep.label_sources is not None:
+        return config
+    teacher = Store(config.synthesis.teacher or workspace.teacher)
+    found = LABEL_SOURCES if teacher.exists(TEACHER) else ()
+    return dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, label_sources=found))
+
+
+def needs_teacher(config: PipelineConfig) -> bool:
+    """Return whether a trial may need a teacher; `sweep.label_sources` is a list."""
+    sources = config.sweep.label_sources or (config.synthesis.labels,)
+    return any(
+        dataclasses.replace(config.synthesis, labels=source).needs_teacher for source in sources
+    )
+
+
+def made_by_provenance(config: PipelineConfig, workspace: Workspace) -> list[Provenance]:
+    """Return the records of generator and teacher; `sweep.label_sources` is a list."""
+    found = [Provenance(Store(config.synthesis.generator or workspace.gan), "the generator")]
+    if needs_teacher(config):
+        url = config.synthesis.teacher or workspace.teacher
+        found.append(Provenance(Store(url), "the teacher"))
+    return found
+
+
+def _check_recipes(config: PipelineConfig) -> None:
+    """Check, before a trial fails, that each recipe goes with the classifier's other settings.
+
+    Raises:
+        ConfigError: naming the recipe and the setting.
+    """
+    for recipe in config.sweep.recipes:
+        try:
+            dataclasses.replace(config.classifier, recipe=recipe)
+        except ConfigError as error:
+            raise ConfigError(f"sweep.recipes: leave {recipe} out, or mend this: {error}") from error
 
 
 def _fixed_settings(config: PipelineConfig, space: SearchSpace) -> dict[str, Any]:

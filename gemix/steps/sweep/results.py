@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -106,6 +107,6 @@ def describe_winner(confirmed: Mapping[str, Any]) -> str:
 def _command(winner: Mapping[str, Any]) -> str:
     """Return the command that trains and registers classifiers by the winner's settings."""
     settings = [f"synthesis.methods=[{winner['method']}]"]
-    settings += [f"{path}={value}" for path, value in winner["settings"].items()]
+    settings += [f"{path}={json.dumps(value)}" for path, value in winner["settings"].items()]
     settings.append("synthesis.count=null")  # the ratio says how many
     return f"gemix pipeline --redo -c ... -w ... {shlex.join(settings)}"
