@@ -174,7 +174,9 @@ def _check_recipes(config: PipelineConfig) -> None:
         try:
             dataclasses.replace(config.classifier, recipe=recipe)
         except ConfigError as error:
-            raise ConfigError(f"sweep.recipes: leave {recipe} out, or mend this: {error}") from error
+            raise ConfigError(
+                f"sweep.recipes: leave {recipe} out, or mend this: {error}"
+            ) from error
 
 
 def _fixed_settings(config: PipelineConfig, space: SearchSpace) -> dict[str, Any]:
