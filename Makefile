@@ -23,11 +23,9 @@ SHELL := bash
 demo: $(INSTALLED)
 	$(VENV)/bin/gemix demo --workdir runs/demo --overwrite
 
-# Three for two cores: while the jobs, which take longest, wait for Ray's processes, the library is
-# tested.
+# Three for two cores: while the jobs wait for Ray's processes, the library is tested.
 test: $(INSTALLED)
-	$(VENV)/bin/pytest -n 3 --dist loadfile --durations 20 tests/jobs \
-	  $(filter-out tests/jobs/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
+	$(VENV)/bin/pytest -n 3 --dist loadfile --durations 20
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -25,6 +25,18 @@ import pytest
 from gemix.tracking import database
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+# Files that take a minute or more begin first, so that no process is left with one at the end.
+LONGEST = (
+    *("jobs/test_cluster.py", "jobs/test_sweep_job.py", "jobs/test_signals.py"),
+    *("jobs/test_ray_train.py", "jobs/test_pipeline.py", "jobs/test_gan_data.py"),
+    *("gpu/test_kit.py", "gan/test_compiled.py", "tracking/test_outage.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests of the longest files to the front."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)
