@@ -141,7 +141,7 @@ def train(
 
 @dataclasses.dataclass
 class _Progress:
-    """What a training has come to: the rows of its epochs, and the epoch that it would keep."""
+    """The epochs that have run, and the weights and logits of the one to keep so far."""
 
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     kept: dict[str, float] | None = None
@@ -155,7 +155,7 @@ class _Progress:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Self:
-        """Return what :meth:`state` was made of."""
+        """Return the progress that :meth:`state` was called on."""
         return cls(**{**state, "logits": state["logits"].numpy()})
 
 

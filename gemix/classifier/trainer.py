@@ -29,7 +29,7 @@ from gemix.classifier.optimizer import build_optimizer, build_schedule
 from gemix.classifier.predict import predict_logits
 from gemix.classifier.recipes.base import RecipeContext
 from gemix.classifier.recipes.registry import build_recipe
-from gemix.core.device import compute_dtype, resolve_precision
+from gemix.core.device import compute_dtype, match_memory_format, resolve_precision
 from gemix.core.distributed import Workers
 from gemix.core.errors import GemixError
 from gemix.core.rng import Stream, sample_rng
@@ -218,11 +218,7 @@ class Trainer:
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for weight, found in self.optimizer.state.items():
-            for name, value in found.items():
-                if isinstance(value, Tensor) and value.shape == weight.shape:
-                    # in the order of the weight's own memory, as the optimizer makes it
-                    found[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+        match_memory_format(self.optimizer)
         self.schedule.load_state_dict(state["schedule"])
 
     def snapshot(self) -> dict[str, Tensor]:

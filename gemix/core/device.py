@@ -1,4 +1,4 @@
-"""The device and the precision of computations."""
+"""The device, the precision and the memory format of computations."""
 
 from __future__ import annotations
 
@@ -103,3 +103,15 @@ class HostCopy:
         if self._event is not None:
             self._event.synchronize()
         return self._copy
+
+
+def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
+    """Give the moments of an optimizer that was loaded the memory format of their parameters.
+
+    Files keep no memory format, and fused optimizers read parameters and moments in the order of
+    memory: with another one they would compute something else.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -23,7 +23,7 @@ def load_kernels(
     Args:
         name: of the module.
         run_once: calls its kernels on small tensors.
-        what: they do, in plural, for the log.
+        what: the operation and its verb, for the log, such as "images are filtered".
 
     Raises:
         torch.OutOfMemoryError: since that is no reason to go on without them.

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of a look inside its best classifier: pictures, maps, a projection.
+"""Records of the pictures, Grad-CAM maps and t-SNE map of an evaluation's best classifier.
 
 They lie beside ``evaluation.json``. No image is named: the picture has no patient and no file.
 """

@@ -1,4 +1,6 @@
-"""What ASHA and the cache save a sweep: ``python -m tests.bench.sweep_speed --workdir DIR``.
+"""Time a sweep with ASHA and the cache beside one without them.
+
+    python -m tests.bench.sweep_speed --workdir DIR
 
 Runs a sweep of the phantom, with the generator of ``zoo:phantom32``, two trials at a time. The same
 trials then run without ASHA, the early end after a seed and the cache, two at a time as well: each

@@ -66,7 +66,7 @@ def mixed_by_hand(values: Tensor) -> Tensor:
 
 
 def seen(network: nn.Module, name: str, context: AugmentContext | None = None) -> Tensor:
-    """What the module after a stage is given, with or without hooks."""
+    """Return the features that a stage passes on, with or without hooks."""
     found = []
     hooked = manifold_mixup.hooked(network, context) if context else torch.no_grad()
     with torch.no_grad(), hooked:

@@ -105,7 +105,7 @@ def balanced(request) -> tuple[Recipe, RecipeContext]:
 
 
 def test_balanced_classes_are_shown_equally_often(balanced):
-    """Those of each kind of images where a recipe tells the kinds apart, else those of both."""
+    """Among real and among synthetic images, or among both where a recipe mixes them."""
     recipe, context = balanced
     shown = [row for step in range(context.steps) for row in recipe.rows(step, range(10))]
     kinds = [range(50)] if isinstance(recipe, Mix) else [range(30), range(30, 50)]

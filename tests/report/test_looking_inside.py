@@ -33,7 +33,7 @@ EXPLANATION = Explanation(
 
 
 def write_inside(workspace: Workspace, explanation: Explanation = EXPLANATION) -> None:
-    """What an evaluation with both packages keeps."""
+    """Write the records of an evaluation that had both packages."""
     store, rng = Store(workspace.evaluation), np.random.default_rng(0)
     count = len(explanation.images)
     rows = [np.hstack([draw(rng, np.eye(3)[one.label])[0] for one in explanation.images])]

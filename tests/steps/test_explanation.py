@@ -1,4 +1,4 @@
-"""What an evaluation keeps for a look inside: which images, whose, and what if packages miss."""
+"""Pictures and maps of an evaluation: the images chosen, their patients, packages missing."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gemix.core.device import HostCopy
+from gemix.core.device import HostCopy, match_memory_format
 from gemix.gan.checkpoints.format import FORMAT_VERSION
 from gemix.gan.checkpoints.resume_rules import check_same_training
 from gemix.gan.checkpoints.safetensors_io import (
@@ -252,8 +252,4 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, slots: dict[str, Tensor]) 
         per_parameter.setdefault(int(index), {})[slot] = value
     groups = optimizer.state_dict()["param_groups"]  # learning rates of the current settings
     optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
-    # a fused optimizer reads weights and moments in the order of memory, which files do not keep
-    for parameter, state in optimizer.state.items():
-        for slot, value in state.items():
-            if value.shape == parameter.shape:
-                state[slot] = torch.empty_like(parameter).copy_(value)
+    match_memory_format(optimizer)

@@ -149,13 +149,11 @@ def _filtered_line(
     width,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
 ):
-    """Filter a row of an image along its columns; rows outside of the image are zero."""
+    """Filter row `y` of an image along its columns; rows outside of the image are zero."""
     source = x + (image.to(tl.int64) * height + y) * width * channels
     reach = tl.where((y >= 0) & (y < height), width, 0)
-    line = tl.zeros([PIXELS, CHANNELS], dtype=tl.float32)
+    line = tl.zeros(place.shape, dtype=tl.float32)
     for j in tl.static_range(COLUMNS):
         z = column + (j - left)
         mask = ((z >= 0) & (z < reach))[:, None] & is_channel
@@ -208,11 +206,12 @@ def _blur_kernel(
     # Two rows at once, both read before the results are written: reads wait for earlier writes, and
     # one row a time would leave memory idle.
     for pair in range((strip + 4) // 2):
+        y = first + 2 * pair - top
         first_line = _filtered_line(
             x,
             fir,
             image,
-            first + 2 * pair - top,
+            y,
             column,
             place,
             left,
@@ -223,14 +222,12 @@ def _blur_kernel(
             width,
             ROWS,
             COLUMNS,
-            PIXELS,
-            CHANNELS,
         )
         second_line = _filtered_line(
             x,
             fir,
             image,
-            first + 2 * pair + 1 - top,
+            y + 1,
             column,
             place,
             left,
@@ -241,8 +238,6 @@ def _blur_kernel(
             width,
             ROWS,
             COLUMNS,
-            PIXELS,
-            CHANNELS,
         )
         begun = image.to(tl.int64) * out_height
         row = first + 2 * pair - 3

@@ -42,7 +42,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InsidePart:
-    """What the section shows.
+    """Pictures, maps and projection of the best classifier's features, for the page.
 
     Attributes:
         explanation: of the best classifier.
