@@ -29,6 +29,17 @@ class PhantomConfig(Config):
         Fraction, "Contrast of the lesions: 0 hides them, 1 makes them plain to see."
     ] = 0.5
     seed: Annotated[Seed, "Seed of anatomy, lesions and noise."] = 0
+    noise: Annotated[
+        float, Range(0.0, 100.0), "The scanner's noise, as a multiple of the usual one."
+    ] = 1.0
+    field_of_view: Annotated[
+        float, Range(0.5, 4.0), "The scanner's field of view, as a multiple of the usual one."
+    ] = 1.0
+    contrast_agent: Annotated[
+        float,
+        Range(0.0, 5.0),
+        "Enhancement of blood in patients with contrast agent, as a multiple of the usual one.",
+    ] = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import pytest
 
 from gemix.data.config import PhantomConfig
 from gemix.data.phantom import CLASSES, render_slice
+from gemix.data.sources.phantom import PhantomSource
 
 SIZE = 96
 CONFIG = PhantomConfig()
@@ -97,3 +98,35 @@ def test_the_heart_is_on_the_patients_left():
 def test_an_unknown_class_is_refused():
     with pytest.raises(ValueError, match="covid"):
         render_slice(CONFIG, "covid", 0, 0, SIZE)
+
+
+def test_another_scanner_is_noisier_and_sees_more_around_the_body():
+    usual, clean = slices("normal"), slices("normal", PhantomConfig(noise=0))
+    inside = clean > -500  # nothing is cut off there
+    noise = slices("normal", PhantomConfig(noise=4)) - clean
+    np.testing.assert_allclose(noise[inside], 4 * (usual - clean)[inside], atol=0.01)
+    wide = slices("normal", PhantomConfig(field_of_view=1.5))
+    assert (wide < -900).mean() > 1.3 * (usual < -900).mean()
+
+
+def test_contrast_agent_brightens_the_blood_of_those_who_were_given_it():
+    plain, usual, more, most = (
+        slices("normal", PhantomConfig(contrast_agent=amount, noise=0), range(12))
+        for amount in (0, 1, 2, 3)
+    )
+    brighter = (more - usual).max(axis=(1, 2))  # 65 to 175 HU in the middle of a vessel
+    given = brighter > 1
+    assert 2 < given.sum() < 10 and (brighter[given] > 50).all() and (brighter < 180).all()
+    # linear, but for pixels where a calcification is brighter than blood
+    assert np.isclose(most - more, more - usual, atol=0.01).mean() > 0.9999
+    np.testing.assert_array_equal(plain[~given], usual[~given])
+    assert (usual[given] - plain[given]).max() > 50
+
+
+def test_patients_of_another_seed_have_other_keys():
+    names = [
+        {item.group for item in PhantomSource(PhantomConfig(seed=seed), 32).list().items}
+        for seed in (0, 1, 77)
+    ]
+    assert not names[0] & names[1] and not names[1] & names[2]
+    assert "patient-00000" in names[0]  # the splits of seed 0 depend on it

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+BLOOD = 45.0  # HU of blood without contrast agent
 LUNG_HEIGHT = 220.0  # millimetres from apex (z = 0) to base (z = 1)
 
 
@@ -56,7 +57,7 @@ class Patient:
             heart=rng.normal(1, 0.09) * size,
             heart_angle=rng.uniform(0.3, 0.75),
             aorta=rng.uniform(10, 15),
-            blood=rng.choice([45.0, rng.uniform(110, 220)]),
+            blood=rng.choice([BLOOD, rng.uniform(110, 220)]),
             mediastinal_fat=-95 + 90 * rng.random() * (1 - 0.6 * stout),
             muscle=rng.uniform(45, 65),
             bone=rng.uniform(0.75, 1.15),
@@ -69,6 +70,20 @@ class Patient:
             shift=(rng.normal(0, 5), rng.normal(-6, 4)),
             noise=rng.uniform(10, 32),
             patterns=rng.standard_normal((2, 2, 16, 16)),
+        )
+
+    def scanned(self, *, noise: float, field_of_view: float, contrast_agent: float) -> Self:
+        """Return the patient as another scanner or protocol shows them.
+
+        Args:
+            noise, field_of_view: multiples of those that were drawn.
+            contrast_agent: multiple of the enhancement of blood.
+        """
+        return dataclasses.replace(
+            self,
+            noise=noise * self.noise,
+            fov=field_of_view * self.fov,
+            blood=BLOOD + contrast_agent * (self.blood - BLOOD),
         )
 
     def cavity_at(self, z: float) -> tuple[float, float]:

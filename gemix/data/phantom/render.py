@@ -39,7 +39,11 @@ def render_slice(
     if class_name not in CLASSES:
         raise ValueError(f"class {class_name!r}: one of {CLASSES} is wanted")
     rng = [sample_rng(config.seed, Stream.PHANTOM, patient, step) for step in range(_FIRST_SLICE)]
-    person = Patient.draw(rng[_PATIENT])
+    person = Patient.draw(rng[_PATIENT]).scanned(
+        noise=config.noise,
+        field_of_view=config.field_of_view,
+        contrast_agent=config.contrast_agent,
+    )
     tree = draw_tree(rng[_VESSELS], person)
     lesions = draw_confounders(rng[_CONFOUNDERS], person)
     lesions += draw_disease(rng[_DISEASE], person, class_name, config.conspicuity)

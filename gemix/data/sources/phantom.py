@@ -34,7 +34,7 @@ class PhantomSource:
             ScanRef(
                 key=f"{name}/patient-{patient:05d}/slice-{index:03d}",
                 class_index=class_index,
-                group=f"patient-{patient:05d}",
+                group=_patient(self.config.seed, patient),
             )
             for class_index, name in enumerate(CLASSES)
             for patient in range(class_index * per_class, (class_index + 1) * per_class)
@@ -50,3 +50,12 @@ class PhantomSource:
         place = int(index.removeprefix("slice-"))
         pixels = render_slice(self.config, name, number, place, self.size)
         return Scan(pixels=pixels, is_hounsfield=True)
+
+
+def _patient(seed: int, number: int) -> str:
+    """Return the key of a patient, who is another one with each seed.
+
+    Those of seed 0 have had names without it from the start, on which their splits depend.
+    """
+    name = f"patient-{number:05d}"
+    return name if seed == 0 else f"phantom-{seed}-{name}"
