@@ -19,10 +19,11 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Map
 
 import gemix
+from gemix.classifier import grad_cam
 from gemix.classifier.bundle import Classifier
 from gemix.core.errors import TrackingConfigError
 from gemix.io.storage import Store
@@ -140,7 +141,7 @@ def _save(classifier: Classifier, folder: Path, description: Model) -> None:
             code_paths=[str(Path(gemix.__file__).parent)],
             signature=_signature(classifier),
             input_example=_example(classifier),
-            pip_requirements=[_pin(package) for package in _PACKAGES],
+            pip_requirements=[_pin(package) for package in _packages()],
             metadata={
                 "classes": list(classifier.classes),
                 "method": classifier.method,
@@ -160,23 +161,30 @@ def _example(classifier: Classifier) -> np.ndarray:
 
 
 def _signature(classifier: Classifier) -> ModelSignature:
-    """Return the signature: of arrays alone, or of arrays and files.
+    """Return the signature: of arrays alone, or of arrays and files; `explain` is a parameter.
 
     MLflow's signatures are of tensors or of columns. A tensor of objects is the only one that lets
     arrays through as well as text, be it in JSON, in a column or in an array.
     """
+    params = ParamSchema([ParamSpec("explain", DataType.boolean, default=False)])
     if classifier.preprocessing is None:
         spec = classifier.spec
         shape = (-1, spec.channels, spec.resolution, spec.resolution)
         inputs = TensorSpec(np.dtype(np.uint8), shape)
         outputs = TensorSpec(np.dtype(np.float32), (-1, len(classifier.classes)))
-        return ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs]))
+        return ModelSignature(Schema([inputs]), Schema([outputs]), params)
     inputs = TensorSpec(np.dtype(object), (-1,), name="image")
     outputs = [
         ColSpec(DataType.string, "class"),
         ColSpec(Map(DataType.double), "probabilities"),
+        ColSpec(DataType.string, "grad_cam", required=False),
     ]
-    return ModelSignature(inputs=Schema([inputs]), outputs=Schema(outputs))
+    return ModelSignature(Schema([inputs]), Schema(outputs), params)
+
+
+def _packages() -> tuple[str, ...]:
+    """Return what the model imports: Captum where gemix has its extra `explain`."""
+    return (*_PACKAGES, "captum") if grad_cam.is_installed() else _PACKAGES
 
 
 def _pin(package: str) -> str:
