@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME, MODEL_CODE_PATH
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Map
 
@@ -77,9 +78,7 @@ def register(classifier: Classifier, run: Run, name: str, tags: Mapping[str, str
         logged = client.create_logged_model(
             experiment, name="classifier", source_run_id=run_id, model_type="classifier"
         )
-        description = Model(
-            run_id=run_id, model_id=logged.model_id, artifact_path=logged.artifact_location
-        )
+        description = Model(run_id=run_id, model_id=logged.model_id)
         _save(classifier, Path(folder), description)
         client.log_model_artifacts(logged.model_id, f"{folder}/model")
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
@@ -150,6 +149,21 @@ def _save(classifier: Classifier, folder: Path, description: Model) -> None:
                 "accepts": ScanClassifier(classifier).accepts,
             },
         )
+    _leave_out_paths(folder / "model" / MLMODEL_FILE_NAME)
+
+
+def _leave_out_paths(file: Path) -> None:
+    """Leave out of MLflow's description where the model's files came from on this machine.
+
+    MLflow loads them from the model's directory; the paths of an installation and of a work
+    directory may name people.
+    """
+    description = Model.load(str(file))
+    flavor = description.flavors[mlflow.pyfunc.FLAVOR_NAME]
+    flavor[MODEL_CODE_PATH] = Path(flavor[MODEL_CODE_PATH]).name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    description.save(str(file))
 
 
 def _example(classifier: Classifier) -> np.ndarray:

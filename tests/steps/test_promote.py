@@ -8,11 +8,13 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+import gemix
 from gemix.classifier.decision.decision import Decision as ClassDecision
 from gemix.config import PipelineConfig
 from gemix.core.errors import AlreadyFinishedError, CheckpointError, DataError, TrackingError
@@ -584,7 +586,7 @@ def test_the_card_says_what_a_run_knows_and_what_people_have_to(workspace):
     assert Path(version.source.removeprefix("file://"), "model_card.md").read_text() == text
 
 
-def test_the_card_names_no_directory_and_no_bucket(workspace):
+def test_the_card_and_the_model_name_no_directory_and_no_bucket(workspace):
     store = Store(workspace.synthetic("softmax"))
     manifest = Manifest.load(store)
     foreign = {
@@ -598,13 +600,25 @@ def test_the_card_names_no_directory_and_no_bucket(workspace):
     classifier = planted(BETTER, method="softmax", training_digest="0" * 64)
     config = dataclasses.replace(classifier.config, weights="/scratch/doe/start.safetensors")
     with start_run(CONFIG, workspace.workdir, "more") as run:
-        version = register(dataclasses.replace(classifier, config=config), run, NAME, {})
+        started = dataclasses.replace(classifier, config=config, weights_sha256="5" * 64)
+        version = register(started, run, NAME, {})
     decision = promote(CONFIG, workspace, version=version)
     folder = Path(workspace.promotions, decision.id)
     card = json.loads((folder / "model_card.json").read_text())
     assert card["synthetic"][0]["synthesis"] == {"labels": "teacher"}
     assert card["training"]["weights"] == "start.safetensors"
-    assert card["claim"][23]["answer"] == "weights of the file start.safetensors"
+    assert card["training"]["weights_sha256"] == "5" * 64
+    assert card["claim"][23]["answer"] == (
+        f"weights of the file start.safetensors, SHA-256 {'5' * 64}"
+    )
+    source = registry(workspace).get_model_version(NAME, version).source
+    model = Path(source.removeprefix("file://"))
+    own = [file for file in model.rglob("*") if file.is_file() and "code" not in file.parts]
+    assert {"MLmodel", "model.json", "model_card.md"} <= {file.name for file in own}
+    here = (workspace.workdir, str(Path(gemix.__file__).parent), tempfile.gettempdir())
+    for file in own:
+        for word in ("/scratch/doe", *here):
+            assert word.encode() not in file.read_bytes(), file
     for file in folder.iterdir():
         text = file.read_text()
         for word in ("/scratch/doe", "ward-7", "s3:", workspace.workdir):

@@ -50,6 +50,8 @@ def _answers(card: ModelCard) -> dict[int, tuple[str, str | None, str | None]]:
     start = "ImageNet weights" if training["pretrained"] else f"random, seed {card.seed}"
     if training["weights"]:
         start = f"weights of the file {training['weights']}"
+        if sha256 := training.get("weights_sha256"):
+            start += f", SHA-256 {sha256}"
     sets = ", ".join(row.name for row in card.synthetic) or "none"
     return {
         3: (
