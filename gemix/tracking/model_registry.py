@@ -48,13 +48,20 @@ _PACKAGES = (
 )
 
 
-def register(classifier: Classifier, run: Run, name: str, tags: Mapping[str, str]) -> str:
+def register(
+    classifier: Classifier,
+    run: Run,
+    name: str,
+    tags: Mapping[str, str],
+    *,
+    alias: str | None = ALIAS,
+) -> str:
     """Make the classifier the newest version of a registered model.
 
     ``mlflow.pyfunc.load_model(f"models:/{name}/{version}")`` gives a model from uint8 images
     [N, C, H, W] to the probabilities that `classifier.predict` gives, and from files where the
     classifier knows the preprocessing of its training images
-    (:class:`gemix.tracking.pyfunc_model.ClassifierModel`); the alias `latest-best` points to it.
+    (:class:`gemix.tracking.pyfunc_model.ClassifierModel`).
     Its files may be handed on: the example that MLflow stores with it shows nobody.
 
     Args:
@@ -62,6 +69,7 @@ def register(classifier: Classifier, run: Run, name: str, tags: Mapping[str, str
         run: the run that the model is an output of.
         name: of the registered model, which is created if it is new.
         tags: of the new version.
+        alias: that points to it from now on; None for none.
 
     Returns:
         The version.
@@ -92,7 +100,8 @@ def register(classifier: Classifier, run: Run, name: str, tags: Mapping[str, str
             model_id=logged.model_id,
             tags=dict(tags),
         )
-        client.set_registered_model_alias(name, ALIAS, version.version)
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, version.version)
     return str(version.version)
 
 
