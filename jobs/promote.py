@@ -18,6 +18,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "evaluate registered last for this work directory)",
     )
     which.add_argument(
+        "--sweep",
+        action="store_true",
+        help="promote the winner of gemix sweep in this work directory; it is registered if it is "
+        "not yet",
+    )
+    which.add_argument(
         "--rollback", action="store_true", help="make the previous champion the champion again"
     )
 
@@ -29,7 +35,7 @@ def _run(request: Request) -> None:
     if options.rollback:
         decision = rollback(config, workspace)
     else:
-        decision = promote(config, workspace, version=options.version)
+        decision = promote(config, workspace, version=options.version, sweep=options.sweep)
     print("\n".join([decision.verdict, *(f"  {one}" for one in decision.reasons)]))
     for remark in decision.remarks:
         print(f"note: {remark}")
@@ -40,13 +46,14 @@ def _run(request: Request) -> None:
 
 COMMAND = Command(
     name="promote",
-    summary="Make the classifier that gemix evaluate registered the champion, if it is not "
-    "inferior\nby more than promotion.fnr_margin to the present one in what it misses, if the 95% "
-    "interval of\nits gain in macro-F2 is above 0, and if its weights, its synthetic images' "
-    "privacy audit and its\nmodel card are in order; else it is a challenger.\n"
+    summary="Make the classifier that gemix evaluate registered, or the winner of gemix sweep, the "
+    "champion\n(an alias in MLflow's registry), if it is not inferior by more than "
+    "promotion.fnr_margin to the\npresent one in what it misses, if the 95% interval of its gain "
+    "in macro-F2 is above 0, and if its\nweights, its synthetic images' privacy audit and its "
+    "model card are in order; else it is a challenger.\n"
     "Exits with 0 if it was promoted, with 1 if it was refused.",
-    reads="<workdir>/data (test), evaluation, classifiers, synthetic; the registered versions in "
-    "MLflow",
+    reads="<workdir>/data (test); evaluation, classifiers, synthetic, or sweep with --sweep; the "
+    "versions that\n        MLflow has registered",
     writes="<workdir>/promotions: the decision and the model card; aliases champion, challenger, "
     "previous-champion",
     costs="one pass over the test set for each of two classifiers, which counts as an opening: "

@@ -25,7 +25,8 @@ class ClassifierService:
 
     ``POST /invocations`` with ``{"inputs": [...]}``: base64 text a file, or numbers [N, C, R, R].
     The answer is ``{"predictions": [{"class": ..., "probabilities": {...}}, ...]}``, or a status of
-    400 and a message. ``GET /ping`` answers 200.
+    400 and a message. With ``"params": {"explain": true}`` each row has a third key, `grad_cam`, a
+    PNG file as base64 text. ``GET /ping`` answers 200.
 
     Args:
         model: ``models:/<name>@<alias>`` of the registry, or a classifier's directory, a path or
@@ -59,11 +60,13 @@ class ClassifierService:
         if request.method != "POST":
             return JSONResponse({"message": "POST images to /invocations"}, 405)
         try:
-            values = _inputs(await request.body())
+            values, explain = _read(await request.body())
             images = await asyncio.to_thread(self._model.images, values)
+            answers = await asyncio.gather(*(self._classify(image) for image in images))
+            if explain:
+                answers = await asyncio.to_thread(self._model.explain, images, answers)
         except DataError as error:
             return JSONResponse({"message": str(error)}, 400)
-        answers = await asyncio.gather(*(self._classify(image) for image in images))
         return JSONResponse({"predictions": answers})
 
     @serve.batch(max_batch_size=_LARGEST_BATCH, batch_wait_timeout_s=_WAIT_SECONDS)
@@ -87,15 +90,20 @@ def application(args: Mapping[str, str]) -> serve.Application:
     return ClassifierService.bind(args["model"])
 
 
-def _inputs(body: bytes) -> np.ndarray:
-    """Return the `inputs` of a request as an array of objects.
+def _read(body: bytes) -> tuple[np.ndarray, bool]:
+    """Return the `inputs` of a request as an array of objects, and its parameter `explain`.
 
     Raises:
-        DataError: if there are none.
+        DataError: if there are no inputs, or for other parameters.
     """
     try:
-        return np.array(json.loads(body)["inputs"], dtype=object, ndmin=1)
+        tree = json.loads(body)
+        values = np.array(tree["inputs"], dtype=object, ndmin=1)
     except (KeyError, TypeError, ValueError, RecursionError):
         raise DataError(
             'the request: not JSON with "inputs", a list of base64 texts or of arrays of one shape'
         ) from None
+    params = tree.get("params") or {}
+    if params not in ({}, {"explain": True}, {"explain": False}):
+        raise DataError('"params" of the request: give {"explain": true}, or none')
+    return values, params.get("explain", False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -18,7 +19,15 @@ from gemix.config import (
     preset_names,
     steps_to_redo,
 )
-from gemix.core.config_schema import Config, InvalidConfig, doc_of, field_docs, field_types
+from gemix.core.config_schema import (
+    Config,
+    InvalidConfig,
+    Location,
+    doc_of,
+    field_docs,
+    field_types,
+    marked_fields,
+)
 from gemix.core.errors import ConfigError
 
 SETTINGS = {entry.name: entry for entry in field_docs(PipelineConfig)}
@@ -166,6 +175,17 @@ def test_every_setting_and_section_has_one_line_of_documentation():
     for name, line in lines.items():
         assert line and line.endswith(".") and "\n" not in line, name
         assert len(line) <= 120, name
+
+
+def test_every_setting_that_names_a_file_or_a_directory_is_marked_as_one():
+    words = re.compile(r"\b(director(y|ies)|folder|file|database|url|<file>)\b", re.I)
+    named = {
+        entry.name
+        for entry in field_docs(PipelineConfig)
+        if words.search(entry.doc) and entry.allowed.startswith("text")
+    }
+    named -= {"data.patient_pattern", "sweep.study"}  # a pattern and a name
+    assert named == set(marked_fields(PipelineConfig, Location))
 
 
 def test_every_number_has_its_trials():

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.decision.decision import UNFITTED, Decision
-from gemix.classifier.models import ModelSpec, build
+from gemix.classifier.models import ModelSpec, build, weights_sha256
 from gemix.classifier.normalization import Normalization
 from gemix.classifier.predict import predict_logits
 from gemix.core.device import default_device
@@ -40,7 +41,7 @@ class Classifier:
         classes: the K class names.
         method: what it was trained on: "real", the method of the synthetic images added, or
             "<method>-only" for synthetic images alone.
-        config: how it was trained, its own seed included.
+        config: how it was trained, its own seed included. On disk `weights` is the file's name.
         training_digest: of the images that it was trained on.
         history: one mapping an epoch, as :class:`~gemix.classifier.train.TrainingResult` has it.
         validation: the row of the epoch whose weights these are.
@@ -50,6 +51,8 @@ class Classifier:
         preprocessing: the settings that turned scans into its training images, plain values; None
             where they are not on record.
         decision: from its logits to probabilities and classes.
+        weights_sha256: of the file `config.weights` that its training started from; None without
+            one, or where an earlier version trained it.
     """
 
     spec: ModelSpec
@@ -64,6 +67,7 @@ class Classifier:
     validation_confusion: tuple[tuple[int, ...], ...] | None = None
     preprocessing: Mapping[str, Any] | None = None
     decision: Decision = UNFITTED
+    weights_sha256: str | None = None
 
     @classmethod
     def of(
@@ -84,6 +88,9 @@ class Classifier:
             trained: the training.
             classes, method, config, training_digest, preprocessing, decision: the attributes.
             validation_confusion: int64 [K, K], of the best epoch.
+
+        Raises:
+            ConfigError: if the file of pretrained weights is gone.
         """
         confusion = None if validation_confusion is None else validation_confusion.tolist()
         return cls(
@@ -99,6 +106,7 @@ class Classifier:
             validation_confusion=_confusion(confusion, len(classes)),
             preprocessing=preprocessing,
             decision=decision,
+            weights_sha256=weights_sha256(config.weights),
         )
 
     @property
@@ -170,7 +178,11 @@ class Classifier:
         return logits.cpu().numpy()
 
     def save(self, store: Store) -> None:
-        """Write the directory, ``model.json`` last."""
+        """Write the directory, ``model.json`` last.
+
+        It may be handed on: of the file of pretrained weights it has the name and the SHA-256, and
+        not where it was.
+        """
         store.write_bytes(WEIGHTS, safetensors.torch.save(dict(self.state)))
         plain = {
             field.name: getattr(self, field.name)
@@ -181,7 +193,7 @@ class Classifier:
             "version": _VERSION,
             "architecture": dataclasses.asdict(self.spec),
             "normalization": dataclasses.asdict(self.normalization),
-            "config": self.config.to_mapping(),
+            "config": without_folder(self.config),
             "seed": self.config.seed,
             "decision": self.decision.to_json(),
         }
@@ -224,6 +236,7 @@ class Classifier:
                 ),
                 preprocessing=tree.get("preprocessing"),
                 decision=_decision(tree.get("decision")),
+                weights_sha256=tree.get("weights_sha256"),
             )
         except (
             *(KeyError, TypeError, AttributeError, ValueError),
@@ -242,6 +255,14 @@ class Classifier:
                 f"below {loaded.config.lr:g}"
             )
         return loaded
+
+
+def without_folder(config: ClassifierConfig) -> dict[str, Any]:
+    """Return the settings as plain values, with the name alone of the file `weights`."""
+    settings = config.to_mapping()
+    if config.weights is not None:
+        settings["weights"] = PurePath(config.weights).name
+    return settings
 
 
 def _confusion(rows: Any, classes: int) -> tuple[tuple[int, ...], ...] | None:
@@ -265,7 +286,14 @@ def _decision(tree: Any) -> Decision:
 def is_finished(
     store: Store, *, method: str, config: ClassifierConfig, training_digest: str
 ) -> bool:
-    """Return whether the directory holds a classifier of exactly these settings and images."""
+    """Return whether the directory holds a classifier of exactly these settings and images.
+
+    A file of pretrained weights counts by its content, wherever it is now; by its name where an
+    earlier version wrote the directory.
+
+    Raises:
+        ConfigError: if this file cannot be read.
+    """
     if not store.exists(MODEL):
         return False
     tree: dict[str, Any] = store.read_json(MODEL)
@@ -273,6 +301,15 @@ def is_finished(
         trained_with = ClassifierConfig.from_mapping(tree.get("config"))
     except ConfigError:
         return False
+    if config.weights is not None and trained_with.weights is not None:
+        started_from = tree.get("weights_sha256")
+        if started_from is None:  # earlier versions recorded the path alone
+            is_same = PurePath(config.weights).name == PurePath(trained_with.weights).name
+        else:
+            is_same = weights_sha256(config.weights) == started_from
+        if not is_same:
+            return False
+        config = dataclasses.replace(config, weights=trained_with.weights)
     return (tree.get("method"), trained_with, tree.get("training_digest")) == (
         method,
         config,

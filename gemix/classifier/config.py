@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, MOST_STAGES
 from gemix.classifier.recipes.registry import PLANNED, RECIPES
-from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range, Seed
+from gemix.core.config_schema import Config, ConfigIssue, Fraction, Location, Range, Seed
 
 RecipeName = Literal[tuple(RECIPES)]
 SyntheticWeight = Annotated[float, Range(1e-6, 1.0)]
@@ -23,7 +23,7 @@ class ClassifierConfig(Config):
         bool,
         "Whether to start from ImageNet weights; timm downloads them unless `weights` is set.",
     ] = False
-    weights: Annotated[str | None, "Safetensors file of pretrained weights."] = None
+    weights: Annotated[str | None, Location(), "Safetensors file of pretrained weights."] = None
     epochs: Annotated[int, Range(1, 100_000), "Length of the training, in epochs."] = 30
     early_stopping: Annotated[
         int | None,

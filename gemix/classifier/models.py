@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 from typing import Any
 
 import torch
@@ -80,6 +81,24 @@ def build(spec: ModelSpec, *, pretrained: bool = False, weights: str | None = No
     if weights:
         _check_weights(network, weights)
     return network
+
+
+def weights_sha256(weights: str | None) -> str | None:
+    """Return the SHA-256 of a file of pretrained weights, hex digits; None for None.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    if weights is None:
+        return None
+    try:
+        with open(weights, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(
+            f"classifier.weights {weights}: cannot be read ({error.strerror}); correct the path, "
+            "or copy the file to this machine"
+        ) from error
 
 
 def check_model(

@@ -16,7 +16,7 @@ import difflib
 import functools
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Union
 
 from gemix.core.errors import ConfigError
@@ -72,6 +72,10 @@ class Operational:
     It may differ between the attempts on one work directory. On a field that is itself a section
     it holds for the whole section.
     """
+
+
+class Location:
+    """A setting that names a file, directory or database; nothing that is handed on has it."""
 
 
 Seed = Annotated[int, Range(low=0, high=2**32 - 1)]
@@ -198,10 +202,10 @@ def field_docs(cls: type[Config]) -> list[FieldDoc]:
             allowed=describe(hint),
             default=_plain(default),
             doc=doc_of(hint),
-            is_operational=operational,
+            is_operational=_has(marks, Operational),
             methods=next((m.methods for m in _metadata(hint) if isinstance(m, OnlyFor)), ()),
         )
-        for path, hint, default, operational in _leaves(cls)
+        for path, hint, default, marks in _leaves(cls)
     ]
 
 
@@ -210,9 +214,9 @@ def doc_of(hint: Any) -> str:
     return next((mark for mark in _metadata(hint) if isinstance(mark, str)), "")
 
 
-def operational_fields(cls: type[Config]) -> list[str]:
-    """Return the dotted paths of all operational settings."""
-    return [path for path, _, _, operational in _leaves(cls) if operational]
+def marked_fields(cls: type[Config], mark: type) -> list[str]:
+    """Return the dotted paths of all settings that are, or whose section is, of a mark's type."""
+    return [path for path, _, _, marks in _leaves(cls) if _has(marks, mark)]
 
 
 def changed_settings(old: Mapping[str, Any], new: Config) -> list[str]:
@@ -228,7 +232,7 @@ def changed_settings(old: Mapping[str, Any], new: Config) -> list[str]:
     other = settings_of_other_methods(type(new), getattr(new, "method", None))
     defaults = default_values(type(new))
     for name, hint in hints.items():
-        if name in other or _is_operational(hint):
+        if name in other or _has(_metadata(hint), Operational):
             continue
         value, given = getattr(new, name), old.get(name, defaults.get(name))
         if isinstance(value, Config):
@@ -241,24 +245,24 @@ def changed_settings(old: Mapping[str, Any], new: Config) -> list[str]:
     return changed
 
 
-def _leaves(cls: type[Config]) -> Iterator[tuple[str, Any, Any, bool]]:
-    """Yield path, annotation, default and whether it is operational of every setting."""
+def _leaves(cls: type[Config]) -> Iterator[tuple[str, Any, Any, tuple[Any, ...]]]:
+    """Yield path, annotation, default and marks, its own and its sections', of every setting."""
     defaults = default_values(cls)
     for name, hint in field_types(cls).items():
         inner = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
         if isinstance(inner, type) and issubclass(inner, Config):
-            for path, *rest, operational in _leaves(inner):
-                yield f"{name}.{path}", *rest, operational or _is_operational(hint)
+            for path, *rest, marks in _leaves(inner):
+                yield f"{name}.{path}", *rest, (*marks, *_metadata(hint))
         else:
-            yield name, hint, defaults.get(name), _is_operational(hint)
+            yield name, hint, defaults.get(name), _metadata(hint)
 
 
 def _metadata(hint: Any) -> tuple[Any, ...]:
     return hint.__metadata__ if typing.get_origin(hint) is Annotated else ()
 
 
-def _is_operational(hint: Any) -> bool:
-    return any(isinstance(mark, Operational) for mark in _metadata(hint))
+def _has(marks: Iterable[Any], kind: type) -> bool:
+    return any(isinstance(mark, kind) for mark in marks)
 
 
 def _plain(value: Any) -> Any:
@@ -368,8 +372,7 @@ def _constraints(hint: Any) -> list[Range | PowerOfTwo]:
 
 
 def _bounded(hint: Any) -> Any:
-    """Return the type of an annotation; the bounds of ``Annotated[int | None, Range(...)]`` apply
-    to its number."""
+    """Return the type of an annotation; bounds beside ``int | None`` are those of its number."""
     kind, *marks = typing.get_args(hint)
     bounds = tuple(mark for mark in marks if isinstance(mark, Range | PowerOfTwo))
     if not bounds:

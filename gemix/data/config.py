@@ -10,6 +10,7 @@ from gemix.core.config_schema import (
     Config,
     ConfigIssue,
     Fraction,
+    Location,
     Operational,
     PowerOfTwo,
     Range,
@@ -50,8 +51,10 @@ class DataConfig(Config):
         Literal[tuple(SOURCES)],  # type: ignore[valid-type]
         "Format of the scans, or the built-in phantom.",
     ] = "phantom"
-    path: Annotated[str, "Folder, file or s3:// URL of the scans."] = ""
-    labels: Annotated[str, "dicom: CSV file that gives patients or series their class."] = ""
+    path: Annotated[str, Location(), "Folder, file or s3:// URL of the scans."] = ""
+    labels: Annotated[
+        str, Location(), "dicom: CSV file that gives patients or series their class."
+    ] = ""
     patient_pattern: Annotated[
         str, "folder, nifti: regular expression whose first group, found in a path, is the patient."
     ] = ""
@@ -68,7 +71,9 @@ class DataConfig(Config):
     ] = 0
     fold: Annotated[int, Range(0, 999), "The fold to test on, from 0."] = 0
     splits_from: Annotated[
-        str, "Directory of an earlier set of the same archive, whose splits its scans keep."
+        str,
+        Location(),
+        "Directory of an earlier set of the same archive, whose splits its scans keep.",
     ] = ""
     allow_overlap: Annotated[
         bool, Operational(), "Whether training and test may share patients or images."

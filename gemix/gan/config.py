@@ -9,6 +9,7 @@ from gemix.core.config_schema import (
     Config,
     ConfigIssue,
     Fraction,
+    Location,
     OnlyFor,
     Operational,
     Range,
@@ -57,6 +58,7 @@ class GanConfig(Config):
     ] = 0.0
     init_from: Annotated[
         str | None,
+        Location(),
         "Networks that the training starts from: zoo:<name>, or a directory of gemix train-gan, "
         "export-gan or import-stylegan.",
     ] = None

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from gemix.io.records import read_record
-from gemix.io.results import SWEEP
+from gemix.io.results import SWEEP, Overlap
 from gemix.io.storage import Store
 
+CONFIRMED = "confirmed"  # directory of the classifiers on fresh seeds, inside that of the sweep
 REFERENCE, PUBLISHED = "real only", "published default"
 """Names of the first two trials: without synthetic images, and T = 1, b = 2, ratio 1."""
 
@@ -82,13 +83,19 @@ class RatesOnTest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepTest:
-    """The test of the winner; `openings` is how often this test set was predicted so far."""
+    """The test of the winner.
+
+    Attributes:
+        openings: how often this test set was predicted so far.
+        digest: of its content; None where an earlier version tested it.
+    """
 
     images: int
     groups: int
     openings: int
     seeds: int
     results: Mapping[str, RatesOnTest]
+    digest: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,21 +105,32 @@ class SweepWinner:
     Attributes:
         overfitted: macro-F2 in the search less that on fresh seeds.
         settings: what it changes, values by dotted path.
+        classifier: that of its trainings which is the best on validation, a directory below
+            ``sweep/confirmed``; its synthetic images are in ``sweep/winner``. None where an earlier
+            version wrote the file.
     """
 
     name: str
     trial: int
     overfitted: float
     settings: Mapping[str, Any]
+    classifier: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """Results of the candidates on fresh seeds, and of the winner on the test set."""
+    """Results of the candidates on fresh seeds, and of the winner on the test set.
+
+    Attributes:
+        real_only: as `winner.classifier`, of real images alone.
+        overlap: what the test set shares with what was learned from.
+    """
 
     candidates: tuple[ConfirmedCandidate, ...]
     winner: SweepWinner
     test: SweepTest
+    real_only: str | None = None
+    overlap: Overlap | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

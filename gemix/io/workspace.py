@@ -76,6 +76,11 @@ class Workspace:
         return f"{self.workdir}/sweep"
 
     @property
+    def sweep_winner(self) -> str:
+        """Synthetic images that the sweep's winner was trained on; marker ``manifest.json``."""
+        return f"{self.sweep}/winner"
+
+    @property
     def report(self) -> str:
         """The page; marker ``report.html``."""
         return f"{self.workdir}/report"

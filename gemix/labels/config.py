@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from gemix.core.config_schema import Config, ConfigIssue, NonNegative, Range
+from gemix.core.config_schema import Config, ConfigIssue, Location, NonNegative, Range
 
 # below 0.05 all gamma variates of a row can underflow to 0
 Concentration = Annotated[float, Range(low=0.05, high=1e6)]
@@ -46,6 +46,7 @@ class LabelConfig(Config):
     ] = None
     recall_of: Annotated[
         str | None,
+        Location(),
         "class_weights=inverse_recall: directory of the trained classifier, a path or s3:// URL.",
     ] = None
 

@@ -51,6 +51,7 @@ class Evidence:
         other_images: why the images at hand are not those that it was trained on; None if they are.
         synthetic: the synthetic set that it was trained on; None for real images alone.
         no_audit: why this set has no passed audit; None if it has one.
+        audit_target: what ``gemix audit`` takes to audit it; None without a set.
         shared: what its training images share with the test images, a sentence each.
         card_lacks: what the model card lacks.
     """
@@ -65,6 +66,7 @@ class Evidence:
     other_images: str | None
     synthetic: str | None
     no_audit: str | None
+    audit_target: str | None
     shared: Sequence[str]
     card_lacks: Sequence[str]
 
@@ -166,7 +168,7 @@ def _audit(evidence: Evidence) -> Finding:
     text = f"the {name} images have no passed privacy audit: {evidence.no_audit}; run gemix audit"
     return _finding(
         AUDIT,
-        f"{text} {name}" if evidence.no_audit else None,
+        f"{text} {evidence.audit_target}" if evidence.no_audit else None,
         f"the {name} images that it was trained on have a passed privacy audit",
     )
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import yaml
 
 from gemix.comparison.paper_layout import RatedMethod, Table, table_1, table_2
 from gemix.comparison.worth import format_patients
 from gemix.config import PipelineConfig
+from gemix.core.config_schema import Location, marked_fields
 from gemix.evaluation.classification.bootstrap import warn_of_few_groups
 from gemix.evaluation.label_fidelity.measure import Proportion
 from gemix.io.results import ONLY, REAL
@@ -114,7 +116,7 @@ def render(content: ReportContent) -> str:
         image_charts=image_charts(content.gan_log),
         grey_chart=grey_chart(content.data) if content.data else None,
         settings=_settings(content.config),
-        configuration=content.config.to_yaml(),
+        configuration=_configuration(content.config),
         series=SERIES,
     )
 
@@ -210,6 +212,19 @@ def _gan_charts(content: ReportContent) -> list[str]:
         if curves:
             charts.append(curves_chart(title, curves, xlabel="kimg", unit_range=unit_range))
     return charts
+
+
+def _configuration(config: PipelineConfig) -> str:
+    """Return the configuration as YAML, of files and directories the last part alone.
+
+    A page is handed on, and a path may name people, hosts or buckets.
+    """
+    tree = config.to_mapping()
+    for path in marked_fields(PipelineConfig, Location):
+        section, name = path.split(".")
+        if value := tree[section][name]:
+            tree[section][name] = value.rsplit("/", 1)[-1]
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def _settings(config: PipelineConfig) -> list[tuple[str, str]]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import nn
 
+from gemix.classifier import grad_cam
 from gemix.classifier.bundle import Classifier
+from gemix.classifier.predict import BATCH
 from gemix.core.errors import DataError
 from gemix.data.prepare.encoded_scan import Preparation
 from gemix.data.scan import InvalidImageError
 from gemix.serving.encoded_rows import encoded_bytes
+from gemix.serving.overlay import overlay
 
 
 class ScanClassifier:
@@ -31,6 +38,7 @@ class ScanClassifier:
         settings = classifier.preprocessing
         self.preparation = None if settings is None else Preparation.from_settings(settings)
         self._lock = threading.Lock()
+        self._explaining = threading.Lock()
 
     @property
     def accepts(self) -> str:
@@ -83,6 +91,42 @@ class ScanClassifier:
             {"class": classes[label], "probabilities": dict(zip(classes, row, strict=True))}
             for label, row in zip(decided.tolist(), probabilities.tolist(), strict=True)
         ]
+
+    def explain(
+        self, images: np.ndarray, answers: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return the answers with `grad_cam` added: what spoke for the class that was answered.
+
+        It is the image under its Grad-CAM map (:mod:`gemix.classifier.grad_cam`), a PNG file of the
+        classifier's resolution as base64 text.
+
+        Args:
+            images: uint8 [N, C, R, R].
+            answers: of :meth:`describe`, one an image.
+
+        Raises:
+            DataError: without Captum, or for a network that has no such map.
+        """
+        if not grad_cam.is_installed():
+            raise DataError(
+                "no Grad-CAM, since captum is not installed where the model runs; pip install "
+                "captum there, or ask without explain"
+            )
+        labels = np.array([self.classifier.classes.index(one["class"]) for one in answers])
+        pictures = []
+        for start in range(0, len(images), BATCH):
+            part = slice(start, start + BATCH)
+            with self._explaining:  # Captum's hooks see whatever runs through the network
+                found = grad_cam.grad_cam(
+                    self._explained, self.classifier.normalization, images[part], labels[part]
+                )
+            pictures += map(overlay, images[part], found.maps)
+        return [one | {"grad_cam": picture} for one, picture in zip(answers, pictures, strict=True)]
+
+    @functools.cached_property
+    def _explained(self) -> nn.Module:
+        """A copy of the network, so that predictions of other threads meet no hook."""
+        return copy.deepcopy(self.classifier.network)
 
     def _prepared(self, values: np.ndarray) -> np.ndarray:
         spec, preparation = self.classifier.spec, self.preparation

@@ -8,20 +8,13 @@ import gemix
 from gemix.config import PipelineConfig
 from gemix.core.environment import git_commit
 from gemix.core.errors import AlreadyFinishedError, DataError
-from gemix.data.shards.manifest import Manifest
-from gemix.io.results import Evaluation
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.promotion.gate import judge
 from gemix.promotion.ledger import PROMOTE, ROLLBACK, Decision, JudgedVersion, Ledger
 from gemix.steps.promotion.aliases import apply, finish, previous_of
-from gemix.steps.promotion.evidence import (
-    Contender,
-    Gathered,
-    best_real_only,
-    gather,
-    read_current_evaluation,
-)
+from gemix.steps.promotion.evidence import Contender, Gathered, best_real_only, gather
+from gemix.steps.promotion.origin import Evaluated, Origin, Swept
 from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.champion import CHAMPION, PREVIOUS, RegisteredModel, Version
 from gemix.tracking.mlflow_run import Run
@@ -31,7 +24,11 @@ log = logging.getLogger("gemix.promote")
 
 
 def promote(
-    config: PipelineConfig, workspace: Workspace, *, version: str | None = None
+    config: PipelineConfig,
+    workspace: Workspace,
+    *,
+    version: str | None = None,
+    sweep: bool = False,
 ) -> Decision:
     """Decide whether a registered version becomes the champion, and move the aliases.
 
@@ -41,23 +38,27 @@ def promote(
     Args:
         version: the candidate; None for the one that `evaluate` registered last for this work
             directory.
+        sweep: the candidate is the winner of the sweep in this work directory, which is registered
+            if it is not yet, and `version` is None.
 
     Returns:
         The decision, whatever it is. One that an earlier command was stopped in is finished.
 
     Raises:
-        DataError: if there is no such version, if the evaluation is missing or out of date, or if
-            candidate and champion cannot be compared.
+        DataError: if there is no such version, if the evaluation or the sweep is missing or out of
+            date, if the sweep has found nothing better than its default, or if candidate and
+            champion cannot be compared.
+        NotRegistrableError: for a winner of the sweep that is below chance.
         AlreadyFinishedError: if the version, or another of the same weights and decision, is the
             champion already.
         CheckpointError: if the files of a version are gone or damaged.
         TrackingError: if the registry stays away.
     """
     name, ledger = config.tracking.registered_model, Ledger(Store(workspace.promotions))
-    evaluation = read_current_evaluation(workspace)
-    number = version or _registered_version(evaluation, workspace, name)
+    origin: Origin = Swept(workspace) if sweep else Evaluated(workspace)
     with tracking.start_run(config, workspace.workdir, "promote") as run:
         model = RegisteredModel(run.tracking_uri, name)
+        number = version or origin.version(model, run)
         finished = finish(model, ledger)
         if finished and (finished.action, finished.candidate.version) == (PROMOTE, number):
             _log_to(run, finished)
@@ -75,18 +76,14 @@ def promote(
                 "or name one with --version"
             )
         candidate = Contender.registered(model, wanted)
-        reference = (
-            Contender.registered(model, champion)
-            if champion
-            else best_real_only(workspace, Manifest.load(Store(workspace.data)).digest)
-        )
+        reference = Contender.registered(model, champion) if champion else best_real_only(origin)
         if champion and candidate.is_same(reference):
             raise AlreadyFinishedError(
                 f"{name} version {number} has the weights and the decision of the champion, "
                 f"version {champion.number}: there is nothing to decide; train and evaluate "
                 "another one"
             )
-        found = gather(config, workspace, evaluation, candidate, reference)
+        found = gather(config, origin, candidate, reference)
         findings = judge(found.evidence, config.promotion.fnr_margin)
         decision = Decision(
             action=PROMOTE,
@@ -151,22 +148,6 @@ def rollback(config: PipelineConfig, workspace: Workspace) -> Decision:
         _log_to(run, decision)
         apply(model, decision)
     return decision
-
-
-def _registered_version(evaluation: Evaluation, workspace: Workspace, name: str) -> str:
-    registered = evaluation.registered_model
-    if registered is None:
-        raise DataError(
-            f"{workspace.evaluation}: gemix evaluate has registered no classifier, as its log says "
-            "why; run it again with --overwrite, or name a version with --version"
-        )
-    if registered.name != name:
-        raise DataError(
-            f"{workspace.evaluation}: registered as {registered.name!r}, and "
-            f"tracking.registered_model is {name!r}; set it to {registered.name!r}, or name a "
-            f"version of {name!r} with --version"
-        )
-    return registered.version
 
 
 def _champion(model: RegisteredModel, ledger: Ledger) -> tuple[Version | None, list[str]]:

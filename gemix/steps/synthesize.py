@@ -9,7 +9,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,14 @@ def synthesize(
     workspace: Workspace,
     *,
     methods: Sequence[str] | None = None,
+    into: Callable[[str], str] | None = None,
     executor: Executor | None = None,
     overwrite: bool = False,
 ) -> dict[str, Manifest]:
     """Write one set for each method, by default of ``config.synthesis.methods``.
+
+    Args:
+        into: the directory of a method's set; by default ``workspace.synthetic``.
 
     Returns:
         The manifests, by method.
@@ -101,7 +105,7 @@ def synthesize(
         run.set_tags(overlap.tags)
         manifests = {}
         for method in methods or config.synthesis.methods:
-            url = workspace.synthetic(method)
+            url = (into or workspace.synthetic)(method)
             store = open_step(url, MANIFEST, config, overwrite)
             manifests[method], fidelity = _make_set(plan, method, store, executor)
             run.log_dataset(manifests[method].digest, f"synthetic-{method}", "output")

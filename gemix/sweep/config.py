@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from gemix.classifier.config import RecipeName, SyntheticShare, SyntheticWeight
-from gemix.core.config_schema import Config, ConfigIssue, Fraction, Operational, Range, Seed
+from gemix.core.config_schema import (
+    Config,
+    ConfigIssue,
+    Fraction,
+    Location,
+    Operational,
+    Range,
+    Seed,
+)
 from gemix.labels.config import Concentration
 from gemix.labels.registry import SAMPLERS
 from gemix.synthesis.config import LabelSource, Method
@@ -155,6 +163,7 @@ class SweepConfig(Config):
     storage: Annotated[
         str | None,
         Operational(),
+        Location(),
         "Database: postgresql://user@host/name, with PGPASSWORD; null: one in the work directory.",
     ] = None
 

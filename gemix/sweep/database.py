@@ -61,8 +61,8 @@ def connect(url: str) -> RDBStorage:
         return RDBStorage(url, engine_kwargs=arguments)
     except ImportError as error:  # optuna's own, or the driver's
         raise ConfigError(
-            f"sweep.storage={name}: its driver is not installed ({_short(error)}); pip install "
-            "psycopg2-binary for PostgreSQL"
+            f"sweep.storage={name}: its driver is not installed ({_short(error)}); for PostgreSQL, "
+            "pip install psycopg2-binary (the extra `postgres` of gemix)"
         ) from error
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigError(f"sweep.storage={name}: no SQLAlchemy URL ({_short(error)})") from error

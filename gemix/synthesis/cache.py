@@ -16,7 +16,7 @@ import pyarrow as pa
 from gemix.core.errors import DataError
 from gemix.data.image_set import ImageSet
 from gemix.data.shards.reading import copy_images
-from gemix.data.shards.schema import weights_of
+from gemix.data.shards.schema import content_hash, image_checksum, weights_of
 from gemix.gan.checkpoints.generator_io import GeneratorBundle
 from gemix.io.storage import Store
 from gemix.labels import LabelConfig
@@ -125,6 +125,12 @@ def joined(real: ImageSet, synthetic: ImageSet) -> ImageSet:
         classes=real.classes,
         digest=_digest([real.digest, synthetic.digest]),
     )
+
+
+def stored_digest(training: ImageSet) -> str:
+    """Return the digest that the images have as the training split of sets on disk."""
+    checksums = [image_checksum(image) for image in training.images]
+    return content_hash(checksums, training.labels, training.soft_labels, ["train"] * len(training))
 
 
 def _digest(parts: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from gemix.core.config_schema import ConfigIssue, Fraction, Range, Seed
+from gemix.core.config_schema import ConfigIssue, Fraction, Location, Range, Seed
 from gemix.gan.config import Precision, SamplingConfig
 from gemix.labels.registry import SAMPLERS
 
@@ -54,10 +54,12 @@ class SynthesisConfig(SamplingConfig):
     ] = 50
     generator: Annotated[
         str | None,
+        Location(),
         "Directory of the generator, of another site for one; null: that of the work directory.",
     ] = None
     teacher: Annotated[
         str | None,
+        Location(),
         "Directory of the teacher, of another site for one; null: that of the work directory.",
     ] = None
 

@@ -19,10 +19,12 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.models.model import MLMODEL_FILE_NAME, MODEL_CODE_PATH
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Map
 
 import gemix
+from gemix.classifier import grad_cam
 from gemix.classifier.bundle import Classifier
 from gemix.core.errors import TrackingConfigError
 from gemix.io.storage import Store
@@ -46,13 +48,20 @@ _PACKAGES = (
 )
 
 
-def register(classifier: Classifier, run: Run, name: str, tags: Mapping[str, str]) -> str:
+def register(
+    classifier: Classifier,
+    run: Run,
+    name: str,
+    tags: Mapping[str, str],
+    *,
+    alias: str | None = ALIAS,
+) -> str:
     """Make the classifier the newest version of a registered model.
 
     ``mlflow.pyfunc.load_model(f"models:/{name}/{version}")`` gives a model from uint8 images
     [N, C, H, W] to the probabilities that `classifier.predict` gives, and from files where the
     classifier knows the preprocessing of its training images
-    (:class:`gemix.tracking.pyfunc_model.ClassifierModel`); the alias `latest-best` points to it.
+    (:class:`gemix.tracking.pyfunc_model.ClassifierModel`).
     Its files may be handed on: the example that MLflow stores with it shows nobody.
 
     Args:
@@ -60,6 +69,7 @@ def register(classifier: Classifier, run: Run, name: str, tags: Mapping[str, str
         run: the run that the model is an output of.
         name: of the registered model, which is created if it is new.
         tags: of the new version.
+        alias: that points to it from now on; None for none.
 
     Returns:
         The version.
@@ -76,9 +86,7 @@ def register(classifier: Classifier, run: Run, name: str, tags: Mapping[str, str
         logged = client.create_logged_model(
             experiment, name="classifier", source_run_id=run_id, model_type="classifier"
         )
-        description = Model(
-            run_id=run_id, model_id=logged.model_id, artifact_path=logged.artifact_location
-        )
+        description = Model(run_id=run_id, model_id=logged.model_id)
         _save(classifier, Path(folder), description)
         client.log_model_artifacts(logged.model_id, f"{folder}/model")
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
@@ -92,7 +100,8 @@ def register(classifier: Classifier, run: Run, name: str, tags: Mapping[str, str
             model_id=logged.model_id,
             tags=dict(tags),
         )
-        client.set_registered_model_alias(name, ALIAS, version.version)
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, version.version)
     return str(version.version)
 
 
@@ -140,7 +149,7 @@ def _save(classifier: Classifier, folder: Path, description: Model) -> None:
             code_paths=[str(Path(gemix.__file__).parent)],
             signature=_signature(classifier),
             input_example=_example(classifier),
-            pip_requirements=[_pin(package) for package in _PACKAGES],
+            pip_requirements=[_pin(package) for package in _packages()],
             metadata={
                 "classes": list(classifier.classes),
                 "method": classifier.method,
@@ -149,6 +158,21 @@ def _save(classifier: Classifier, folder: Path, description: Model) -> None:
                 "accepts": ScanClassifier(classifier).accepts,
             },
         )
+    _leave_out_paths(folder / "model" / MLMODEL_FILE_NAME)
+
+
+def _leave_out_paths(file: Path) -> None:
+    """Leave out of MLflow's description where the model's files came from on this machine.
+
+    MLflow loads them from the model's directory; the paths of an installation and of a work
+    directory may name people.
+    """
+    description = Model.load(str(file))
+    flavor = description.flavors[mlflow.pyfunc.FLAVOR_NAME]
+    flavor[MODEL_CODE_PATH] = Path(flavor[MODEL_CODE_PATH]).name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    description.save(str(file))
 
 
 def _example(classifier: Classifier) -> np.ndarray:
@@ -160,23 +184,30 @@ def _example(classifier: Classifier) -> np.ndarray:
 
 
 def _signature(classifier: Classifier) -> ModelSignature:
-    """Return the signature: of arrays alone, or of arrays and files.
+    """Return the signature: of arrays alone, or of arrays and files; `explain` is a parameter.
 
     MLflow's signatures are of tensors or of columns. A tensor of objects is the only one that lets
     arrays through as well as text, be it in JSON, in a column or in an array.
     """
+    params = ParamSchema([ParamSpec("explain", DataType.boolean, default=False)])
     if classifier.preprocessing is None:
         spec = classifier.spec
         shape = (-1, spec.channels, spec.resolution, spec.resolution)
         inputs = TensorSpec(np.dtype(np.uint8), shape)
         outputs = TensorSpec(np.dtype(np.float32), (-1, len(classifier.classes)))
-        return ModelSignature(inputs=Schema([inputs]), outputs=Schema([outputs]))
+        return ModelSignature(Schema([inputs]), Schema([outputs]), params)
     inputs = TensorSpec(np.dtype(object), (-1,), name="image")
     outputs = [
         ColSpec(DataType.string, "class"),
         ColSpec(Map(DataType.double), "probabilities"),
+        ColSpec(DataType.string, "grad_cam", required=False),
     ]
-    return ModelSignature(inputs=Schema([inputs]), outputs=Schema(outputs))
+    return ModelSignature(Schema([inputs]), Schema(outputs), params)
+
+
+def _packages() -> tuple[str, ...]:
+    """Return what the model imports: Captum where gemix has its extra `explain`."""
+    return (*_PACKAGES, "captum") if grad_cam.is_installed() else _PACKAGES
 
 
 def _pin(package: str) -> str:

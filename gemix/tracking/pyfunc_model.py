@@ -31,6 +31,9 @@ class ClassifierModel(PythonModel):
       classifier's rule of decision, and `probabilities`, by class name. Text never names a file.
 
     A classifier without the preprocessing of its training images takes uint8 arrays alone.
+
+    With the parameter `explain` both give a table, with a third column `grad_cam`: the image under
+    its Grad-CAM map for the `class` of its row, a PNG file as base64 text.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -40,15 +43,24 @@ class ClassifierModel(PythonModel):
         classifier.network.eval()  # built now: a server that cannot answer should not start
 
     def predict(self, context, model_input, params=None) -> np.ndarray | pd.DataFrame:
-        """Return the class probabilities of a batch; an error names the image that it is about."""
+        """Return the answers to a batch; an error names the image that it is about.
+
+        Args:
+            params: of the signature: `explain`, a boolean, false unless it is asked for.
+        """
         given = model_input["image"] if isinstance(model_input, dict) else model_input
         values, model = _flat(np.asarray(given)), self.scan_classifier
+        explain = bool(params and params.get("explain"))
         try:
-            probabilities = model.predict(model.images(values))
+            images = model.images(values)
+            probabilities = model.predict(images)
+            if values.ndim > 1 and not explain:
+                return probabilities
+            answers = model.describe(probabilities)
+            return pd.DataFrame(model.explain(images, answers) if explain else answers)
         except GemixError as error:
             code = INVALID_PARAMETER_VALUE if isinstance(error, DataError) else INTERNAL_ERROR
             raise PredictionError(str(error), code) from None
-        return probabilities if values.ndim > 1 else pd.DataFrame(model.describe(probabilities))
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

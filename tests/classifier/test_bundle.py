@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from gemix.classifier.bundle import MODEL, WEIGHTS, Classifier, is_finished
 from gemix.classifier.train import train
 from gemix.config import PipelineConfig
-from gemix.core.errors import CheckpointError, DataError
+from gemix.core.errors import CheckpointError, ConfigError, DataError
 from gemix.evaluation.classification.rates import score
 from gemix.io.storage import Store
 from gemix.tracking.mlflow_run import start_run
@@ -94,6 +95,37 @@ def test_finished_means_the_same_settings_and_images(classifier, tmp_path):
     other = dataclasses.replace(classifier.config, lr=1e-4)
     assert not is_finished(store, **made_of | {"config": other})
     assert not is_finished(store, **made_of | {"training_digest": "0"})
+
+
+def test_pretrained_weights_count_by_content_and_their_folder_is_not_written(classifier, tmp_path):
+    store, first, moved = Store(tmp_path / "a"), tmp_path / "ward 7", tmp_path / "elsewhere"
+    for folder in (first, moved):
+        folder.mkdir()
+        (folder / "start.safetensors").write_bytes(b"weights")
+    config = dataclasses.replace(classifier.config, weights=str(first / "start.safetensors"))
+    made_of = {"method": "softmax", "training_digest": classifier.training_digest}
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    dataclasses.replace(classifier, config=config, weights_sha256=sha256).save(store)
+    assert "ward 7" not in store.read_bytes(MODEL).decode()
+    loaded = Classifier.load(store)
+    assert (loaded.config.weights, loaded.weights_sha256) == ("start.safetensors", sha256)
+    elsewhere = dataclasses.replace(config, weights=str(moved / "start.safetensors"))
+    for same in (config, elsewhere):
+        assert is_finished(store, config=same, **made_of)
+    assert not is_finished(store, config=classifier.config, **made_of)
+    (moved / "start.safetensors").write_bytes(b"others")
+    assert not is_finished(store, config=elsewhere, **made_of)
+    (moved / "start.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"start\.safetensors: cannot be read \(No such file"):
+        is_finished(store, config=elsewhere, **made_of)
+    # as earlier versions wrote it
+    tree = store.read_json(MODEL)
+    tree["config"]["weights"], tree["weights_sha256"] = config.weights, None
+    store.write_json(MODEL, tree)
+    assert is_finished(store, config=config, **made_of)
+    Classifier.load(store).save(store)
+    assert "ward 7" not in store.read_bytes(MODEL).decode()
+    assert is_finished(store, config=config, **made_of)
 
 
 def test_damage_is_named(classifier, tmp_path):

@@ -19,7 +19,7 @@ from gemix.core.config_schema import (
     Range,
     changed_settings,
     field_docs,
-    operational_fields,
+    marked_fields,
 )
 
 
@@ -169,7 +169,7 @@ def test_documentation_of_the_fields():
 
 
 def test_operational_settings():
-    assert operational_fields(Tree) == ["outer.limit", "inner.count", "inner.name"]
+    assert marked_fields(Tree, Operational) == ["outer.limit", "inner.count", "inner.name"]
     old = Tree(inner=Inner(count=9), outer=Outer(limit=5)).to_mapping()
     assert changed_settings(old, Tree()) == []
     assert changed_settings(old, Tree(outer=Outer(rate=0.1, inner=Inner(count=4)))) == [

@@ -19,6 +19,7 @@ pytest.importorskip("ray.serve", reason="needs the extra serve", exc_type=Import
 
 from ray import serve
 
+from gemix.classifier import grad_cam
 from gemix.classifier.bundle import Classifier
 from gemix.core.errors import ConfigError
 from gemix.core.png import encode_png
@@ -90,9 +91,18 @@ def test_it_answers_files_and_arrays_of_many_at_a_time(address, classifier):
         (b'{"inputs": ["/etc/hostname"]}', "image 0 of 1: text that is not base64"),
         (json.dumps({"inputs": [files[0], None]}).encode(), "image 1 of 2: a NoneType"),
         (b'{"inputs": [[[[300]]]]}', r"an array of shape [1, 1, 1, 1]"),
+        (json.dumps({"inputs": files[:1], "params": {"explain": 1.5}}).encode(), '"params" of'),
     ):
         status, answer = ask(address, body)
         assert status == 400 and reason in answer["message"]
+    explained = {"inputs": files[:2], "params": {"explain": True}}
+    status, answer = ask(address, json.dumps(explained).encode())
+    if grad_cam.is_installed():
+        pngs = [base64.b64decode(one.pop("grad_cam")) for one in answer["predictions"]]
+        assert [one["class"] for one in answer["predictions"]] == [r["class"] for r in expected[:2]]
+        assert all(png.startswith(b"\x89PNG") for png in pngs)
+    else:
+        assert status == 400 and "captum is not installed" in answer["message"]
     assert ask(address, None)[0] == 405
     with urllib.request.urlopen(f"{address}/ping", timeout=10) as answer:
         assert answer.status == 200

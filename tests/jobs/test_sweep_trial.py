@@ -17,13 +17,15 @@ from gemix.config import PipelineConfig, load
 from gemix.core.errors import AlreadyFinishedError, CheckpointError, ConfigError, DataError
 from gemix.data.leakage.overlap import Split
 from gemix.data.leakage.provenance import PROVENANCE, write_provenance
-from gemix.data.shards.manifest import Manifest
+from gemix.data.prepare.encoded_scan import preparation_settings
+from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.seal import sealed
 from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.io.storage import Store
 from gemix.io.sweep_record import read_sweep
 from gemix.io.workspace import Workspace
+from gemix.promotion.learned_from import why_other_images
 from gemix.steps.runtime.test_openings import OPENINGS
 from gemix.steps.sweep import trial as trial_module
 from gemix.steps.sweep.confirm import check_overlap
@@ -295,6 +297,8 @@ def test_the_winner_is_chosen_on_fresh_seeds_and_tested_once(config, workspace, 
         found["winner"]["searched"]["macro_f2"] - fresh
     )
     store = Store(workspace.sweep) / "confirmed"
+    assert found["real_only"] == found["winner"]["classifier"]
+    assert not Store(workspace.sweep_winner).exists(MANIFEST)
     seeds = {Classifier.load(store / f"trial-3-{index}").config.seed for index in range(2)}
     searched = {config.classifier.seed + index for index in range(settings.seeds)}
     assert len(seeds) == 2 and not seeds & searched
@@ -306,7 +310,7 @@ def test_the_winner_is_chosen_on_fresh_seeds_and_tested_once(config, workspace, 
     assert found["test"]["results"]["real"]["accuracy"] == pytest.approx(np.mean(right))
     assert len(openings.read_json(OPENINGS)) == before + 1
     text = describe_winner(found)
-    assert "macro-F2 in the search less" in text and "to train and register" not in text
+    assert "macro-F2 in the search less" in text and "to promote it" not in text
     settings = {
         "labels.temperature": 0.5,
         "labels.class_weights": None,
@@ -344,6 +348,41 @@ def test_the_winner_is_chosen_on_fresh_seeds_and_tested_once(config, workspace, 
     assert again["test"]["openings"] == found["test"]["openings"] + 1
     runs = client.search_runs([experiment.experiment_id], "tags.`gemix.search` != ''")
     assert len(runs) == 4  # nothing twice
+
+
+def test_the_winner_leaves_the_images_that_its_best_classifier_was_trained_on(
+    config, workspace, monkeypatch
+):
+    config = with_sweep(config, fresh_seeds=2)
+    sweep = open_sweep(config, workspace, overwrite=True)
+    while (proposal := sweep.study.propose()) is not None:
+        scores = Scores(macro_f2=0.5 + 0.1 * (proposal.number == 3), fnr=0.01)
+        sweep.study.complete(proposal.number, [scores] * 2)
+    monkeypatch.setattr(
+        "gemix.steps.sweep.confirm.choose_winner", lambda found, *_, **__: (found[-1], {})
+    )
+    found = finish_sweep(sweep)["confirmed"]
+    assert found["winner"]["name"] == "trial 3"
+    store, made = Store(workspace.sweep) / "confirmed", Store(workspace.sweep_winner)
+    classifiers = {
+        name: Classifier.load(store / name) for name in (f"trial-3-{index}" for index in range(2))
+    }
+    best = found["winner"]["classifier"]
+    assert classifiers[best].validation["val_macro_f2"] == max(
+        one.validation["val_macro_f2"] for one in classifiers.values()
+    )
+    real, images = Manifest.load(Store(workspace.data)), Manifest.load(made)
+    assert why_other_images(classifiers[best], real, {classifiers[best].method: images}) is None
+    (other,) = classifiers.keys() - {best}
+    assert why_other_images(classifiers[other], real, {classifiers[other].method: images})
+    assert classifiers[best].preprocessing == preparation_settings(real)
+    assert Store(workspace.sweep).read_json("sweep.json")["confirmed"]["test"]["digest"] == (
+        real.content_digest("test")
+    )
+    made.write_bytes("audit.json", b"kept")
+    finish_sweep(sweep)
+    assert made.read_bytes("audit.json") == b"kept"
+    assert "gemix promote --sweep" in describe_winner(found)
 
 
 def test_a_generator_that_learned_from_the_test_images_is_not_confirmed(config, workspace):

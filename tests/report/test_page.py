@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from gemix.config import PipelineConfig
 from gemix.core.errors import DataError
 from gemix.io.storage import Store
 from gemix.report.content import gather
@@ -115,6 +116,23 @@ def test_the_run_is_described(source):
     for words in ("72 of 80 listed files were found.", "train-gan 5 min 1 s", "PyTorch", "60"):
         assert words in text
     assert "gemix-classifier, version 3" in text
+
+
+def test_the_configuration_names_no_directory(finished, config):
+    places = {
+        "synthesis": {"generator": "s3://ward-7/gan"},
+        "classifier": {"weights": "/scratch/doe/start.safetensors"},
+        "metrics": {"extractor": "torchscript:/scratch/doe/inception.pt"},
+        "sweep": {"storage": "postgresql://doe@host/studies"},
+    }
+    tree = config.to_mapping()
+    for section, values in places.items():
+        tree[section] |= values
+    page = render(gather(finished, PipelineConfig.from_mapping(tree)))
+    for shown in ("generator: gan", "start.safetensors", "inception.pt", "storage: studies"):
+        assert shown in page
+    for hidden in ("/scratch", "@host", "ward-7", finished.workdir):
+        assert hidden not in page
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import io
 import json
 import os
 import socket
@@ -20,7 +21,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from PIL import Image
 
+from gemix.classifier import grad_cam
 from gemix.config import PipelineConfig
 from gemix.core.errors import TrackingConfigError
 from gemix.tracking.mlflow_run import start_run
@@ -118,6 +121,25 @@ def test_the_registry_gives_the_classifier_back(folders, png_set, monkeypatch):
         load_registered("models:/scans@nobody")
 
 
+def test_a_request_for_an_explanation_adds_a_picture_to_each_answer(model, folders, png_set):
+    pytest.importorskip("captum")
+    (parameter,) = model.metadata.get_params_schema()
+    assert (parameter.name, parameter.default) == ("explain", False)
+    files = np.array(list(png_set.files[:2]), dtype=object)
+    served = model.unwrap_python_model().scan_classifier
+    images = served.images(files)
+    expected = served.explain(images, served.describe(served.predict(images)))
+    plain = model.predict(files)
+    assert list(plain.columns) == ["class", "probabilities"]
+    of_arrays = mlflow.pyfunc.load_model(str(folders["arrays"]))
+    for given, asked in ((files, model), (images, model), (images, of_arrays)):
+        found = asked.predict(given, params={"explain": True})
+        assert found.to_dict("records") == expected
+        assert list(found["class"]) == list(plain["class"])
+    with pytest.raises(MlflowException, match="explain"):
+        model.predict(files, params={"explain": "yes"})
+
+
 def test_an_error_names_the_image_and_holds_no_image(model, png_set):
     values = np.array([png_set.files[0], Path("Doe.dcm")], dtype=object)
     with pytest.raises(
@@ -133,7 +155,9 @@ def test_the_folder_holds_no_pickle(folders):
         assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
         assert not [name for name in names if name.endswith(".pyc")]
         requirements = (folder / "requirements.txt").read_text().splitlines()
-        assert {line.partition("==")[0] for line in requirements} >= {"pydicom", "scipy", "torch"}
+        packages = {line.partition("==")[0] for line in requirements}
+        assert packages >= {"pydicom", "scipy", "torch"}
+        assert ("captum" in packages) == grad_cam.is_installed()
         assert all("==" in line for line in requirements)
 
 
@@ -214,6 +238,16 @@ def test_http_takes_arrays_and_files(post, expected, png_set, dicom_set, model):
         assert answer["predictions"][0].keys() == {"class", "probabilities"}
         assert set(answer["predictions"][0]["probabilities"]) == set(png_set.manifest.classes)
         np.testing.assert_allclose(probabilities(answer["predictions"]), expected, atol=1e-6)
+    for inputs in (text, images.tolist()):
+        status, answer = post({"inputs": inputs, "params": {"explain": True}})
+        if not grad_cam.is_installed():
+            assert status == 400 and "captum is not installed" in answer["message"]
+            continue
+        assert status == 200, answer
+        assert answer["predictions"][0].keys() == {"class", "probabilities", "grad_cam"}
+        for row in answer["predictions"]:
+            picture = Image.open(io.BytesIO(base64.b64decode(row["grad_cam"])))
+            assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (32, 32))
 
 
 def test_the_serving_example_is_a_request(post, folders):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import dataclasses
 import gzip
+import io
 import os
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from PIL import Image
 
 from gemix.classifier.bundle import Classifier
 from gemix.classifier.decision.decision import Decision
+from gemix.classifier.grad_cam import grad_cam
 from gemix.config import PipelineConfig
 from gemix.core.errors import DataError
 from gemix.core.png import encode_png
@@ -266,6 +270,36 @@ def test_answers_name_the_class_by_the_rule_of_decision(of_png, threshold, decid
     classes = model.classifier.classes
     assert answer["class"] == classes[decided]
     assert answer["probabilities"] == dict(zip(classes, (0.125, 0.5, 0.375), strict=True))
+
+
+def test_an_explanation_is_the_image_under_its_map_for_the_class_that_is_answered(of_png, png_set):
+    pytest.importorskip("captum")
+    images = of_png.images(objects(*png_set.files[:3]))
+    plain = of_png.describe(of_png.predict(images))
+    plain[1]["class"] = of_png.classifier.classes[0]  # whatever the rule of decision answers
+    found = of_png.explain(images, plain)
+    assert [{k: v for k, v in one.items() if k != "grad_cam"} for one in found] == plain
+    labels = np.array([of_png.classifier.classes.index(one["class"]) for one in plain])
+    classifier = of_png.classifier
+    alone = [
+        grad_cam(classifier.network, classifier.normalization, images[[row]], labels[[row]])
+        for row in range(3)
+    ]
+    for one, image, expected in zip(found, images, alone, strict=True):
+        pixels = np.array(Image.open(io.BytesIO(base64.b64decode(one["grad_cam"]))))
+        assert pixels.shape == (32, 32, 3)
+        (cam,) = expected.maps
+        assert cam.max() == 1 and np.ptp(cam) > 0.5
+        colours = 255 * matplotlib.colormaps["inferno"](cam)[..., :3]
+        mixed = image[0, ..., None] * (1 - 0.6 * cam[..., None]) + 0.6 * cam[..., None] * colours
+        np.testing.assert_allclose(pixels, mixed, atol=3)
+    assert of_png.explain(images[:0], []) == []
+
+
+def test_without_captum_there_is_no_explanation(of_png, monkeypatch):
+    monkeypatch.setattr("gemix.classifier.grad_cam.is_installed", lambda: False)
+    with pytest.raises(DataError, match="captum is not installed where the model runs; pip"):
+        of_png.explain(np.zeros((1, 1, 32, 32), np.uint8), [{"class": "cancer"}])
 
 
 def test_a_copy_in_the_middle_of_a_batch_counts_like_any_other(png_set, of_png):

@@ -14,8 +14,8 @@ from gemix.core.errors import AlreadyFinishedError, CheckpointError, ConfigError
 from gemix.data.leakage.provenance import PROVENANCE, Provenance
 from gemix.data.prepare import prepare_serial
 from gemix.data.sources import open_source
-from gemix.gan.checkpoints.checkpoint import checkpoints
-from gemix.gan.checkpoints.generator_io import load_generator, load_weights
+from gemix.gan.checkpoints.checkpoint import checkpoint_spec, checkpoint_weights, checkpoints
+from gemix.gan.checkpoints.generator_io import load_generator, load_weights, save_shared
 from gemix.gan.checkpoints.safetensors_io import read_weights
 from gemix.gan.config import GanConfig, SamplingConfig
 from gemix.gan.sampling import sample_images
@@ -110,6 +110,16 @@ def test_what_is_for_others_makes_images_and_names_nobody(workspace, tmp_path):
     assert list(record) == [] and len(record.unknown) == 1
     with pytest.raises(CheckpointError, match="neither a checkpoint"):
         load_weights(Store(shared))
+
+
+def test_what_is_for_others_does_not_say_where_its_training_started_from(workspace, tmp_path):
+    store = Store(workspace.gan)
+    (newest,) = checkpoints(store)[-1:]
+    spec, _ = checkpoint_spec(store, newest)
+    started = dataclasses.replace(spec.config, init_from="/scratch/doe/start")
+    spec = dataclasses.replace(spec, config=started)
+    save_shared(Store(tmp_path), checkpoint_weights(store, newest), spec, kimg=1.0)
+    assert "doe" not in (tmp_path / "generator.json").read_text()
 
 
 def test_exports_that_cannot_be_made_are_refused(workspace, tmp_path):

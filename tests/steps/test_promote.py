@@ -8,11 +8,13 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+import gemix
 from gemix.classifier.decision.decision import Decision as ClassDecision
 from gemix.config import PipelineConfig
 from gemix.core.errors import AlreadyFinishedError, CheckpointError, DataError, TrackingError
@@ -584,7 +586,7 @@ def test_the_card_says_what_a_run_knows_and_what_people_have_to(workspace):
     assert Path(version.source.removeprefix("file://"), "model_card.md").read_text() == text
 
 
-def test_the_card_names_no_directory_and_no_bucket(workspace):
+def test_the_card_and_the_model_name_no_directory_and_no_bucket(workspace):
     store = Store(workspace.synthetic("softmax"))
     manifest = Manifest.load(store)
     foreign = {
@@ -598,18 +600,118 @@ def test_the_card_names_no_directory_and_no_bucket(workspace):
     classifier = planted(BETTER, method="softmax", training_digest="0" * 64)
     config = dataclasses.replace(classifier.config, weights="/scratch/doe/start.safetensors")
     with start_run(CONFIG, workspace.workdir, "more") as run:
-        version = register(dataclasses.replace(classifier, config=config), run, NAME, {})
+        started = dataclasses.replace(classifier, config=config, weights_sha256="5" * 64)
+        version = register(started, run, NAME, {})
     decision = promote(CONFIG, workspace, version=version)
     folder = Path(workspace.promotions, decision.id)
     card = json.loads((folder / "model_card.json").read_text())
     assert card["synthetic"][0]["synthesis"] == {"labels": "teacher"}
     assert card["training"]["weights"] == "start.safetensors"
-    assert card["claim"][23]["answer"] == "weights of the file start.safetensors"
+    assert card["training"]["weights_sha256"] == "5" * 64
+    assert card["claim"][23]["answer"] == (
+        f"weights of the file start.safetensors, SHA-256 {'5' * 64}"
+    )
+    source = registry(workspace).get_model_version(NAME, version).source
+    model = Path(source.removeprefix("file://"))
+    own = [file for file in model.rglob("*") if file.is_file() and "code" not in file.parts]
+    assert {"MLmodel", "model.json", "model_card.md"} <= {file.name for file in own}
+    here = (workspace.workdir, str(Path(gemix.__file__).parent), tempfile.gettempdir())
+    for file in own:
+        for word in ("/scratch/doe", *here):
+            assert word.encode() not in file.read_bytes(), file
     for file in folder.iterdir():
         text = file.read_text()
         for word in ("/scratch/doe", "ward-7", "s3:", workspace.workdir):
             assert word not in text
         assert not re.search(r"(real|synthetic)-(train|val|test)-\d", text)  # the patients' names
+
+
+def plant_sweep(workspace: Workspace, answers: tuple[int, ...], name: str = "trial 3") -> None:
+    """What a sweep leaves: a winner of these answers, the images of its training, and its test."""
+    store, real = Store(workspace.sweep), Manifest.load(Store(workspace.data))
+    train = real.content_digest("train")
+    made = write_set(workspace.sweep_winner, {"train": pairs((1,) * 12)}, kind="synthetic", seed=7)
+    trained = {
+        "trial-3-1": planted(
+            answers,
+            method="softmax",
+            training_digest=combine_content([train, made.digest]),
+            seed=41,
+        ),
+        "real-only-0": planted(WEAK, training_digest=train, seed=40),
+    }
+    for folder, classifier in trained.items():
+        classifier.save(store / f"confirmed/{folder}")
+    scores = {"macro_f2": 0.8, "fnr": 0.1, "missed_disease_rate": 0.1}
+    candidate = {"name": name, "trial": 3, "searched": scores, "fresh": scores, "outcome": "wins"}
+    winner = candidate | {"overfitted": 0.0, "settings": {}, "classifier": "trial-3-1"}
+    test = {
+        "images": 107,
+        "groups": 107,
+        "openings": 1,
+        "seeds": 2,
+        "results": {},
+        "digest": real.content_digest("test"),
+    }
+    confirmed = {
+        "candidates": [candidate],
+        "winner": winner,
+        "test": test,
+        "real_only": "real-only-0",
+        "overlap": {"shared": [], "unknown": []},
+    }
+    results = {"study": "sweep", "objective": "constrained", "trials": [], "confirmed": confirmed}
+    store.write_json("sweep.json", results)
+
+
+def test_the_winner_of_a_sweep_passes_the_same_gate_without_an_evaluation(workspace, capsys):
+    plant_sweep(workspace, BETTER)
+    shutil.rmtree(workspace.evaluation)
+    shutil.rmtree(workspace.classifiers)
+    newest = registry(workspace).get_registered_model(NAME).aliases["latest-best"]
+    refused = promote(CONFIG, workspace, sweep=True)
+    assert against(refused) == {"audit"}
+    assert refused.reasons[0].endswith(f"run gemix audit {workspace.sweep_winner}")
+    winner = Store(workspace.sweep_winner)
+    write_record(winner, AUDIT, passed_audit(Manifest.load(winner).digest))
+    decision = promote(CONFIG, workspace, sweep=True)
+    assert decision.promoted and decision.reference.name == "real-only-0"
+    # registered once, and not as what `evaluate` has found
+    number = str(len(VERSIONS) + 1)
+    assert refused.candidate.version == decision.candidate.version == number
+    found = registry(workspace).get_registered_model(NAME).aliases
+    assert str(found["champion"]) == number and found["latest-best"] == newest
+    tags = registry(workspace).get_model_version(NAME, number).tags
+    assert (tags["gemix.sweep"], tags["method"], tags["seed"]) == ("trial 3", "softmax", "41")
+    assert {"sweep/sweep.json", f"sweep/winner/{AUDIT}"} < set(decision.sha256)
+    with pytest.raises(AlreadyFinishedError, match="the champion already"):
+        promote(CONFIG, workspace, sweep=True)
+    plant_sweep(workspace, WEAK)  # the winner of more trials
+    worse = promote(CONFIG, workspace, sweep=True)
+    assert worse.candidate.version == str(len(VERSIONS) + 2)
+    assert not worse.promoted and {"fnr", "macro_f2"} <= against(worse)
+
+
+def test_a_sweep_without_a_winner_of_its_own_has_no_candidate(workspace):
+    with pytest.raises(DataError, match="no sweep has ended; run gemix sweep to its end, or leave"):
+        promote(CONFIG, workspace, sweep=True)
+    for name in ("real only", "published default"):
+        plant_sweep(workspace, BETTER, name)
+        with pytest.raises(DataError, match=rf"nothing better than its default, '{name}'.*without"):
+            promote(CONFIG, workspace, sweep=True)
+    plant_sweep(workspace, BETTER)
+    store = Store(workspace.sweep)
+    results = store.read_json("sweep.json")
+    for changes, reason in (
+        ({"test": results["confirmed"]["test"] | {"digest": "2" * 64}}, "gemix sweep --overwrite"),
+        ({"real_only": None}, r"kept none of its images.*higher sweep\.trials"),
+        (None, r"neither trained on fresh seeds nor tested.*sweep\.fresh_seeds above 0"),
+    ):
+        changed = None if changes is None else results["confirmed"] | changes
+        store.write_json("sweep.json", results | {"confirmed": changed})
+        with pytest.raises(DataError, match=reason):
+            promote(CONFIG, workspace, sweep=True)
+    assert ledger(workspace) == []
 
 
 def test_an_incomplete_card_lacks_texts_by_name(workspace):

@@ -9,6 +9,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import threading
 
@@ -42,6 +43,13 @@ def test_a_database_that_cannot_be_opened(url, error, message):
     with pytest.raises(error, match=message) as raised:
         connect(url)
     assert "secret" not in str(raised.value)
+
+
+def test_without_its_driver_postgresql_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    message = r"postgresql://me:\*\*\*@host/db.*pip install psycopg2-binary \(the extra `postgres`"
+    with pytest.raises(ConfigError, match=message):
+        connect("postgresql://me:secret@host/db")
 
 
 def test_a_file_that_is_no_database(tmp_path):
@@ -131,7 +139,7 @@ class PostgresServer:
 
 @pytest.fixture
 def postgres():
-    pytest.importorskip("psycopg2", reason="needs psycopg2, PostgreSQL's driver for Python")
+    pytest.importorskip("psycopg2", reason="needs psycopg2, the extra `postgres`")
     missing = [name for name in ("initdb", "postgres") if shutil.which(name) is None]
     if missing:
         pytest.skip(f"needs PostgreSQL: {' and '.join(missing)} on the PATH")

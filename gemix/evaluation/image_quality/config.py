@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 from typing import Annotated, Literal
 
-from gemix.core.config_schema import Config, ConfigIssue, Fraction, Range
+from gemix.core.config_schema import Config, ConfigIssue, Fraction, Location, Range
 from gemix.evaluation.image_quality.features.registry import EXTRACTORS
 
 FEWEST = 50  # images that neighbourhoods and the standard error of KID need
@@ -24,6 +24,7 @@ class MetricsConfig(Config):
     ] = 50_000
     extractor: Annotated[
         str,
+        Location(),
         "Features: timm:<model>, timm-random:<model> (untrained), torchscript:<file>, onnx:<file>, "
         "bundle:<folder>.",
     ] = "timm-random:resnet18d"

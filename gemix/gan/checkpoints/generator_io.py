@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from gemix.core.config_schema import Location, default_values, marked_fields
 from gemix.core.errors import CheckpointError
 from gemix.gan.checkpoints.checkpoint import (
     TrainingSpec,
@@ -116,7 +117,9 @@ def save_shared(
     """
     half = {name: value.half() for name, value in weights.generator_ema.items()}
     checksum = write_weights(store, "generator", half)
-    spec = dataclasses.replace(spec, config=dataclasses.replace(spec.config, init_from=None))
+    defaults = default_values(GanConfig)
+    nowhere = {name: defaults[name] for name in marked_fields(GanConfig, Location)}
+    spec = dataclasses.replace(spec, config=dataclasses.replace(spec.config, **nowhere))
     store.write_json(MARKER, {"sha256": checksum, "kimg": kimg} | spec.to_json())
     return checksum
 

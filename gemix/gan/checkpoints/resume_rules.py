@@ -15,14 +15,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gemix.core.config_schema import operational_fields
+from gemix.core.config_schema import Operational, marked_fields
 from gemix.core.errors import CheckpointError
 from gemix.gan.config import GanConfig
 from gemix.gan.models.architecture import Architecture
 
 # `compile` changes results by rounding alone, and a training whose compiler fails goes on without
 # it. `max_skipped_steps` says how long a failing phase is watched.
-OPERATIONAL = ("kimg", "max_skipped_steps", *operational_fields(GanConfig))
+OPERATIONAL = ("kimg", "max_skipped_steps", *marked_fields(GanConfig, Operational))
 STABILIZING = ("g_lr", "d_lr", "r1_gamma", "cgan_lr", "cgan_loss", "precision")
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 import gemix
-from gemix.classifier.bundle import Classifier
-from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.bundle import Classifier, without_folder
 from gemix.classifier.models import ModelSpec
 from gemix.core.environment import versions
 from gemix.data.dataset_card.description import Description
@@ -97,7 +95,7 @@ def build_card(
         method=classifier.method,
         seed=classifier.config.seed,
         architecture=_architecture(classifier.spec),
-        training=_training(classifier.config),
+        training=_training(classifier),
         training_digest=classifier.training_digest,
         validation={k: v for k, v in classifier.validation.items() if is_number(v)},
         written=written,
@@ -138,11 +136,11 @@ def _architecture(spec: ModelSpec) -> str:
     return f"{spec.model} of timm for images of {spec.channels} × {side} × {side} pixels"
 
 
-def _training(config: ClassifierConfig) -> dict[str, Any]:
-    """Return the settings; of the file of pretrained weights the name alone."""
-    settings = config.to_mapping()
-    if config.weights is not None:
-        settings["weights"] = PurePath(config.weights).name
+def _training(classifier: Classifier) -> dict[str, Any]:
+    """Return the settings; of a file of pretrained weights the name and the SHA-256."""
+    settings = without_folder(classifier.config)
+    if classifier.weights_sha256 is not None:
+        settings["weights_sha256"] = classifier.weights_sha256
     return settings
 
 

@@ -1,8 +1,9 @@
 """The CLAIM checklist, as far as a run can answer it.
 
 Tejani et al., "Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update",
-Radiology: Artificial Intelligence 6, 2024. The titles are ours; the numbers were not held against
-the published list, so whoever submits a checklist compares them.
+Radiology: Artificial Intelligence 6(4), e240300, 2024, doi:10.1148/ryai.240300. Numbers and order
+are those of the list that the RSNA publishes (https://rsna.github.io/claim/checklist.html); the
+titles are ours, and short.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ _OPEN = {  # what no run knows
     14: ("Definition of the reference standard", "how a scan got its class"),
     15: ("Why this reference standard", "why it was chosen, and where it errs"),
     16: ("Who gave the labels", "their number, training and what they could see"),
-    17: ("Labels of the test set", "whether they were given in another way than in training"),
+    17: ("Annotation of the test set", "instructions and software of those who labelled it"),
     18: ("Variability of the labels", "agreement between readers and of one with himself"),
     30: ("Robustness", "figures under other settings, noise or scanners"),
-    31: ("Explanations", "what the network looks at"),
     33: ("External test", "figures on images of another site"),
     34: ("Trial registration", "where a trial is registered, if it is one"),
-    36: ("Patients in each partition", "age, sex, origin and severity in each split"),
+    36: ("Patients in each partition", "age, sex, origin, severity and treatment in each split"),
     44: ("Funding", "who paid, and what part they had"),
 }
 
@@ -50,6 +50,8 @@ def _answers(card: ModelCard) -> dict[int, tuple[str, str | None, str | None]]:
     start = "ImageNet weights" if training["pretrained"] else f"random, seed {card.seed}"
     if training["weights"]:
         start = f"weights of the file {training['weights']}"
+        if sha256 := training.get("weights_sha256"):
+            start += f", SHA-256 {sha256}"
     sets = ", ".join(row.name for row in card.synthetic) or "none"
     return {
         3: (
@@ -76,7 +78,11 @@ def _answers(card: ModelCard) -> dict[int, tuple[str, str | None, str | None]]:
             "prepare keeps pixels, geometry and labels alone, no header and no path",
             "what was done before the scans came",
         ),
-        12: ("Missing data", "files that cannot be used are set aside, counted and listed", None),
+        12: (
+            "Missing data",
+            "files that cannot be used are set aside, counted and listed; nothing is imputed",
+            "what leaving them out may bias",
+        ),
         19: (
             "Assignment to partitions",
             "by a hash of the name of the patient or group, or as the source's lists say",
@@ -108,10 +114,10 @@ def _answers(card: ModelCard) -> dict[int, tuple[str, str | None, str | None]]:
         ),
         26: (
             "Choice of the model",
-            "the epoch, and the classifier that gemix evaluate registers, by the best macro-F2 of "
-            "the most probable class on validation images; any registered version may be named "
-            "for the gate, which looks at the test images: where several were tried, the test "
-            "images chose among them",
+            "the epoch, and the classifier that gemix evaluate or a sweep registers, by the best "
+            "macro-F2 of the most probable class on validation images; any registered version may "
+            "be named for the gate, which looks at the test images: where several were tried, the "
+            "test images chose among them",
             "how many versions were tried (gemix.promotion of each in MLflow)",
         ),
         27: ("Ensembles", "none: one network", None),
@@ -121,13 +127,23 @@ def _answers(card: ModelCard) -> dict[int, tuple[str, str | None, str | None]]:
             "95% intervals by a bootstrap over patients, of this one trained network",
             None,
         ),
+        31: (
+            "Explanations",
+            "Grad-CAM maps of the predicted class in the report, and on request of the registered "
+            "model, for convolutional networks",
+            "whether anybody checked what the maps show",
+        ),
         32: (
-            "Internal test",
+            "Evaluation on internal data",
             f"on the test split, which was opened {test.openings} times by now",
-            None,
+            "whether its labels were made as those of the training images, and rates on these",
         ),
         35: ("Numbers included and excluded", "the tables under Data", None),
-        37: ("Performance with uncertainty", "the tables under Results", None),
+        37: (
+            "Performance with uncertainty",
+            "the tables under Results, on the test split",
+            "rates on the other partitions, and of groups of patients, by age or sex for one",
+        ),
         38: ("Diagnostic performance by class", "recall and precision of each class", None),
         39: (
             "Analysis of failures",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import time
 from typing import Any, Self
@@ -14,6 +13,7 @@ import torch
 import gemix
 from gemix.classifier.bundle import WEIGHTS, Classifier
 from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.models import weights_sha256
 from gemix.classifier.recipes.base import RecipeContext
 from gemix.classifier.recipes.registry import real_share
 from gemix.classifier.train import TrainingResult, train
@@ -162,15 +162,11 @@ class UnitTrainer:
 
     def _address(self, found: TrainingImages, classifier: ClassifierConfig) -> str:
         """Return the hex digest of all that a training's result depends on."""
-        weights = None
-        if classifier.weights is not None:
-            folder, _, name = classifier.weights.rpartition("/")
-            weights = hashlib.sha256(Store(folder or ".").read_bytes(name)).hexdigest()
         return digest_of(
             {
                 "version": gemix.__version__,
                 "classifier": classifier.to_mapping(),
-                "weights": weights,
+                "weights": weights_sha256(classifier.weights),
                 "training": found.images.digest,
                 "classes": list(found.images.classes),
                 "validation": self._held_out,

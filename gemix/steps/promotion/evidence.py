@@ -21,23 +21,15 @@ from gemix.evaluation.classification.normal_class import normal_class
 from gemix.evaluation.privacy.decision import why_not_passed
 from gemix.io.audit_record import AUDIT, read_audit
 from gemix.io.records import to_json
-from gemix.io.results import (
-    EVALUATION,
-    REAL,
-    Difference,
-    Evaluation,
-    best_on_validation,
-    read_classifiers,
-    read_evaluation,
-)
+from gemix.io.results import Difference
 from gemix.io.storage import Store
-from gemix.io.workspace import Workspace
 from gemix.promotion.gate import FNR, MACRO_F2, MISSED, ONE_TRAINING, Evidence
 from gemix.promotion.learned_from import synthetic_set_of, why_other_images
 from gemix.promotion.ledger import Figure, JudgedVersion, TestImages
 from gemix.promotion.model_card.build import Tested, build_card
 from gemix.promotion.model_card.markdown import card_text, description
 from gemix.promotion.model_card.record import CARD, CARD_TEXT, DecisionRow
+from gemix.steps.promotion.origin import Origin
 from gemix.steps.runtime.test_openings import count_opening
 from gemix.tracking.champion import RegisteredModel, Version
 from gemix.tracking.model_registry import DATA_DIGEST
@@ -92,54 +84,25 @@ class Gathered:
     remarks: tuple[str, ...]
 
 
-def read_current_evaluation(workspace: Workspace) -> Evaluation:
-    """Read ``evaluation.json``.
-
-    Raises:
-        DataError: if it is missing or damaged, or if the test images are others by now.
-    """
-    evaluation = read_evaluation(Store(workspace.evaluation))
-    digest = Manifest.load(Store(workspace.data)).content_digest("test")
-    if evaluation.test.digest != digest:
-        raise DataError(
-            f"{workspace.evaluation}/{EVALUATION}: of test images of the digest "
-            f"{str(evaluation.test.digest)[:16]}, but {workspace.data} has {digest[:16]}; run "
-            "gemix evaluate --overwrite"
-        )
-    return evaluation
-
-
-def best_real_only(workspace: Workspace, data_digest: str) -> Contender:
-    """Return the work directory's best classifier of real images alone, by validation.
+def best_real_only(origin: Origin) -> Contender:
+    """Return the best classifier of real images alone, by validation.
 
     Raises:
         DataError: if there is none.
     """
-    rows = [row for row in read_classifiers(Store(workspace.classifiers)) if row.method == REAL]
-    if not rows:
-        raise DataError(
-            f"{workspace.classifiers}: no classifier of real images alone, and there is no "
-            "champion to compare with; run gemix train-classifier --overwrite, then gemix evaluate "
-            "--overwrite"
-        )
-    best = best_on_validation(rows)
-    classifier = Classifier.load(Store(f"{workspace.classifiers}/{best.name}"))
+    name, classifier = origin.real_only()
     judged = JudgedVersion(
         version=None,
-        name=best.name,
+        name=name,
         checksum=classifier.checksum,
         decision=str(DecisionRow.of(classifier)),
-        data_digest=data_digest,
+        data_digest=Manifest.load(Store(origin.workspace.data)).digest,
     )
     return Contender(classifier=classifier, judged=judged)
 
 
 def gather(
-    config: PipelineConfig,
-    workspace: Workspace,
-    evaluation: Evaluation,
-    candidate: Contender,
-    reference: Contender,
+    config: PipelineConfig, origin: Origin, candidate: Contender, reference: Contender
 ) -> Gathered:
     """Predict the test images with both classifiers, and look at sets, audits and the card.
 
@@ -152,6 +115,7 @@ def gather(
     Raises:
         DataError: if the classifiers have other classes, or take other images.
     """
+    workspace = origin.workspace
     test, data = read_images([workspace.data], "test"), Manifest.load(Store(workspace.data))
     for one in (candidate, reference):
         _check_fits(one, test, config.tracking.registered_model)
@@ -183,7 +147,7 @@ def gather(
     )
     compared = resampled.against(_REFERENCE)
     synthetic = synthetic_set_of(candidate.classifier.method)
-    sets = _sets(workspace, synthetic)
+    sets = _sets(origin, synthetic)
     card = build_card(
         candidate.classifier,
         Tested(
@@ -206,7 +170,7 @@ def gather(
     )
     text = f"{json.dumps(to_json(card), indent=1, allow_nan=False)}\n"
     files = {CARD_TEXT: card_text(card).encode(), CARD: text.encode()}
-    shared, unknown = _overlap(evaluation)
+    shared, unknown = _overlap(origin)
     evidence = Evidence(
         found=compared[_CANDIDATE],
         reference=_in_words(reference),
@@ -220,6 +184,7 @@ def gather(
         ),
         synthetic=synthetic,
         no_audit=_why_no_audit(config, synthetic, sets),
+        audit_target=synthetic and origin.audit_target(synthetic),
         shared=shared,
         card_lacks=card.lacks,
     )
@@ -231,7 +196,7 @@ def gather(
         ),
         card=files,
         summary=description(card),
-        sha256=_hashes(workspace, sets, files),
+        sha256=_hashes(origin, sets, files),
         remarks=(
             *(() if is_reference else (ONE_TRAINING,)),
             *_other_data(reference, data.digest),
@@ -246,11 +211,11 @@ def _differing(groups: Sequence[str], *predicted: np.ndarray) -> int:
     return len(set(np.asarray(groups)[differs]))
 
 
-def _sets(workspace: Workspace, name: str | None) -> dict[str, tuple[Store, Manifest]]:
+def _sets(origin: Origin, name: str | None) -> dict[str, tuple[Store, Manifest]]:
     """Return the synthetic set of this name, where it is in the work directory."""
-    if name is None or not Store(workspace.synthetic(name)).exists(MANIFEST):
+    if name is None or not Store(origin.synthetic_set(name)).exists(MANIFEST):
         return {}
-    store = Store(workspace.synthetic(name))
+    store = Store(origin.synthetic_set(name))
     return {name: (store, Manifest.load(store))}
 
 
@@ -273,11 +238,11 @@ def _why_unfit(classifier: Classifier) -> str | None:
     return None
 
 
-def _overlap(evaluation: Evaluation) -> tuple[list[str], list[str]]:
+def _overlap(origin: Origin) -> tuple[list[str], list[str]]:
     """Return what training and test images share, and what nobody can know of it."""
-    found = evaluation.overlap
+    found = origin.overlap
     if found is None:
-        return [], ["The evaluation does not record whether training and test images overlap."]
+        return [], [f"{origin.record} does not record whether training and test images overlap."]
     shared = [
         f"{one.learned} and {one.held_out} share {one.groups} patients or groups, {one.images} "
         f"equal images and {one.copies} copies"
@@ -327,14 +292,13 @@ def _figures(candidate: Comparison, reference: Comparison) -> tuple[Figure, ...]
 
 
 def _hashes(
-    workspace: Workspace,
-    sets: Mapping[str, tuple[Store, Manifest]],
-    card: Mapping[str, bytes],
+    origin: Origin, sets: Mapping[str, tuple[Store, Manifest]], card: Mapping[str, bytes]
 ) -> dict[str, str]:
-    files = {f"evaluation/{EVALUATION}": Store(workspace.evaluation).read_bytes(EVALUATION)}
-    for name, (store, _) in sets.items():
+    workdir = origin.workspace.workdir
+    files = {origin.record: Store(workdir).read_bytes(origin.record)}
+    for store, _ in sets.values():
         if store.exists(AUDIT):
-            files[f"synthetic/{name}/{AUDIT}"] = store.read_bytes(AUDIT)
+            files[f"{store.url.removeprefix(f'{workdir}/')}/{AUDIT}"] = store.read_bytes(AUDIT)
     return {name: hashlib.sha256(data).hexdigest() for name, data in (files | dict(card)).items()}
 
 

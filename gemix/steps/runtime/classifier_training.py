@@ -17,7 +17,7 @@ from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.decision.config import DecisionConfig
 from gemix.classifier.decision.decision import UNFITTED, Decision
 from gemix.classifier.distributed import batch_parts
-from gemix.classifier.models import check_model, check_name
+from gemix.classifier.models import check_model, check_name, weights_sha256
 from gemix.classifier.optimizer import check_optimizer
 from gemix.classifier.train import train
 from gemix.core.distributed import Workers
@@ -119,7 +119,7 @@ def train_into(
         store,
         digest_of(
             gemix.__version__,
-            config.to_mapping(),
+            config.to_mapping() | {"weights": weights_sha256(config.weights)},
             training.digest,
             validation.digest,
             real_images,

@@ -16,13 +16,16 @@ from gemix.config import PipelineConfig
 from gemix.data.image_set import ImageSet
 from gemix.data.leakage.overlap import OverlapReport
 from gemix.data.leakage.provenance import write_provenance
+from gemix.data.prepare.encoded_scan import preparation_settings
+from gemix.data.shards.manifest import MANIFEST, Manifest, combine_content
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.seal import sealed
 from gemix.evaluation.classification.bootstrap import compare_methods
 from gemix.evaluation.classification.normal_class import normal_class
 from gemix.evaluation.classification.rates import RATES, score
-from gemix.io.results import REAL
+from gemix.io.results import REAL, ClassifierRow, best_on_validation
 from gemix.io.storage import Store
+from gemix.io.sweep_record import CONFIRMED
 from gemix.io.workspace import Workspace
 from gemix.steps.runtime.classifier_training import train_into
 from gemix.steps.runtime.executor import Executor
@@ -30,14 +33,14 @@ from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.steps.runtime.test_openings import count_opening
 from gemix.steps.sweep.opening import Sweep, made_by_provenance, with_label_sources
 from gemix.steps.sweep.trial import configured, training_images
+from gemix.steps.synthesize import synthesize
 from gemix.sweep.objective import Scores
 from gemix.sweep.records import scores_to_json
 from gemix.sweep.winner import Candidate, Gain, Retrained, candidates, choose_winner
+from gemix.synthesis.cache import stored_digest
 from gemix.tracking.mlflow_run import Run
 
 log = logging.getLogger("gemix.sweep")
-
-CONFIRMED = "confirmed"  # directory of the classifiers, inside that of the sweep
 
 
 def confirm(sweep: Sweep, run: Run, executor: Executor) -> dict[str, Any] | None:
@@ -52,9 +55,10 @@ def confirm(sweep: Sweep, run: Run, executor: Executor) -> dict[str, Any] | None
 
     Returns:
         `candidates` with their scores in the search and on fresh seeds, and why each won or lost;
-        `winner`, with `overfitted`, its macro-F2 in the search less that on fresh seeds; `test`,
-        rates of the winner and of real images alone with paired differences, and how often the test
-        set was opened; None with ``sweep.fresh_seeds=0`` or without a complete trial.
+        `winner`, with `overfitted`, its macro-F2 in the search less that on fresh seeds, and
+        `classifier`, its training that is the best on validation; `real_only`, that of real images
+        alone; `test`, rates of both with paired differences, and how often the test set was opened;
+        None with ``sweep.fresh_seeds=0`` or without a complete trial.
 
     Raises:
         DataError: if a classifier, its generator or its teacher learned from the test set, and
@@ -100,6 +104,10 @@ def confirm(sweep: Sweep, run: Run, executor: Executor) -> dict[str, Any] | None
         objective=sweep.study.objective,
     )
     confirmed = _describe(sweep, retrained, winner, gains)
+    best = _best(workspace, winner.candidate, config.sweep.fresh_seeds)
+    _write_images(config, workspace, next(job for job in jobs if job.name == best), executor)
+    confirmed["winner"]["classifier"] = best
+    confirmed["real_only"] = _best(workspace, chosen[0], config.sweep.fresh_seeds)
     confirmed["test"] = _test(config, workspace, winner.candidate, chosen[0], normal)
     confirmed["overlap"] = overlap.to_json()
     _log(run, confirmed)
@@ -114,6 +122,16 @@ class _Job:
     settings: Mapping[str, Any]
     method: str | None
     index: int
+
+    @property
+    def name(self) -> str:
+        """Name of the classifier's directory."""
+        return _directory(self.candidate, self.index)
+
+    def configured(self, config: PipelineConfig) -> PipelineConfig:
+        """Return the configuration with its settings, and a seed of images that no trial had."""
+        fresh = {"synthesis.seed": config.synthesis.seed + 1 + self.index}
+        return configured(config, {**self.settings, **fresh})
 
 
 def check_overlap(config: PipelineConfig, workspace: Workspace) -> OverlapReport:
@@ -131,31 +149,31 @@ def check_overlap(config: PipelineConfig, workspace: Workspace) -> OverlapReport
 def _train(job: _Job, *, config: Mapping[str, Any], workdir: str, run: Run) -> np.ndarray:
     """Train one classifier, or find it trained; return the classes of the validation images."""
     base, workspace = PipelineConfig.from_mapping(config), Workspace(workdir)
-    fresh = {"synthesis.seed": base.synthesis.seed + 1 + job.index}
-    changed = configured(base, {**job.settings, **fresh})
+    changed = job.configured(base)
     torch.set_num_threads(changed.compute.cpus_per_worker)
     with sealed("test"):
         real, validation = (read_images([workspace.data], split) for split in ("train", "val"))
     images = training_images(changed, workspace, job.method, real)
+    images = dataclasses.replace(images, digest=stored_digest(images))
     classifier = dataclasses.replace(
         changed.classifier,
         seeds=1,
         seed=base.classifier.seed + base.sweep.seeds + job.index,
         epoch_images=changed.classifier.epoch_images or len(real),
     )
-    name = _directory(job.candidate, job.index)
-    store = Store(workspace.sweep) / f"{CONFIRMED}/{name}"
+    store = Store(workspace.sweep) / f"{CONFIRMED}/{job.name}"
     train_into(
         store,
         images,
         validation,
         classifier,
-        name=name,
+        name=job.name,
         method=job.method or REAL,
         step="sweep",
         run=run,
         normal=changed.data.normal_class,
         real_images=len(real),
+        preprocessing=preparation_settings(Manifest.load(Store(workspace.data))),
         allow_overlap=changed.data.allow_overlap,
         decision=changed.decision,
     )
@@ -164,6 +182,48 @@ def _train(job: _Job, *, config: Mapping[str, Any], workdir: str, run: Run) -> n
 
 def _directory(candidate: Candidate, index: int) -> str:
     return f"{candidate.name.replace(' ', '-')}-{index}"
+
+
+def _best(workspace: Workspace, candidate: Candidate, seeds: int) -> str:
+    """Return the directory of the candidate's training that is the best on validation."""
+    rows = []
+    for index in range(seeds):
+        name = _directory(candidate, index)
+        found = Classifier.load(Store(workspace.sweep) / f"{CONFIRMED}/{name}")
+        rows.append(
+            ClassifierRow(
+                name=name, method=found.method, seed=found.config.seed, scores=found.validation
+            )
+        )
+    return best_on_validation(rows).name
+
+
+def _write_images(
+    config: PipelineConfig, workspace: Workspace, job: _Job, executor: Executor
+) -> None:
+    """Write the synthetic images of a training as a set, which can be audited, if it has any.
+
+    A set that is there already, with its audit, is kept if it is the same.
+    """
+    store = Store(workspace.sweep_winner)
+    if job.method is None:
+        store.clear(MANIFEST)
+        return
+    if store.exists(MANIFEST):
+        real, made = Manifest.load(Store(workspace.data)), Manifest.load(store)
+        parts = [one.content_digest("train") for one in (real, made)]
+        trained = Classifier.load(Store(workspace.sweep) / f"{CONFIRMED}/{job.name}")
+        if combine_content(parts) == trained.training_digest:
+            return
+        store.clear(MANIFEST)
+    synthesize(
+        job.configured(config),
+        workspace,
+        methods=[job.method],
+        into=lambda _: workspace.sweep_winner,
+        executor=executor,
+        overwrite=True,
+    )
 
 
 def _in_parts(rows: Sequence[np.ndarray], size: int) -> list[Sequence[np.ndarray]]:

@@ -100,7 +100,11 @@ def describe_winner(confirmed: Mapping[str, Any]) -> str:
             line += f", {difference['delta']:+.3f} ({low:+.3f} to {high:+.3f}) to real images alone"
         lines.append(line)
     if winner["method"] != REAL:
-        lines.append(f"to train and register it: {_command(winner)}")
+        lines.append(
+            "to promote it: gemix audit -w ... <workdir>/sweep/winner, then gemix promote --sweep "
+            "-w ..."
+        )
+        lines.append(f"to train and register more of its kind: {_command(winner)}")
     return "\n".join(lines)
 
 

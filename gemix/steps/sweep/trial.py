@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gemix.classifier.config import ClassifierConfig
+from gemix.classifier.models import weights_sha256
 from gemix.classifier.train import rank_of_epoch, train
 from gemix.config import PipelineConfig
 from gemix.data.image_set import ImageSet
@@ -170,7 +171,8 @@ def _address(
     """Return the hex digest of all that a training's history depends on."""
     return digest_of(
         {
-            "classifier": {k: v for k, v in config.to_mapping().items() if k != "seeds"},
+            "classifier": {k: v for k, v in config.to_mapping().items() if k != "seeds"}
+            | {"weights": weights_sha256(config.weights)},
             "training": training.digest,
             "validation": validation.digest,
             "normal": normal,
