@@ -25,11 +25,14 @@ import pytest
 from gemix.tracking import database
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-# Files that take a minute or more begin first, so that no process is left with one at the end.
+# Files that take half a minute or more begin first, so that no process is left with one at the end
+# (with --no-loadscope-reorder).
 LONGEST = (
-    *("jobs/test_cluster.py", "jobs/test_sweep_job.py", "jobs/test_signals.py"),
-    *("jobs/test_ray_train.py", "jobs/test_pipeline.py", "jobs/test_gan_data.py"),
-    *("gpu/test_kit.py", "gan/test_compiled.py", "tracking/test_outage.py"),
+    *("jobs/test_cluster.py", "jobs/test_sweep_job.py", "jobs/test_ray_train.py"),
+    *("jobs/test_signals.py", "jobs/test_pipeline.py", "gpu/test_kit.py", "jobs/test_gan_data.py"),
+    *("gan/test_compiled.py", "tracking/test_outage.py", "jobs/test_executors.py"),
+    *("steps/test_compare.py", "gan/test_kill.py", "gan/test_cuda_graphs.py"),
+    *("gan/test_training.py", "jobs/test_classifier_jobs.py"),
 )
 
 

@@ -13,6 +13,7 @@ import pytest
 import ray.train
 import torch
 import torch.distributed as dist
+from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
@@ -123,6 +124,9 @@ def test_a_kill_between_the_setup_and_the_start_gives_the_cores_back(tmp_path, m
             if not kills.exists():
                 kills.touch()
                 ray.kill(self.workers[0].actor)
+                with contextlib.suppress(RayActorError):  # the kill takes a moment
+                    while True:
+                        ray.get(self.workers[0].execute_async(os.getpid))
 
     monkeypatch.setattr(ray_train, "_FreeFailedStarts", Killing)
     run(tmp_path, lambda rank, before: None, workers=2, max_failures=1)
