@@ -62,7 +62,7 @@ def log_nested_runs(parent: Run, search: str, runs: Sequence[NestedRun]) -> bool
                 if run.name not in known:
                     _log(client, experiment, parent_id, key, run)
     except TrackingError as error:
-        log.warning("%d runs are not logged: %s; the next command logs them", len(runs), error)
+        log.warning("runs below this one are not logged: %s; the next command logs them", error)
         return False
     return True
 

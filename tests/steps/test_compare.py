@@ -27,9 +27,12 @@ from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.compare.arrays import read_array
 from gemix.steps.compare.images import TrainingSets
+from gemix.steps.compare.runs import log_trainings
 from gemix.steps.compare.statistics import compare_threshold, move_threshold
 from gemix.steps.compare.step import compare
 from gemix.steps.compare.tables import rows_of, text
+from gemix.steps.compare.training import Trained
+from gemix.tracking.mlflow_run import Run
 
 CLASSES = ("benign", "malignant", "normal")
 METHODS = ("real", "real+cutmix", "softmax", "softmax+pretrain+hard")
@@ -331,10 +334,10 @@ def elsewhere(tmp_path_factory) -> list[str]:
 def test_sets_outside_the_work_directory_are_those_of_several_generators(
     compared, workspace, elsewhere
 ):
-    settings = {"methods": ("real", "made"), "seeds": 3}
-    settings["sets"] = tuple(f"made={url}" for url in elsewhere)
+    settings = {"methods": ("real", "cgan"), "seeds": 3}
+    settings["sets"] = tuple(f"cgan={url}" for url in elsewhere)
     results = compare(configured(**settings), workspace)
-    row = by_method(results)["made"]
+    row = by_method(results)["cgan"]
     assert (row["generators"], row["over_generators"], row["synthetic_images"]) == (3, True, 36)
     assert by_method(compared)["softmax"]["over_generators"] is False
     found = row["differences"]["macro_f2"]
@@ -345,6 +348,12 @@ def test_sets_outside_the_work_directory_are_those_of_several_generators(
     assert rows[-1][-1].endswith("intervals over 3 generators")
     _, rows = rows_of(compared["blocks"][0])
     assert "1 generator, the intervals do not cover others" in str(rows)
+    # as the paper's Table 1: its baseline beside each other method
+    before = trainings(workspace)
+    compare(configured(**settings, baseline="cgan"), workspace)
+    assert trainings(workspace) == before
+    table = Store(workspace.comparison).read_bytes("tables/paper-table-1.md").decode()
+    assert "| cgan: accuracy | cgan: macro-F1 |" in table and "| test_resnet | real |" in table
 
 
 def test_classes_of_a_set_in_another_order_are_matched_by_name(workspace, elsewhere, tmp_path):
@@ -402,6 +411,14 @@ def test_each_training_is_an_mlflow_run_below_that_of_the_comparison(compared, w
     assert {client.get_run(one).data.tags["job"] for one in parents} == {"compare"}
     assert {run.data.params["seed"] for run in found} == {"0", "1"}
     assert "val_macro_f2" in found[0].data.metrics
+
+
+def test_an_mlflow_store_that_is_away_costs_nothing(workspace, caplog):
+    test = read_images([workspace.data], "test")
+    unit = Unit(method="real", model="test_resnet", fraction=1.0, draw=0, seed=0)
+    run = Run("http://127.0.0.1:9", "no-run", "x", workspace.workdir)
+    log_trainings(run, workspace, {unit: Trained(failure="the loss is nan")}, {}, test, 2)
+    assert "runs below this one are not logged" in caplog.text
 
 
 def test_trainings_of_different_lengths_are_refused(workspace):

@@ -44,6 +44,21 @@ def by_generator(values: np.ndarray, generators: int) -> np.ndarray:
     return values.reshape(*values.shape[:-1], -1, generators).mean(axis=-2)
 
 
+def spread_of_means(values: np.ndarray, generators: int) -> float:
+    """Return the variance that the means of :func:`by_generator` have by their trainings alone.
+
+    It is what they vary at least: the means of three generators may be near by chance. 0 where
+    there is one training a generator, or fewer than `FEWEST_GENERATORS`.
+
+    Args:
+        values: one a training, float64 [S].
+    """
+    each = len(values) // generators
+    if generators < FEWEST_GENERATORS or each == 1:
+        return 0.0
+    return float(values.reshape(each, generators).var(axis=0, ddof=1).mean()) / each
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairedDifference:
     """A paired difference (method - baseline).
@@ -147,8 +162,11 @@ class SampledRates:
             values, sampled = by_draw(values, draws), by_draw(sampled, draws)
             estimate = mean_over_trainings(values, np.cov(sampled.T), self.of_generators(name))
         else:
-            values, sampled = (by_generator(part, self.generators) for part in (values, sampled))
-            estimate = mean_over_trainings(values, np.cov(sampled.T))
+            estimate = mean_over_trainings(
+                by_generator(values, self.generators),
+                np.cov(by_generator(sampled, self.generators).T),
+                least=spread_of_means(values, self.generators),
+            )
         low, high = estimate.interval(LEVEL)
         return max(0.0, low), min(largest, high)
 
@@ -244,6 +262,10 @@ def _pair(
             by_generator(first, method.generators),
             by_generator(second, baseline.generators),
             np.cov(np.hstack(rows).T),
+            (
+                spread_of_means(first, method.generators),
+                spread_of_means(second, baseline.generators),
+            ),
         )
     return make(estimate=estimate, draws=of_means, p=estimate.p, percentiles=False)
 

@@ -72,7 +72,7 @@ class Part:
 
 
 def mean_over_trainings(
-    values: np.ndarray, covariance: np.ndarray, more: Sequence[Part] = ()
+    values: np.ndarray, covariance: np.ndarray, more: Sequence[Part] = (), least: float = 0.0
 ) -> Estimate:
     """Return the mean of one method's values.
 
@@ -80,19 +80,24 @@ def mean_over_trainings(
         values: one a training (or a generator, or a draw), float64 [S], S at least 2.
         covariance: of the values over draws of patients, [S, S].
         more: parts of the mean's variance that all values share, which their spread does not show.
+        least: variance that the values are known to have at least.
     """
-    parts = [part_of(values, covariance), *more]
+    parts = [part_of(values, covariance, least), *more]
     return _estimate(values.mean(), parts, _off_diagonal_mean(covariance))
 
 
 def difference_of_methods(
-    first: np.ndarray, second: np.ndarray, covariance: np.ndarray
+    first: np.ndarray,
+    second: np.ndarray,
+    covariance: np.ndarray,
+    least: tuple[float, float] = (0.0, 0.0),
 ) -> Estimate:
     """Return the mean of `first` less the mean of `second`.
 
     Args:
         first, second: one value a training (or a generator), float64 [S] and [T], each at least 2.
         covariance: of both over draws of patients, [S + T, S + T], those of `first` first.
+        least: variance that the values of either are known to have at least.
     """
     count = len(first)
     of_first, of_second = covariance[:count, :count], covariance[count:, count:]
@@ -100,21 +105,21 @@ def difference_of_methods(
     # of one method beyond those of different methods
     shared = _off_diagonal_mean(of_first) + _off_diagonal_mean(of_second)
     shared -= 2 * covariance[:count, count:].mean()
-    parts = [part_of(first, of_first), part_of(second, of_second)]
+    parts = [part_of(first, of_first, least[0]), part_of(second, of_second, least[1])]
     return _estimate(first.mean() - second.mean(), parts, shared)
 
 
-def part_of(values: np.ndarray, covariance: np.ndarray) -> Part:
+def part_of(values: np.ndarray, covariance: np.ndarray, least: float = 0.0) -> Part:
     """Return the part of the variance of a mean that trainings on these patients make.
 
     It is at least what the patients alone make of it: two trainings may be near by chance.
 
     Args:
-        values, covariance: as of :func:`mean_over_trainings`.
+        values, covariance, least: as of :func:`mean_over_trainings`.
     """
     count = len(values)
     of_patients = float(np.trace(covariance)) / count - _off_diagonal_mean(covariance)
-    variance = max(float(values.var(ddof=1)), of_patients)
+    variance = max(float(values.var(ddof=1)), of_patients, least)
     return Part(variance=variance / count, df=count - 1)
 
 
