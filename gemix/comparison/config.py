@@ -44,6 +44,11 @@ class CompareConfig(Config):
         Range(0, 1000),
         "Synthetic images for each real one, a random part of each set; null: all.",
     ] = None
+    folds: Annotated[
+        tuple[str, ...],
+        "Work directories of the folds of a cross-validation, each compared before: their test "
+        "sets are pooled, and nothing is trained.",
+    ] = ()
     budget: Annotated[
         Literal["steps", "exposures"],
         "What methods have in common: optimizer steps, or how often each real image is shown.",
@@ -66,7 +71,7 @@ class CompareConfig(Config):
     def validate(self) -> list[ConfigIssue]:
         """Require methods that can be read, each once, the baseline among them."""
         issues = []
-        for name in ("methods", "sets", "models", "fractions"):
+        for name in ("methods", "sets", "models", "fractions", "folds"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 issues.append(ConfigIssue(name, list(values), "each once"))
@@ -87,6 +92,8 @@ class CompareConfig(Config):
         if len(self.methods) < 2 or self.baseline not in self.methods:
             wanted = f"two or more methods, the baseline {self.baseline!r} among them"
             issues.append(ConfigIssue("methods", list(self.methods), wanted))
+        if len(self.folds) == 1:
+            issues.append(ConfigIssue("folds", list(self.folds), "two or more, or none"))
         if not self.fractions:
             issues.append(ConfigIssue("fractions", [], "one or more"))
         return issues

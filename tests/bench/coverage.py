@@ -112,7 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     repeats = SEEDS if options.draws == 1 else (1, 2)
     if options.generators > 1:
-        repeats = (options.generators, 2 * options.generators)
+        repeats = tuple(times * options.generators for times in (1, 2, 4))
     for patients in PATIENTS:
         for seeds in repeats:
             found = coverage(

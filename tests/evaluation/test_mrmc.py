@@ -69,7 +69,7 @@ def test_generators_are_the_readers_where_trainings_are_nested_in_them():
 
 def test_intervals_hold_for_other_generators_where_there_are_three():
     for held, claimed in coverage(100, 6, 120, resamples=200, generators=3).values():
-        assert held >= 0.9  # as 6 independent trainings: 0.8
+        assert held >= 0.9
         assert claimed <= 0.1
     with pytest.raises(DataError, match=r"m: 4 trainings, 1 draw.* 3 generators"):
         rows = np.zeros((4, 9), int)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,7 @@ from gemix.data.leakage.provenance import PROVENANCE_SHA256, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.comparison_record import read_comparison
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.compare.arrays import read_array
@@ -419,6 +421,53 @@ def test_an_mlflow_store_that_is_away_costs_nothing(workspace, caplog):
     run = Run("http://127.0.0.1:9", "no-run", "x", workspace.workdir)
     log_trainings(run, workspace, {unit: Trained(failure="the loss is nan")}, {}, test, 2)
     assert "runs below this one are not logged" in caplog.text
+
+
+def test_folds_are_pooled_and_each_patient_is_tested_once(workspace, tmp_path):
+    other, pooled = Workspace.at(tmp_path / "fold1"), Workspace.at(tmp_path / "pooled")
+    splits = {"train": 24, "val": 12, "test": 30}
+    write_set(other.data, splits, seed=7, patients=lambda split, index: f"{split}-{index // 2}b")
+    settings = {"methods": ("real", "real+cutmix")}
+    first, second = (compare(configured(**settings), place) for place in (workspace, other))
+    settings["folds"] = (workspace.workdir, other.workdir)
+    results = compare(configured(**settings), pooled)
+    found, labels = by_method(results), []
+    predicted = [[], []]
+    for place, record in ((workspace, first), (other, second)):
+        labels.append(read_images([place.data], "test").labels)
+        for rows, address in zip(
+            predicted, by_method(record)["real+cutmix"]["predictions"], strict=True
+        ):
+            store = Store(place.comparison) / f"units/{address}"
+            rows.append(read_array(store, record["predictions_file"]).argmax(axis=1))
+    f2 = [
+        fbeta_score(np.concatenate(labels), np.concatenate(rows), beta=2, average="macro")
+        for rows in predicted
+    ]
+    assert found["real+cutmix"]["rates"]["macro_f2"] == pytest.approx(np.mean(f2))
+    assert list(found) == ["real", "real+cutmix"]
+    assert results["test"]["images"] == 90 and results["test"]["groups"] == 45
+    assert results["blocks"][0]["patients"] == 18
+    assert "finding" in found["real+cutmix"] and text(results["blocks"][0])
+    header, _ = rows_of(results["blocks"][0])
+    assert "sensitivity at equal specificity" not in header
+    assert read_comparison(Store(pooled.comparison)).blocks[0].methods[1].method == "real+cutmix"
+
+    def refused(said: str, **changes):
+        with pytest.raises(GemixError, match=said):
+            compare(configured(**settings | changes), pooled)
+
+    refused("softmax with 1 draw.* run gemix compare there", methods=("real", "softmax"))
+    refused(r"3 seed\(s\); run gemix compare there", seeds=3)
+    refused("has not compared test_resnet at the fraction 0.5", fractions=(0.5,))
+    refused("no finished comparison", folds=(workspace.workdir, str(tmp_path / "fold2")))
+    refused("is one of them", folds=(workspace.workdir, pooled.workdir))
+    refused("two or more, or none", folds=(workspace.workdir,))
+    shutil.copytree(workspace.workdir, tmp_path / "same")
+    refused(r"is tested in .* and in .*same", folds=(workspace.workdir, str(tmp_path / "same")))
+    manifest = Manifest.load(Store(other.data))
+    dataclasses.replace(manifest, preprocessing={"folds": 3, "fold": 1}).save(Store(other.data))
+    refused("fold 0 of 3 is not among them", folds=(other.workdir, workspace.workdir))
 
 
 def test_trainings_of_different_lengths_are_refused(workspace):

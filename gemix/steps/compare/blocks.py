@@ -98,7 +98,7 @@ class TrainedBlock:
 
     def results(
         self,
-        validation: ImageSet,
+        validation: ImageSet | None,
         test: ImageSet,
         predictions: Mapping[str, np.ndarray],
         normal: int | None,
@@ -107,15 +107,19 @@ class TrainedBlock:
         """Return the rows of the methods.
 
         Args:
+            validation: None for no rates at thresholds that it chooses.
             predictions: for the test images by address, float32 [N, K].
             generator_patients: training patients that the generator of each synthetic set learned
                 from, None where that is unknown.
         """
         config, baseline = self.config, self.config.baseline
         found = Predictions(
-            validation=self.probabilities(self.validation), test=self.probabilities(predictions)
+            validation=self.probabilities(self.validation) if validation is not None else {},
+            test=self.probabilities(predictions),
         )
-        thresholds, moved = operating_points(validation, found, config, normal)
+        thresholds, moved = None, None
+        if validation is not None:
+            thresholds, moved = operating_points(validation, found, config, normal)
         of_test = resampled(
             test,
             found.test,

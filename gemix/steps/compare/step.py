@@ -27,6 +27,7 @@ from gemix.io.comparison_record import COMPARISON
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.compare.blocks import TrainedBlock
+from gemix.steps.compare.folds import pooled_results
 from gemix.steps.compare.images import ordered_digest
 from gemix.steps.compare.runs import log_trainings
 from gemix.steps.compare.scoring import UnitScorer, predictions_name
@@ -69,6 +70,8 @@ def compare(
         GemixError: if a training of the baseline failed in every block.
     """
     settings = config.compare
+    if settings.folds:
+        return _pool(config, workspace)
     real = Manifest.load(Store(workspace.data))
     planned = plan(settings, config.classifier.model, config.classifier.seed)
     sets = _check(config, workspace, real)
@@ -141,6 +144,21 @@ def compare(
         results["worth"] = worth_of(results["blocks"], settings.baseline)
         _write(store, results, run)
         log_trainings(run, workspace, trained, predictions, test, normal)
+    return results
+
+
+def _pool(config: PipelineConfig, workspace: Workspace) -> dict[str, Any]:
+    """Pool the finished comparisons of ``compare.folds``; nothing is trained."""
+    if workspace in map(Workspace.at, config.compare.folds):
+        raise ConfigError(
+            f"compare.folds: {workspace.workdir} is one of them, whose results would be replaced; "
+            "name another --workdir"
+        )
+    results = pooled_results(config)
+    store = Store(workspace.comparison)
+    store.write_bytes(CONFIG, config.to_yaml().encode())
+    with tracking.start_run(config, workspace.workdir, "compare") as run:
+        _write(store, results, run)
     return results
 
 
