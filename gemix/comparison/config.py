@@ -46,8 +46,8 @@ class CompareConfig(Config):
     ] = None
     folds: Annotated[
         tuple[str, ...],
-        "Work directories of the folds of a cross-validation, each compared before: their test "
-        "sets are pooled, and nothing is trained.",
+        "Work directories of the folds of a cross-validation, compared before, whose test sets are "
+        "pooled.",
     ] = ()
     budget: Annotated[
         Literal["steps", "exposures"],
