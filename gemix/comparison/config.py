@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from gemix.comparison.method import Method
+from gemix.comparison.method import Method, is_set_name
 from gemix.core.config_schema import Config, ConfigIssue, Operational, Range, Seed
 from gemix.core.errors import ConfigError
 
@@ -21,6 +21,11 @@ class CompareConfig(Config):
         "real, repeated, held-back or a synthetic set, with what changes its use: "
         "softmax+cutmix+pretrain+hard.",
     ] = ("real", "real+cutmix", "softmax", "onehot", "softmax+pretrain")
+    sets: Annotated[
+        tuple[str, ...],
+        "Sets outside the work directory as name=directory or URL; several of one name are of "
+        "independently trained generators.",
+    ] = ()
     models: Annotated[
         tuple[str, ...], "timm models, each compared by itself; empty: classifier.model."
     ] = ()
@@ -39,6 +44,11 @@ class CompareConfig(Config):
         Range(0, 1000),
         "Synthetic images for each real one, a random part of each set; null: all.",
     ] = None
+    folds: Annotated[
+        tuple[str, ...],
+        "Work directories of the folds of a cross-validation, compared before, whose test sets are "
+        "pooled.",
+    ] = ()
     budget: Annotated[
         Literal["steps", "exposures"],
         "What methods have in common: optimizer steps, or how often each real image is shown.",
@@ -61,18 +71,42 @@ class CompareConfig(Config):
     def validate(self) -> list[ConfigIssue]:
         """Require methods that can be read, each once, the baseline among them."""
         issues = []
-        for name in ("methods", "models", "fractions"):
+        for name in ("methods", "sets", "models", "fractions", "folds"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 issues.append(ConfigIssue(name, list(values), "each once"))
+        for given in self.sets:
+            name, _, url = given.partition("=")
+            if not url or not is_set_name(name):
+                wanted = "name=directory, the name a word other than real, repeated and held-back"
+                issues.append(ConfigIssue("sets", given, wanted))
         for method in (*self.methods, *self.controls):
             try:
-                Method.parse(method)
+                number = self.generators(Method.parse(method))
             except ConfigError as error:
                 issues.append(ConfigIssue("methods", method, str(error)))
+                continue
+            if self.seeds % number:
+                wanted = f"a multiple of {number}, the generators of {method}"
+                issues.append(ConfigIssue("seeds", self.seeds, wanted))
         if len(self.methods) < 2 or self.baseline not in self.methods:
             wanted = f"two or more methods, the baseline {self.baseline!r} among them"
             issues.append(ConfigIssue("methods", list(self.methods), wanted))
+        if len(self.folds) == 1:
+            issues.append(ConfigIssue("folds", list(self.folds), "two or more, or none"))
         if not self.fractions:
             issues.append(ConfigIssue("fractions", [], "one or more"))
         return issues
+
+    @property
+    def directories(self) -> dict[str, list[str]]:
+        """Return the directories of `sets` by name."""
+        found: dict[str, list[str]] = {}
+        for given in self.sets:
+            name, _, url = given.partition("=")
+            found.setdefault(name, []).append(url)
+        return found
+
+    def generators(self, method: Method) -> int:
+        """Return how many generators made the synthetic images of a method, 1 for none."""
+        return len(self.directories.get(method.synthetic or "", [""]))

@@ -89,3 +89,8 @@ class Method:
         found = self.configured(classifier)
         recipe = "mix" if self.images in (REAL, REPEATED) else found.recipe
         return self.images, found.augment, recipe, self.labels
+
+
+def is_set_name(name: str) -> bool:
+    """Return whether a synthetic set may be called so in a method."""
+    return _NAME.fullmatch(name) is not None and name not in (REAL, REPEATED, HELD_BACK)

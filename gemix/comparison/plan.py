@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 
 from gemix.comparison.config import CompareConfig
+from gemix.comparison.method import Method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class Unit:
         fraction: of the training patients.
         draw: of those patients, from 0.
         seed: of the training.
+        generator: number of the generator that made its synthetic images, where there are several.
     """
 
     method: str
@@ -26,12 +28,14 @@ class Unit:
     fraction: float
     draw: int
     seed: int
+    generator: int | None = None
 
     @property
     def name(self) -> str:
         """Name in logs and messages."""
         share = "" if self.fraction == 1 else f", {self.fraction:g} of the patients, #{self.draw}"
-        return f"{self.method}, {self.model}{share}, seed {self.seed}"
+        made = "" if self.generator is None else f", generator {self.generator}"
+        return f"{self.method}, {self.model}{share}, seed {self.seed}{made}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,12 +45,14 @@ class Block:
     Attributes:
         draws: of patients; more than one only below fraction 1.
         units: of each method, those of the first draw first.
+        generators: of each method, which the trainings of a draw take in turn.
     """
 
     model: str
     fraction: float
     draws: int
     units: dict[str, tuple[Unit, ...]]
+    generators: dict[str, int]
 
 
 def plan(config: CompareConfig, model: str, first_seed: int) -> list[Block]:
@@ -57,17 +63,27 @@ def plan(config: CompareConfig, model: str, first_seed: int) -> list[Block]:
         first_seed: of the trainings.
     """
     blocks = []
+    generators = {m: config.generators(Method.parse(m)) for m in config.methods}
     for name, fraction in itertools.product(config.models or (model,), config.fractions):
         draws = 1 if fraction == 1 else config.draws
         units = {
             method: tuple(
-                Unit(method=method, model=name, fraction=fraction, draw=draw, seed=first_seed + s)
+                Unit(
+                    method=method,
+                    model=name,
+                    fraction=fraction,
+                    draw=draw,
+                    seed=first_seed + s,
+                    generator=s % number if number > 1 else None,
+                )
                 for draw in range(draws)
                 for s in range(config.seeds)
             )
-            for method in config.methods
+            for method, number in generators.items()
         }
-        blocks.append(Block(model=name, fraction=fraction, draws=draws, units=units))
+        blocks.append(
+            Block(model=name, fraction=fraction, draws=draws, units=units, generators=generators)
+        )
     return blocks
 
 

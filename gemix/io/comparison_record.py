@@ -19,6 +19,9 @@ class JointDifference:
     Attributes:
         p: two-sided p-value, uncorrected.
         p_joint, p_holm: corrected for the number of methods.
+        not_above_zero: share of the sampling distribution of the difference that is not above 0;
+            None where there are too few patients or trainings to say, and in files of earlier
+            versions.
     """
 
     delta: float
@@ -29,6 +32,7 @@ class JointDifference:
     p: float
     p_joint: float
     p_holm: float
+    not_above_zero: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,8 @@ class ComparedMethod:
         finding: what is shown of it; None for the baseline.
         generator_patients: training patients that the generator of its synthetic images learned
             from; None without, or where that is unknown.
+        generators: independently trained generators of its synthetic images; None without.
+        over_generators: whether its intervals hold for other generators too.
     """
 
     method: str
@@ -54,6 +60,8 @@ class ComparedMethod:
     helps: bool = False
     harms: bool = False
     generator_patients: int | None = None
+    generators: int | None = None
+    over_generators: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

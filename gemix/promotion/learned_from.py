@@ -29,7 +29,7 @@ def why_other_images(
     sets = {} if classifier.method.endswith(ONLY) else {"the real images": real}
     if name is not None:
         sets[f"the synthetic set {name}"] = synthetic[name]
-    expected = combine_content(one.content_digest("train") for one in sets.values())
+    expected = combine_content(one.content_digest("train", real.classes) for one in sets.values())
     if classifier.training_digest == expected:
         return None
     return (

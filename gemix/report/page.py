@@ -27,7 +27,9 @@ from gemix.report.sections.comparison import (
     block_charts,
     block_columns,
     block_title,
+    generators_note,
     learning_curves,
+    not_better,
     paper_layout,
 )
 from gemix.report.sections.data import grey_chart
@@ -81,6 +83,8 @@ def render(content: ReportContent) -> str:
         # as an image, in which a browser runs no script
         "svg": lambda data: data_uri(data, "image/svg+xml"),
         "block_title": block_title,
+        "generators_note": generators_note,
+        "not_better": not_better,
         "block_charts": block_charts,
         "block_columns": block_columns,
         "paper_layout": paper_layout,

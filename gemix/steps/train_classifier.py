@@ -78,7 +78,7 @@ def train_classifiers(
     held_out = read_images([workspace.data], "val")
     normal = normal_class(real.classes, config.data.normal_class)
     check_rule(config.decision, held_out.labels, held_out.groups, normal)
-    unaudited = without_passed_audit(config, sets, log)
+    unaudited = without_passed_audit(config, workspace, sets, log)
     executor = executor or LocalExecutor()
     executor.require(config.compute)
     store = open_step(workspace.classifiers, CLASSIFIERS, config, overwrite)
@@ -131,7 +131,7 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
     torch.set_num_threads(config.compute.cpus_per_worker)
     validation, test = (read_images([workspace.data], split) for split in ("val", "test"))
     for method, urls in settings["arms"].items():
-        training = read_images(urls, "train")
+        training = read_images(urls, "train", test.classes)
         check_sets(training, test, allow_overlap=config.data.allow_overlap)
         for repetition in repetitions(config.classifier, settings["real_images"]):
             name = classifier_name(method, repetition.seed)

@@ -1,4 +1,4 @@
-"""Nested runs: one for each trial of a search, below the run of the search."""
+"""Nested runs: one for each trial of a search or training of a comparison, below its run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NestedRun:
 
     Attributes:
         name: among the runs of its search.
-        curve: name and values by step of a metric that was followed.
+        curve: name and values by step of a metric that was followed; None if none was.
         seconds: that it took.
     """
 
@@ -32,16 +32,16 @@ class NestedRun:
     status: Literal["FINISHED", "FAILED", "KILLED"]
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
-    curve: tuple[str, Mapping[int, float]]
     tags: Mapping[str, str]
     seconds: float
+    curve: tuple[str, Mapping[int, float]] | None = None
 
 
 def log_nested_runs(parent: Run, search: str, runs: Sequence[NestedRun]) -> bool:
     """Log runs below another one, but those of this search that are there already.
 
     Args:
-        search: identifies the search, whatever process goes on with it; any text.
+        search: identifies the search or comparison, whatever process goes on with it; any text.
 
     Returns:
         Whether they are all there; False, with a warning, if the store cannot be reached.
@@ -62,7 +62,7 @@ def log_nested_runs(parent: Run, search: str, runs: Sequence[NestedRun]) -> bool
                 if run.name not in known:
                     _log(client, experiment, parent_id, key, run)
     except TrackingError as error:
-        log.warning("trials are not logged: %s; the next command logs them", error)
+        log.warning("runs below this one are not logged: %s; the next command logs them", error)
         return False
     return True
 
@@ -75,9 +75,10 @@ def _log(client: Any, experiment: str, parent_id: str, search: str, run: NestedR
     tags = {names.MLFLOW_PARENT_RUN_ID: parent_id, names.MLFLOW_RUN_NAME: run.name}
     start = now - int(1000 * run.seconds)
     created = client.create_run(experiment, start, tags, run.name).info.run_id
-    name, values = run.curve
     metrics = [entities.Metric(key, value, now, 0) for key, value in run.metrics.items()]
-    metrics += [entities.Metric(name, value, now, step) for step, value in values.items()]
+    if run.curve is not None:
+        name, values = run.curve
+        metrics += [entities.Metric(name, value, now, step) for step, value in values.items()]
     marks = {**run.tags, "gemix.search": search}
     client.log_batch(
         created,

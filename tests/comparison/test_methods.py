@@ -147,3 +147,13 @@ def test_the_plan_meets_methods_side_by_side_and_draws_below_one_alone():
     assert [(u.draw, u.seed) for u in blocks[0].units["softmax"]] == [
         *((0, 7), (0, 8), (1, 7), (1, 8), (2, 7), (2, 8)),
     ]
+    assert {unit.generator for unit in units} == {None}
+
+
+def test_trainings_take_the_generators_of_a_set_in_turn():
+    sets = ("softmax=/a", "softmax=/b", "onehot=/c")
+    config = CompareConfig(methods=("real", "softmax+hard", "onehot"), seeds=4, sets=sets)
+    (block,) = plan(config, "resnet10t", 0)
+    assert [unit.generator for unit in block.units["softmax+hard"]] == [0, 1, 0, 1]
+    assert {unit.generator for unit in block.units["onehot"]} == {None}
+    assert block.generators == {"real": 1, "softmax+hard": 2, "onehot": 1}

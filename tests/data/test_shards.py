@@ -180,11 +180,25 @@ def test_missing_files_are_named(tmp_path, images, labels):
 
 def test_sets_that_do_not_fit_are_refused(tmp_path, images, labels):
     one = write_set(tmp_path / "one", [("train", images, labels)])
-    other = write_set(tmp_path / "other", [("train", images, labels)], classes=("well", "ill"))
-    with pytest.raises(DataError, match=r"other.*\['well', 'ill'\].*one"):
+    other = write_set(tmp_path / "other", [("train", images, labels)], classes=("well", "sick"))
+    with pytest.raises(DataError, match=r"other.*\['well', 'sick'\].*one"):
         read_images([one.url, other.url])
     with pytest.raises(DataError, match=r"no image of split 'val'.*val_fraction"):
         read_images([one.url], "val")
+
+
+def test_classes_in_another_order_are_matched_by_name(tmp_path, images, labels):
+    one = write_set(tmp_path / "one", [("train", images, labels)])
+    other = write_set(tmp_path / "other", [("train", images, labels)], classes=CLASSES[::-1])
+    both = read_images([one.url, other.url], "train")
+    assert both.classes == CLASSES
+    assert (both.labels == np.concatenate([labels, 1 - labels])).all()
+    assert (both.soft_labels.argmax(axis=1) == both.labels).all()
+    own, ours = read_images([other.url], "train"), read_images([other.url], "train", CLASSES)
+    assert (own.labels == labels).all() and (ours.labels == 1 - labels).all()
+    # equal numbers of other classes are another content
+    assert own.digest == read_images([one.url]).digest != ours.digest
+    assert ours.digest == Manifest.load(other).content_digest("train", CLASSES)
 
 
 def test_an_unknown_schema_version_is_refused(tmp_path, images, labels):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gemix.core.errors import DataError
 from gemix.evaluation.classification.bootstrap import compare_methods
 from gemix.evaluation.classification.mrmc import difference_of_methods, mean_over_trainings
 from tests.bench.coverage import coverage
@@ -52,6 +53,28 @@ def test_patients_alone_leave_a_normal_interval():
     found = mean_over_trainings(np.array([0.8, 0.8]), same)
     assert found.df == math.inf
     assert found.interval() == pytest.approx((0.8 - 1.96e-2, 0.8 + 1.96e-2), abs=1e-5)
+
+
+def test_generators_are_the_readers_where_trainings_are_nested_in_them():
+    """Without variance of patients: Welch's test of the trainings against the generators' means."""
+    rng = np.random.default_rng(0)
+    real, made = rng.normal(0.8, 0.02, 6), rng.normal(0.8, 0.02, 6) + [0.1, -0.1, 0.05] * 2
+    means = made.reshape(2, 3).mean(axis=0)
+    found = difference_of_methods(means, real, np.zeros((9, 9)))
+    right = stats.ttest_ind(means, real, equal_var=False)
+    assert (found.p, found.value) == pytest.approx((right.pvalue, means.mean() - real.mean()))
+    above = stats.ttest_ind(means, real, equal_var=False, alternative="greater")
+    assert found.not_above_zero == pytest.approx(above.pvalue)
+
+
+def test_intervals_hold_for_other_generators_where_there_are_three():
+    for held, claimed in coverage(100, 6, 120, resamples=200, generators=3).values():
+        assert held >= 0.9
+        assert claimed <= 0.1
+    with pytest.raises(DataError, match=r"m: 4 trainings, 1 draw.* 3 generators"):
+        rows = np.zeros((4, 9), int)
+        few = {"real": rows, "m": rows}
+        compare_methods(np.arange(9) % 3, few, [*"abcdefghi"], classes=3, generators={"m": 3})
 
 
 @pytest.mark.parametrize(("patients", "seeds"), [(400, 2), (60, 3)])

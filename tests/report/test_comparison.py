@@ -35,6 +35,7 @@ def row(method: str, macro_f2: float, delta: float | None = None, **more) -> Com
             p=0.01,
             p_joint=0.03,
             p_holm=0.04,
+            not_above_zero=0.0123,
         )
         differences = {"macro_f2": found, "fnr": found}
     rates = {"macro_f2": macro_f2, "fnr": 1 - macro_f2, "macro_auroc": 0.9}
@@ -55,7 +56,13 @@ def comparison(fractions: tuple[float, ...] = (0.25, 1.0)) -> MethodComparison:
             detectable=0.043,
             methods=(
                 row("real", 0.80),
-                row("softmax+pretrain", 0.86, 0.06, finding="helps: above <real>", helps=True),
+                row(
+                    *("softmax+pretrain", 0.86, 0.06),
+                    finding="helps: above <real>",
+                    helps=True,
+                    generators=1,
+                ),
+                row("made", 0.80, 0.0, finding="", generators=3, over_generators=True),
                 ComparedMethod(method="onehot", failure="the loss is nan"),
             ),
         )
@@ -95,6 +102,9 @@ def test_methods_with_their_findings_are_shown(finished, config):
     assert "+0.030 to +0.090" in page and '<b class="better">+0.060</b>' in page
     assert "helps: above &lt;real&gt;" in page and "failed: the loss is nan" in page
     assert "a difference of 0.043" in page
+    assert "probability that it is not better: 1.2%" in page
+    assert "images of one generator, the intervals do not cover others" in page
+    assert "images of 3 generators, the intervals hold for others" in page
     assert "+31" in page and "−8 to ≥ +90" in page and "42%" in page
     assert "macro-F2 by training patients" in page and "Brier" not in page
 

@@ -6,13 +6,17 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
+from scipy import stats
 from sklearn.metrics import fbeta_score, roc_auc_score
 
 from gemix.classifier.bundle import WEIGHTS
+from gemix.comparison.plan import Unit
 from gemix.config import PipelineConfig
 from gemix.core.errors import ConfigError, DataError, GemixError
 from gemix.data.leakage.overlap import Split
@@ -20,12 +24,17 @@ from gemix.data.leakage.provenance import PROVENANCE_SHA256, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
+from gemix.io.comparison_record import read_comparison
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.compare.arrays import read_array
+from gemix.steps.compare.images import TrainingSets
+from gemix.steps.compare.runs import log_trainings
 from gemix.steps.compare.statistics import compare_threshold, move_threshold
 from gemix.steps.compare.step import compare
 from gemix.steps.compare.tables import rows_of, text
+from gemix.steps.compare.training import Trained
+from gemix.tracking.mlflow_run import Run
 
 CLASSES = ("benign", "malignant", "normal")
 METHODS = ("real", "real+cutmix", "softmax", "softmax+pretrain+hard")
@@ -40,6 +49,7 @@ def write_set(
     smooth: float = 0.2,
     contrast: float = 70,
     origin: dict[str, str] | None = None,
+    classes: tuple[str, ...] = CLASSES,
     patients: Callable[[str, int], str] = lambda split, index: f"{split}-{index // 2}",
 ) -> None:
     """A set of noisy images with a faint spot whose place is the class, 2 images a patient.
@@ -47,6 +57,7 @@ def write_set(
     Args:
         smooth: of the labels of synthetic images, label smoothing.
         contrast: of the spot, in grey levels; the noise has 40.
+        classes: in the order of the set's labels.
     """
     store, rng, entries = Store(url), np.random.default_rng(seed), []
     for split, count in splits.items():
@@ -58,10 +69,11 @@ def write_set(
         soft = np.eye(3)[labels]
         if kind == "synthetic":
             soft = (1 - smooth) * soft + smooth / 3
+        soft = soft[:, [CLASSES.index(name) for name in classes]]
         columns = to_columns(
             images.clip(0, 255).astype(np.uint8),
             soft,
-            class_index=labels,
+            class_index=soft.argmax(axis=1),
             patients=[f"{kind}-{patients(split, index)}" for index in range(count)],
             sources=[f"{split}/{index}.png" for index in range(count)],
             seeds=range(count) if kind == "synthetic" else None,
@@ -70,7 +82,7 @@ def write_set(
         )
         entries.append(write_shard(store, f"{split}-00000.parquet", columns, split))
     Manifest.of(
-        entries, kind=kind, classes=CLASSES, resolution=16, channels=1, origin=origin or {}
+        entries, kind=kind, classes=classes, resolution=16, channels=1, origin=origin or {}
     ).save(store)
 
 
@@ -308,6 +320,154 @@ def test_a_generator_that_knows_more_patients_is_told(workspace):
     assert by_method(results)["shared"]["generator_patients"] == 24
     _, rows = rows_of(results["blocks"][0])
     assert rows[-1][-1].endswith("generator of 24 patients")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> list[str]:
+    """Sets of three generators outside the work directory; the third has another class order."""
+    urls = []
+    for seed, classes in enumerate((CLASSES, CLASSES, ("normal", "benign", "malignant"))):
+        urls.append(Workspace.at(tmp_path_factory.mktemp("partner")).synthetic("softmax"))
+        more = {"seed": 10 + seed, "classes": classes, "origin": {"generator": f"{seed:032x}"}}
+        write_set(urls[-1], {"train": 36 + 6 * seed}, kind="synthetic", **more)
+    return urls
+
+
+def test_sets_outside_the_work_directory_are_those_of_several_generators(
+    compared, workspace, elsewhere
+):
+    settings = {"methods": ("real", "cgan"), "seeds": 3}
+    settings["sets"] = tuple(f"cgan={url}" for url in elsewhere)
+    results = compare(configured(**settings), workspace)
+    row = by_method(results)["cgan"]
+    assert (row["generators"], row["over_generators"], row["synthetic_images"]) == (3, True, 36)
+    assert by_method(compared)["softmax"]["over_generators"] is False
+    found = row["differences"]["macro_f2"]
+    right = stats.t.cdf(-found["delta"] / found["error"], found["df"] or np.inf)
+    assert found["not_above_zero"] == pytest.approx(right)
+    header, rows = rows_of(results["blocks"][0])
+    assert rows[-1][header.index("P(not better)")] == f"{right:.3f}"
+    assert rows[-1][-1].endswith("intervals over 3 generators")
+    _, rows = rows_of(compared["blocks"][0])
+    assert "1 generator, the intervals do not cover others" in str(rows)
+    # as the paper's Table 1: its baseline beside each other method
+    before = trainings(workspace)
+    compare(configured(**settings, baseline="cgan"), workspace)
+    assert trainings(workspace) == before
+    table = Store(workspace.comparison).read_bytes("tables/paper-table-1.md").decode()
+    assert "| cgan: accuracy | cgan: macro-F1 |" in table and "| test_resnet | real |" in table
+
+
+def test_classes_of_a_set_in_another_order_are_matched_by_name(workspace, elsewhere, tmp_path):
+    """The same images with the same labels, whatever the order that they were written in."""
+    write_set(str(tmp_path), {"train": 48}, kind="synthetic", seed=12)
+    found = {}
+    for url in (elsewhere[2], str(tmp_path)):
+        sets = TrainingSets(configured().compare, workspace.data, {"made": (url,)})
+        unit = Unit(method="made+asked", model="test_resnet", fraction=1.0, draw=0, seed=0)
+        found[url] = sets.of(unit).images
+    ours, theirs = found.values()
+    assert (ours.images == theirs.images).all() and ours.classes == CLASSES
+    assert (ours.soft_labels == theirs.soft_labels).all()
+    assert (ours.labels == theirs.labels).all() and set(ours.labels[48:]) == {0, 1, 2}
+    assert ours.digest != theirs.digest
+
+
+def test_sets_outside_the_work_directory_are_checked(workspace, elsewhere, tmp_path):
+    def tried(*urls: str, **more):
+        settings = {"methods": ("real", "made"), "sets": [f"made={url}" for url in urls]}
+        compare(configured(**settings | more), workspace)
+
+    with pytest.raises(DataError, match=r"made=.*nowhere: no finished set"):
+        tried(str(tmp_path / "nowhere"))
+    other = str(tmp_path / "other")
+    write_set(other, {"train": 6}, kind="synthetic", origin={"generator": f"{0:032x}"})
+    with pytest.raises(ConfigError, match="two of them are of the same generator"):
+        tried(elsewhere[0], other)
+    with pytest.raises(ConfigError, match=r"seeds.*a multiple of 3, the generators of made"):
+        tried(*elsewhere, seeds=4)
+    with pytest.raises(ConfigError, match="name=directory, the name a word other than real"):
+        configured(sets=["held-back=/x"])
+    strange = str(tmp_path / "strange")
+    write_set(strange, {"train": 6}, kind="synthetic")
+    text = Store(strange).read_bytes("manifest.json").decode().replace("malignant", "cancer")
+    Store(strange).write_bytes("manifest.json", text.encode())
+    with pytest.raises(ConfigError, match=r"made in .*strange has classes \['benign', 'cancer'"):
+        tried(strange)
+    # images of another site's scans are what is learned from: here they are those of the test
+    copy = str(tmp_path / "copy")
+    write_set(copy, {"train": 60}, patients=lambda split, index: f"test-{index // 2}")
+    with pytest.raises(DataError, match=r"share 30 groups"):
+        tried(copy)
+
+
+def test_each_training_is_an_mlflow_run_below_that_of_the_comparison(compared, workspace):
+    client = MlflowClient(f"sqlite:///{workspace.workdir}/mlflow.db")
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    found = client.search_runs(experiments, "params.method = 'softmax+pretrain+hard'")
+    assert len(found) == 2  # though the comparison was run several times
+    row = by_method(compared)["softmax+pretrain+hard"]
+    rates = [run.data.metrics["test_macro_f2"] for run in found]
+    assert np.mean(rates) == pytest.approx(row["rates"]["macro_f2"])
+    parents = {run.data.tags["mlflow.parentRunId"] for run in found}
+    assert {client.get_run(one).data.tags["job"] for one in parents} == {"compare"}
+    assert {run.data.params["seed"] for run in found} == {"0", "1"}
+    assert "val_macro_f2" in found[0].data.metrics
+
+
+def test_an_mlflow_store_that_is_away_costs_nothing(workspace, caplog):
+    test = read_images([workspace.data], "test")
+    unit = Unit(method="real", model="test_resnet", fraction=1.0, draw=0, seed=0)
+    run = Run("http://127.0.0.1:9", "no-run", "x", workspace.workdir)
+    log_trainings(run, workspace, {unit: Trained(failure="the loss is nan")}, {}, test, 2)
+    assert "runs below this one are not logged" in caplog.text
+
+
+def test_folds_are_pooled_and_each_patient_is_tested_once(workspace, tmp_path):
+    other, pooled = Workspace.at(tmp_path / "fold1"), Workspace.at(tmp_path / "pooled")
+    splits = {"train": 24, "val": 12, "test": 30}
+    write_set(other.data, splits, seed=7, patients=lambda split, index: f"{split}-{index // 2}b")
+    settings = {"methods": ("real", "real+cutmix")}
+    first, second = (compare(configured(**settings), place) for place in (workspace, other))
+    settings["folds"] = (workspace.workdir, other.workdir)
+    results = compare(configured(**settings), pooled)
+    found, labels = by_method(results), []
+    predicted = [[], []]
+    for place, record in ((workspace, first), (other, second)):
+        labels.append(read_images([place.data], "test").labels)
+        for rows, address in zip(
+            predicted, by_method(record)["real+cutmix"]["predictions"], strict=True
+        ):
+            store = Store(place.comparison) / f"units/{address}"
+            rows.append(read_array(store, record["predictions_file"]).argmax(axis=1))
+    f2 = [
+        fbeta_score(np.concatenate(labels), np.concatenate(rows), beta=2, average="macro")
+        for rows in predicted
+    ]
+    assert found["real+cutmix"]["rates"]["macro_f2"] == pytest.approx(np.mean(f2))
+    assert list(found) == ["real", "real+cutmix"]
+    assert results["test"]["images"] == 90 and results["test"]["groups"] == 45
+    assert results["blocks"][0]["patients"] == 18
+    assert "finding" in found["real+cutmix"] and text(results["blocks"][0])
+    header, _ = rows_of(results["blocks"][0])
+    assert "sensitivity at equal specificity" not in header
+    assert read_comparison(Store(pooled.comparison)).blocks[0].methods[1].method == "real+cutmix"
+
+    def refused(said: str, **changes):
+        with pytest.raises(GemixError, match=said):
+            compare(configured(**settings | changes), pooled)
+
+    refused("softmax with 1 draw.* run gemix compare there", methods=("real", "softmax"))
+    refused(r"3 seed\(s\); run gemix compare there", seeds=3)
+    refused("has not compared test_resnet at the fraction 0.5", fractions=(0.5,))
+    refused("no finished comparison", folds=(workspace.workdir, str(tmp_path / "fold2")))
+    refused("is one of them", folds=(workspace.workdir, pooled.workdir))
+    refused("two or more, or none", folds=(workspace.workdir,))
+    shutil.copytree(workspace.workdir, tmp_path / "same")
+    refused(r"is tested in .* and in .*same", folds=(workspace.workdir, str(tmp_path / "same")))
+    manifest = Manifest.load(Store(other.data))
+    dataclasses.replace(manifest, preprocessing={"folds": 3, "fold": 1}).save(Store(other.data))
+    refused("fold 0 of 3 is not among them", folds=(other.workdir, workspace.workdir))
 
 
 def test_trainings_of_different_lengths_are_refused(workspace):

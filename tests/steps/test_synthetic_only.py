@@ -26,34 +26,54 @@ CONFIG = PipelineConfig.from_mapping(
 )
 
 
-def write_set(url: str, splits: dict[str, int], *, mirrored: bool = False, **origin) -> None:
-    """Dark and bright images of two classes; mirrored: with the other class's name."""
+CLASSES = ("cancer", "normal")
+
+
+def write_set(
+    url: str,
+    splits: dict[str, int],
+    *,
+    mirrored: bool = False,
+    classes: tuple[str, str] = CLASSES,
+    **origin,
+) -> None:
+    """Dark images of cancer and bright normal ones; mirrored: the other way round.
+
+    Args:
+        classes: in the order of the set's labels.
+    """
     store, entries = Store(url), []
     rng = np.random.default_rng(3)
     for split, count in splits.items():
         labels = np.arange(count) % 2
         bright = 60 + 120 * (1 - labels if mirrored else labels)
         images = rng.normal(bright[:, None, None, None], 10, size=(count, 1, 16, 16))
+        numbers = np.array([classes.index(name) for name in CLASSES])[labels]
         columns = to_columns(
             images.clip(0, 255).astype(np.uint8),
-            np.eye(2)[labels],
-            class_index=labels,
+            np.eye(2)[numbers],
+            class_index=numbers,
             patients=[f"{split}-{index}{'s' * bool(origin)}" for index in range(count)],
             sources=[f"{split}/{index}.png" for index in range(count)],
         )
         entries.append(write_shard(store, f"{split}-00000.parquet", columns, split))
     kind = "synthetic" if origin else "real"
-    Manifest.of(
-        entries, kind=kind, classes=("cancer", "normal"), resolution=16, channels=1, origin=origin
-    ).save(store)
+    Manifest.of(entries, kind=kind, classes=classes, resolution=16, channels=1, origin=origin).save(
+        store
+    )
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
-    """Synthetic images that show what they say, and some that show the contrary."""
+    """Synthetic images that show what they say, and some that show the contrary.
+
+    The former have their classes in another order than the real ones.
+    """
     workspace = Workspace.at(tmp_path_factory.mktemp("work"))
     write_set(workspace.data, {"train": 24, "val": 12, "test": 24})
-    write_set(workspace.synthetic("softmax"), {"train": 40}, method="softmax")
+    write_set(
+        workspace.synthetic("softmax"), {"train": 40}, classes=CLASSES[::-1], method="softmax"
+    )
     write_set(workspace.synthetic("onehot"), {"train": 40}, mirrored=True, method="onehot")
     for method in ("softmax", "onehot"):
         write_provenance(Store(workspace.synthetic(method)), [])
@@ -71,7 +91,8 @@ def test_synthetic_images_alone_are_a_method_of_training_with_as_many_steps(work
     assert {name: one.method for name, one in found.items()} == {name: name for name in stores}
     assert {one.config.epoch_images for one in found.values()} == {24}
     for method in ("softmax", "onehot"):
-        synthetic = Manifest.load(Store(workspace.synthetic(method))).digest
+        manifest = Manifest.load(Store(workspace.synthetic(method)))
+        synthetic = manifest.content_digest("train", CLASSES)
         assert found[f"{method}-only"].training_digest == synthetic
         assert found[method].training_digest != synthetic
 

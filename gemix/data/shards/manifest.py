@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from gemix.core.errors import DataError
@@ -124,13 +125,32 @@ class Manifest:
         """Count the images of a split, or of all splits."""
         return sum(shard.rows for shard in self.shards if split in (None, shard.split))
 
-    def content_digest(self, split: str) -> str:
-        """Return the digest of one split, as :func:`gemix.data.shards.reading.read_images` does."""
-        return combine_content(shard.content for shard in self.shards_of(split))
+    def content_digest(self, split: str | None = None, classes: Sequence[str] | None = None) -> str:
+        """Return the digest of a split, as :func:`gemix.data.shards.reading.read_images` does.
 
-    def shards_of(self, split: str) -> list[ShardEntry]:
-        """Return the shards of a split, sorted by name."""
-        return [shard for shard in self.shards if shard.split == split]
+        Args:
+            split: None for all.
+            classes: the order that labels are read in; None for that of this set.
+        """
+        content = combine_content(shard.content for shard in self.shards_of(split))
+        if classes is None or tuple(classes) == self.classes:
+            return content
+        # the content has the numbers of classes, which mean others in another order
+        return hashlib.sha256("\n".join([content, *self.classes, *classes]).encode()).hexdigest()
+
+    def shards_of(self, split: str | None = None) -> list[ShardEntry]:
+        """Return the shards of a split, None for all, sorted by name."""
+        return [shard for shard in self.shards if split in (None, shard.split)]
+
+    def class_order(self, classes: Sequence[str]) -> list[int]:
+        """Return where each of these classes stands among those of the set.
+
+        Raises:
+            DataError: if they are not the same classes.
+        """
+        if sorted(classes) != sorted(self.classes):
+            raise DataError(f"classes {list(self.classes)}, not {list(classes)}")
+        return [self.classes.index(name) for name in classes]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -23,8 +23,12 @@ _COLUMNS = ("class_index", "soft_label", "patient", "source")  # beside the imag
 _BATCH_BYTES = 2**22  # of pixels that are decompressed at a time and copied while in the cache
 
 
-def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
+def read_images(
+    urls: Sequence[str], split: str | None = None, classes: Sequence[str] | None = None
+) -> ImageSet:
     """Read one or more shard sets as one, in the order given, shards by name.
+
+    Sets that have the same classes in different orders are matched by the classes' names.
 
     Every file is checked against its SHA-256, which covers its rows. The checksums of single rows,
     which would take as long as all the rest, are left to :mod:`gemix.data.shards.verify`.
@@ -32,6 +36,7 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
     Args:
         urls: directories with a manifest, local paths or ``s3://`` URLs.
         split: the split to read, None for all.
+        classes: the order of the classes; None for that of the first set.
 
     Raises:
         DataError: if a set is unfinished or damaged, if sets differ in classes or image shape, or
@@ -39,7 +44,8 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
     """
     stores = [Store(url) for url in urls]
     manifests = [Manifest.load(store) for store in stores]
-    _check_same(stores, manifests)
+    classes = manifests[0].classes if classes is None else tuple(classes)
+    _check_same(stores, manifests, classes)
     chosen = [
         (store, manifest, shard)
         for store, manifest in zip(stores, manifests, strict=True)
@@ -56,7 +62,9 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
     ends = np.cumsum([shard.rows for *_, shard in chosen]).tolist()
     images = np.empty((ends[-1], *shape), dtype=np.uint8)
 
-    def read(part: tuple[Store, Manifest, ShardEntry], end: int) -> pa.Table:
+    def read(
+        part: tuple[Store, Manifest, ShardEntry], end: int
+    ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
         store, manifest, shard = part
         file, where = _checked_file(store, manifest, shard), f"{store.url}/{shard.name}"
         start = end - shard.rows
@@ -65,33 +73,42 @@ def read_images(urls: Sequence[str], split: str | None = None) -> ImageSet:
             start += len(batch)
         table = file.read(columns=list(_COLUMNS), use_threads=False)
         _check_counts(where, table, shard, manifest)
-        return table
+        order = manifest.class_order(classes)
+        labels = np.argsort(order)[table["class_index"].to_numpy()]
+        soft_labels = weights_of(table["soft_label"], len(classes)).astype(np.float32)
+        return table.select(["patient", "source"]), labels, soft_labels[:, order]
 
     # hashing and decompressing leave the interpreter to others, so threads do keep cores busy
     with ThreadPoolExecutor(pa.cpu_count()) as pool:
-        rows = pa.concat_tables(pool.map(read, chosen, ends))
+        tables, labels, soft_labels = zip(*pool.map(read, chosen, ends), strict=True)
+    rows = pa.concat_tables(tables)
     return ImageSet(
         images=images,
-        labels=rows["class_index"].to_numpy().astype(np.int64),
-        soft_labels=weights_of(rows["soft_label"], len(first.classes)).astype(np.float32),
+        labels=np.concatenate(labels),
+        soft_labels=np.concatenate(soft_labels),
         groups=tuple(rows["patient"].to_pylist()),
         sources=tuple(rows["source"].to_pylist()),
-        classes=first.classes,
-        digest=combine_content(shard.content for *_, shard in chosen),
+        classes=classes,
+        digest=combine_content(manifest.content_digest(split, classes) for manifest in manifests),
     )
 
 
-def _check_same(stores: Sequence[Store], manifests: Sequence[Manifest]) -> None:
-    """Raise DataError for a set of other classes or image shape than the first."""
-    describe = lambda m: (  # noqa: E731
-        f"classes {list(m.classes)}, {m.channels} x {m.resolution} x {m.resolution} pixels"
-    )
+def _check_same(
+    stores: Sequence[Store], manifests: Sequence[Manifest], classes: Sequence[str]
+) -> None:
+    """Raise DataError for a set of other classes than these, or another shape than the first."""
+    wanted = f"the classes {list(classes)}, {_shape(manifests[0])}"
     for store, manifest in zip(stores, manifests, strict=True):
-        if describe(manifest) != describe(manifests[0]):
+        is_alike = sorted(manifest.classes) == sorted(classes)
+        if not is_alike or manifest.image_shape != manifests[0].image_shape:
             raise DataError(
-                f"{store.url}: {describe(manifest)}, but {stores[0].url} has "
-                f"{describe(manifests[0])}; write one of them again so that they agree"
+                f"{store.url}: classes {list(manifest.classes)}, {_shape(manifest)}, but "
+                f"{stores[0].url} is read with {wanted}; write one of them again so that they agree"
             )
+
+
+def _shape(manifest: Manifest) -> str:
+    return f"{' x '.join(map(str, manifest.image_shape))} pixels"
 
 
 def read_table(store: Store, manifest: Manifest, shard: ShardEntry) -> pa.Table:

@@ -85,6 +85,7 @@ def compare_methods(
     resamples: int = RESAMPLES,
     seed: int = 0,
     draws: int = 1,
+    generators: Mapping[str, int] | None = None,
 ) -> dict[str, Comparison]:
     """Compare methods with a baseline: see :class:`Resampled`, and `against`."""
     resampled = Resampled(
@@ -96,6 +97,7 @@ def compare_methods(
         resamples=resamples,
         seed=seed,
         draws=draws,
+        generators=generators,
     )
     return resampled.against(baseline)
 
@@ -114,13 +116,16 @@ class Resampled:
         probabilities: Mapping[str, np.ndarray] | None = None,
         thresholds: Mapping[str, Sequence[float]] | None = None,
         draws: int = 1,
+        generators: Mapping[str, int] | None = None,
         resamples: int = RESAMPLES,
         seed: int = 0,
     ):
         """Draw the resamples and compute the rates of all.
 
         With several draws of training patients, the same for all methods, differences are paired by
-        draw and hold for other draws too.
+        draw and hold for other draws too. With three or more generators of a method, they hold for
+        other generators. Generators of two methods count as different ones, which makes intervals
+        wider, if anything, where they are the same.
 
         Args:
             labels: true classes, int [N].
@@ -134,10 +139,13 @@ class Resampled:
                 `sensitivity` at these and `specificity`; needs `normal` and `probabilities`.
             draws: of training patients; the S trainings are as many a draw, those of the first
                 first.
+            generators: of the synthetic images of each method, where it is more than 1: the
+                trainings of a draw have learned from them in turn.
             resamples, seed: of the bootstrap.
 
         Raises:
-            DataError: for fewer than two groups, or methods of different numbers of trainings.
+            DataError: for fewer than two groups, methods of different numbers of trainings, or
+                trainings that cannot be shared out evenly among generators.
         """
         names, group = np.unique(np.asarray(groups), return_inverse=True)
         if len(names) < 2:
@@ -148,11 +156,19 @@ class Resampled:
         shapes = {method: np.shape(rows) for method, rows in predictions.items()}
         if len(set(shapes.values())) != 1:
             raise DataError(f"methods differ in seeds or images: {shapes}; train the missing seeds")
+        generators = {method: (generators or {}).get(method, 1) for method in predictions}
+        for method, number in generators.items():
+            if shapes[method][0] % (draws * number):
+                raise DataError(
+                    f"{method}: {shapes[method][0]} trainings, {draws} draw(s) of patients and "
+                    f"{number} generators; train as many with each generator on each draw"
+                )
         weights = sample_rng(seed, Stream.BOOTSTRAP).multinomial(
             len(names), np.full(len(names), 1 / len(names)), size=resamples
         )
         of_images = weights[:, group]
         self._draws, self._seed, self._weights = draws, seed, weights
+        self._generators = generators
         self._counts = {
             method: np.stack([_by_group(labels, row, group, len(names), classes) for row in rows])
             for method, rows in predictions.items()
@@ -163,7 +179,9 @@ class Resampled:
             if probabilities is not None:
                 at = None if thresholds is None or normal is None else thresholds[method]
                 extra = _probability_rates(labels, probabilities[method], of_images, normal, at)
-            self._sampled[method] = SampledRates.of(found, weights, normal, extra)
+            self._sampled[method] = SampledRates.of(
+                found, weights, normal, extra, generators[method]
+            )
         self._deciding = _deciding_groups(next(iter(self._counts.values()))[0], normal)
 
     def against(self, baseline: str) -> dict[str, Comparison]:
@@ -196,6 +214,7 @@ class Resampled:
                 counts=counts,
                 by_seed={name: getattr(found, name)[:, index] for name in _BY_CLASS},
                 draws={name: getattr(resampled, name)[..., index] for name in _BY_CLASS},
+                generators=self._generators[method],
             )
             true, said = counts.sum(axis=(0, 3))[:, index], counts.sum(axis=(0, 2))[:, index]
             intervals[int(index)] = {

@@ -10,14 +10,17 @@ import numpy as np
 
 from gemix.evaluation.classification.mrmc import (
     Estimate,
+    Part,
     difference_of_methods,
     mean_over_trainings,
+    part_of,
 )
 from gemix.evaluation.classification.multiplicity import JointTest, holm
 from gemix.evaluation.classification.rates import rates
 
 LEVEL = 0.95
 FEWEST_GROUPS = 6  # two-sided, the sign test of 5 patients cannot fall below p = 0.06
+FEWEST_GENERATORS = 3  # 2 have a spread of one degree of freedom: intervals would say nothing
 
 
 def largest_value(rate: str) -> float:
@@ -28,6 +31,32 @@ def largest_value(rate: str) -> float:
 def by_draw(values: np.ndarray, draws: int) -> np.ndarray:
     """Return means over the trainings of each draw of training patients: [..., S] to [..., D]."""
     return values.reshape(*values.shape[:-1], draws, -1).mean(axis=-1)
+
+
+def by_generator(values: np.ndarray, generators: int) -> np.ndarray:
+    """Return means over the trainings of each generator, [..., S] to [..., G].
+
+    Training s learned from images of generator s % G. Where these are fewer than
+    `FEWEST_GENERATORS`, the values as they are: trainings count as independent.
+    """
+    if generators < FEWEST_GENERATORS:
+        return values
+    return values.reshape(*values.shape[:-1], -1, generators).mean(axis=-2)
+
+
+def spread_of_means(values: np.ndarray, generators: int) -> float:
+    """Return the variance that the means of :func:`by_generator` have by their trainings alone.
+
+    It is what they vary at least: the means of three generators may be near by chance. 0 where
+    there is one training a generator, or fewer than `FEWEST_GENERATORS`.
+
+    Args:
+        values: one a training, float64 [S].
+    """
+    each = len(values) // generators
+    if generators < FEWEST_GENERATORS or each == 1:
+        return 0.0
+    return float(values.reshape(each, generators).var(axis=0, ddof=1).mean()) / each
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +74,8 @@ class PairedDifference:
             probability (max-T).
         p_joint: p-value corrected likewise.
         p_holm: p-value corrected by Holm's method, which assumes nothing of their dependence.
+        not_above_zero: share of the sampling distribution, Student's t as of the interval, which is
+            not above 0; None where there are too few patients, or one training, to say.
     """
 
     delta: float
@@ -57,6 +88,7 @@ class PairedDifference:
     joint_high: float
     p_joint: float
     p_holm: float
+    not_above_zero: float | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,11 +99,14 @@ class SampledRates:
         counts: confusion matrices, int64 [S, G, K, K].
         by_seed: rates of each training, float64 [S] for each name.
         draws: rates of each training in each resample of the patients, float64 [R, S].
+        generators: independently trained generators whose images the trainings learned from in
+            turn; with `FEWEST_GENERATORS` or more, intervals hold for other generators too.
     """
 
     counts: np.ndarray
     by_seed: dict[str, np.ndarray]
     draws: dict[str, np.ndarray]
+    generators: int = 1
 
     @classmethod
     def of(
@@ -80,11 +115,13 @@ class SampledRates:
         weights: np.ndarray,
         normal: int | None,
         extra: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        generators: int = 1,
     ) -> SampledRates:
         """Compute the rates of counts, and of resamples that draw groups as often as [R, G] say.
 
         Args:
             extra: other rates, [S] each, and those of the resamples, [R, S].
+            generators: the attribute.
         """
         seeds, groups, classes, _ = counts.shape
         cells = counts.transpose(1, 0, 2, 3).reshape(groups, -1).astype(np.float64)
@@ -94,7 +131,7 @@ class SampledRates:
         sampled = rates(confusion, normal) | {name: draws for name, (_, draws) in extra.items()}
         by_seed = {name: value for name, value in found.items() if not np.isnan(value).any()}
         draws = {name: value for name, value in sampled.items() if name in by_seed}
-        return cls(counts=counts, by_seed=by_seed, draws=draws)
+        return cls(counts=counts, by_seed=by_seed, draws=draws, generators=generators)
 
     @property
     def means(self) -> dict[str, float]:
@@ -123,8 +160,26 @@ class SampledRates:
         values = self.by_seed[name]
         if draws > 1:
             values, sampled = by_draw(values, draws), by_draw(sampled, draws)
-        low, high = mean_over_trainings(values, np.cov(sampled.T)).interval(LEVEL)
+            estimate = mean_over_trainings(values, np.cov(sampled.T), self.of_generators(name))
+        else:
+            estimate = mean_over_trainings(
+                by_generator(values, self.generators),
+                np.cov(by_generator(sampled, self.generators).T),
+                least=spread_of_means(values, self.generators),
+            )
+        low, high = estimate.interval(LEVEL)
         return max(0.0, low), min(largest, high)
+
+    def of_generators(self, name: str) -> list[Part]:
+        """Return what generators make of the variance of a mean; empty with too few.
+
+        Every draw of training patients has the same generators, so that the spread of draws does
+        not show it. It has the trainings in it once more, which makes intervals wider, if anything.
+        """
+        if self.generators < FEWEST_GENERATORS:
+            return []
+        sampled = by_generator(_without_nan(self.draws[name]), self.generators)
+        return [part_of(by_generator(self.by_seed[name], self.generators), np.cov(sampled.T))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,9 +251,22 @@ def _pair(
         return make(estimate=estimate, draws=of_means, p=_p_value(of_means), percentiles=True)
     if draws > 1:
         resampled = by_draw(both[:, :count] - both[:, count:], draws)
-        estimate = mean_over_trainings(by_draw(first - second, draws), np.cov(resampled.T))
+        more = method.of_generators(name) + baseline.of_generators(name)
+        estimate = mean_over_trainings(by_draw(first - second, draws), np.cov(resampled.T), more)
     else:
-        estimate = difference_of_methods(first, second, np.cov(both.T))
+        rows = [
+            by_generator(both[:, :count], method.generators),
+            by_generator(both[:, count:], baseline.generators),
+        ]
+        estimate = difference_of_methods(
+            by_generator(first, method.generators),
+            by_generator(second, baseline.generators),
+            np.cov(np.hstack(rows).T),
+            (
+                spread_of_means(first, method.generators),
+                spread_of_means(second, baseline.generators),
+            ),
+        )
     return make(estimate=estimate, draws=of_means, p=estimate.p, percentiles=False)
 
 
@@ -235,6 +303,9 @@ def _corrected(pairs: Mapping[str, _Pair], seed: int) -> dict[str, PairedDiffere
             joint_high=joint_high,
             p_joint=joint.p(pair.p) if joint and method in varying else by_holm[method],
             p_holm=by_holm[method],
+            not_above_zero=None
+            if pair.estimate is None or pair.percentiles
+            else pair.estimate.not_above_zero,
         )
     return found
 

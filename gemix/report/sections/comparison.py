@@ -12,7 +12,7 @@ from gemix.comparison.paper_layout import (
     table_1,
     table_2,
 )
-from gemix.io.comparison_record import ComparedBlock, MethodComparison
+from gemix.io.comparison_record import ComparedBlock, ComparedMethod, MethodComparison
 from gemix.report.charts import curves_chart, difference_chart
 from gemix.report.verdict import FNR, MACRO_F2, Metric
 
@@ -56,6 +56,23 @@ def block_charts(block: ComparedBlock) -> list[str]:
         if differences:
             charts.append(difference_chart(metric, differences, added=False))
     return charts
+
+
+def not_better(row: ComparedMethod) -> str:
+    """Return the probability that a method is not better, as ``1.2%``; empty if it is unknown."""
+    found = row.differences.get("macro_f2")
+    if found is None or found.not_above_zero is None:
+        return ""
+    percent = 100 * found.not_above_zero
+    return "< 0.1%" if percent < 0.1 else "> 99.9%" if percent > 99.9 else f"{percent:.1f}%"
+
+
+def generators_note(row: ComparedMethod) -> str:
+    """Return whether a method's intervals hold for other generators."""
+    if row.over_generators:
+        return f"images of {row.generators} generators, the intervals hold for others"
+    images = "one generator" if row.generators == 1 else f"{row.generators} generators"
+    return f"images of {images}, the intervals do not cover others"
 
 
 def paper_layout(comparison: MethodComparison) -> list[Table]:

@@ -14,6 +14,7 @@ from gemix.comparison.method import Method
 from gemix.comparison.plan import Block, Unit
 from gemix.data.image_set import ImageSet
 from gemix.evaluation.classification.bootstrap import Comparison
+from gemix.evaluation.classification.differences import FEWEST_GENERATORS
 from gemix.evaluation.classification.probability_rates import expected_calibration_error
 from gemix.steps.compare.statistics import (
     Predictions,
@@ -97,24 +98,28 @@ class TrainedBlock:
 
     def results(
         self,
-        validation: ImageSet,
+        validation: ImageSet | None,
         test: ImageSet,
         predictions: Mapping[str, np.ndarray],
         normal: int | None,
-        generator_patients: Mapping[str, int],
+        generator_patients: Mapping[str, int | None],
     ) -> list[dict[str, Any]]:
         """Return the rows of the methods.
 
         Args:
+            validation: None for no rates at thresholds that it chooses.
             predictions: for the test images by address, float32 [N, K].
             generator_patients: training patients that the generator of each synthetic set learned
-                from.
+                from, None where that is unknown.
         """
         config, baseline = self.config, self.config.baseline
         found = Predictions(
-            validation=self.probabilities(self.validation), test=self.probabilities(predictions)
+            validation=self.probabilities(self.validation) if validation is not None else {},
+            test=self.probabilities(predictions),
         )
-        thresholds, moved = operating_points(validation, found, config, normal)
+        thresholds, moved = None, None
+        if validation is not None:
+            thresholds, moved = operating_points(validation, found, config, normal)
         of_test = resampled(
             test,
             found.test,
@@ -137,6 +142,8 @@ class TrainedBlock:
                 row |= self._finding(method, mine)
             if name := Method.parse(method).synthetic:
                 row["generator_patients"] = generator_patients.get(name)
+                row["generators"] = number = self.block.generators[method]
+                row["over_generators"] = number >= FEWEST_GENERATORS
             rows.append(row)
         if moved is not None and normal is not None:
             seen = compare_threshold(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -44,12 +45,13 @@ class TrainingImages:
 class TrainingSets:
     """Build the training sets of a comparison; real images are read once."""
 
-    def __init__(self, config: CompareConfig, data: str, sets: dict[str, str]):
+    def __init__(self, config: CompareConfig, data: str, sets: Mapping[str, Sequence[str]]):
         """Read the real training images.
 
         Args:
             data: directory of the real images.
-            sets: directories of the synthetic sets by name.
+            sets: directories of the synthetic sets by name, one a generator; their classes are
+                matched with the real ones by name.
         """
         self.config, self.sets = config, sets
         # the digest of a set does not depend on the order of its rows; training does
@@ -57,7 +59,8 @@ class TrainingSets:
             read_images([data], "train"), digest=ordered_digest(data, "train")
         )
         self._available = {
-            name: Manifest.load(Store(url)).images("train") for name, url in sets.items()
+            name: min(Manifest.load(Store(url)).images("train") for url in urls)
+            for name, urls in sets.items()
         }
         self._synthetic: collections.OrderedDict[str, tuple[ImageSet, np.ndarray]]
         self._synthetic = collections.OrderedDict()
@@ -70,7 +73,7 @@ class TrainingSets:
             synthetic = self._held_back(drawn)
             asked = synthetic.soft_labels
         else:
-            synthetic, asked = self._added(method.synthetic, len(real))
+            synthetic, asked = self._added(method.synthetic, len(real), unit.generator or 0)
         training = real if synthetic is None else joined(real, synthetic)
         shown = len(training)
         if method.images == REPEATED:
@@ -128,35 +131,44 @@ class TrainingSets:
         )
 
     def _count(self, name: str, real_images: int) -> int:
-        """Return how many images of a synthetic set are added."""
+        """Return how many images of a synthetic set are added, the same of each generator."""
         available, ratio = self._available[name], self.config.ratio
         return available if ratio is None else min(available, max(1, round(ratio * real_images)))
 
-    def _added(self, name: str | None, real_images: int) -> tuple[ImageSet | None, np.ndarray]:
+    def _added(
+        self, name: str | None, real_images: int, generator: int = 0
+    ) -> tuple[ImageSet | None, np.ndarray]:
         """Return the synthetic images that are added, if any, and the labels asked for.
 
         Fewer images are among more: the first of a permutation, since a set may be sorted.
         """
         if name is None:
             return None, np.empty((0, len(self.real.classes)), np.float32)
-        if name not in self._synthetic:
-            url = self.sets[name]
-            images = read_images([url], "train")
-            images = dataclasses.replace(images, digest=ordered_digest(url, "train"))
-            self._synthetic[name] = images, read_asked_labels(url, "train")
+        url, classes = self.sets[name][generator], self.real.classes
+        if url not in self._synthetic:
+            images = read_images([url], "train", classes)
+            images = dataclasses.replace(images, digest=ordered_digest(url, "train", classes))
+            self._synthetic[url] = images, read_asked_labels(url, "train", classes)
             if len(self._synthetic) > _SETS_IN_MEMORY:
                 self._synthetic.popitem(last=False)
-        self._synthetic.move_to_end(name)
-        images, asked = self._synthetic[name]
+        self._synthetic.move_to_end(url)
+        images, asked = self._synthetic[url]
         order = permutation(self.config.seed, Stream.SYNTHETIC_SUBSET, len(images))
         rows = np.sort(order[: self._count(name, real_images)])
         return _rows(images, rows), asked[rows]
 
 
-def ordered_digest(url: str, split: str) -> str:
-    """Return a digest of a split's files, which holds for the order of its rows, too."""
-    shards = Manifest.load(Store(url)).shards_of(split)
-    return digest_of([[shard.name, shard.sha256] for shard in shards])
+def ordered_digest(url: str, split: str, classes: Sequence[str] | None = None) -> str:
+    """Return a digest of a split's files, which holds for the order of its rows, too.
+
+    Args:
+        classes: the order that labels are read in; None for that of the set.
+    """
+    manifest = Manifest.load(Store(url))
+    digest = digest_of([[shard.name, shard.sha256] for shard in manifest.shards_of(split)])
+    if classes is None or tuple(classes) == manifest.classes:
+        return digest
+    return digest_of([digest, manifest.classes, list(classes)])
 
 
 def _rows(images: ImageSet, rows: np.ndarray) -> ImageSet:

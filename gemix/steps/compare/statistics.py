@@ -56,6 +56,7 @@ def resampled(
         probabilities=probabilities,
         thresholds=thresholds,
         draws=block.draws,
+        generators=block.generators,
         seed=config.seed,
     )
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from gemix.comparison.patients import draw_patients
 from gemix.comparison.plan import Block, Unit, plan, units_of
 from gemix.config import PipelineConfig
 from gemix.core.errors import ConfigError, GemixError
+from gemix.data.leakage.overlap import Split
 from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
@@ -26,8 +27,11 @@ from gemix.io.comparison_record import COMPARISON
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.compare.blocks import TrainedBlock
+from gemix.steps.compare.folds import pooled_results
 from gemix.steps.compare.images import ordered_digest
+from gemix.steps.compare.runs import log_trainings
 from gemix.steps.compare.scoring import UnitScorer, predictions_name
+from gemix.steps.compare.sets import find_sets, known_patients, source_of, titles_of
 from gemix.steps.compare.tables import block_files, paper_files
 from gemix.steps.compare.training import Trained, UnitTrainer, validation_probabilities
 from gemix.steps.compare.worth import worth_of
@@ -36,7 +40,7 @@ from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import CONFIG, clear_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.steps.runtime.test_openings import count_opening
-from gemix.steps.runtime.training_sets import synthetic_sets, without_passed_audit
+from gemix.steps.runtime.training_sets import without_passed_audit
 from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
 
@@ -66,17 +70,17 @@ def compare(
         GemixError: if a training of the baseline failed in every block.
     """
     settings = config.compare
+    if settings.folds:
+        return _pool(config, workspace)
     real = Manifest.load(Store(workspace.data))
     planned = plan(settings, config.classifier.model, config.classifier.seed)
     sets = _check(config, workspace, real)
-    generators = {
-        name: Provenance(Store(url), f"the generator of the {name} images")
-        for name, url in sets.items()
-    }
+    sources = {name: [source_of(name, url) for url in urls] for name, urls in sets.items()}
+    added = [source for of_set in sources.values() for source in of_set]
     learned, val, test_split = real_splits(workspace, "train", "val", "test")
-    pairs = itertools.product([learned, *generators.values()], [val, test_split])
+    pairs = itertools.product([learned, *added], [val, test_split])
     overlap = enforce_no_overlap("compare", config, [*pairs, (val, test_split)])
-    unaudited = without_passed_audit(config, sets, log)
+    unaudited = without_passed_audit(config, workspace, titles_of(sets), log)
     patients = _training_patients(workspace, real)
     _check_draws(config, patients, planned, real.classes)
     executor = executor or LocalExecutor()
@@ -85,7 +89,9 @@ def compare(
         clear_step(workspace.comparison, COMPARISON)
     store = Store(workspace.comparison)
     store.write_bytes(CONFIG, config.to_yaml().encode())
-    write_provenance(store, [learned, val], generators.values())
+    more = [source for source in added if isinstance(source, Split)]
+    generators = [source for source in added if isinstance(source, Provenance)]
+    write_provenance(store, [learned, val, *more], generators)
     normal = normal_class(real.classes, config.data.normal_class)
     log.info(describe_normal_class(real.classes, normal))
     with tracking.start_run(config, workspace.workdir, "compare") as run:
@@ -110,7 +116,7 @@ def compare(
         counts = groups_by_class(test.labels, test.groups, test.classes)
         if warning := warn_of_few_groups(counts):
             log.warning(warning)
-        of_generator = {name: _known_patients(one, patients) for name, one in generators.items()}
+        of_generator = {name: known_patients(of, patients[1]) for name, of in sources.items()}
         results = {
             "baseline": settings.baseline,
             "budget": settings.budget,
@@ -137,11 +143,33 @@ def compare(
         }
         results["worth"] = worth_of(results["blocks"], settings.baseline)
         _write(store, results, run)
+        log_trainings(run, workspace, trained, predictions, test, normal)
     return results
 
 
-def _check(config: PipelineConfig, workspace: Workspace, real: Manifest) -> dict[str, str]:
-    """Check what can be checked before anything runs; return the synthetic sets by name."""
+def _pool(config: PipelineConfig, workspace: Workspace) -> dict[str, Any]:
+    """Pool the finished comparisons of ``compare.folds``; nothing is trained."""
+    if workspace in map(Workspace.at, config.compare.folds):
+        raise ConfigError(
+            f"compare.folds: {workspace.workdir} is one of them, whose results would be replaced; "
+            "name another --workdir"
+        )
+    results = pooled_results(config)
+    store = Store(workspace.comparison)
+    store.write_bytes(CONFIG, config.to_yaml().encode())
+    with tracking.start_run(config, workspace.workdir, "compare") as run:
+        _write(store, results, run)
+    return results
+
+
+def _check(
+    config: PipelineConfig, workspace: Workspace, real: Manifest
+) -> dict[str, tuple[str, ...]]:
+    """Check what can be checked before anything runs.
+
+    Returns:
+        The directories of the synthetic sets by name, one a generator.
+    """
     settings = config.compare
     if config.classifier.early_stopping is not None:
         raise ConfigError(
@@ -163,8 +191,7 @@ def _check(config: PipelineConfig, workspace: Workspace, real: Manifest) -> dict
             raise ConfigError(
                 f"compare.methods: {method.name!r} trains as {same!r} does; leave one out"
             )
-    names = dict.fromkeys(method.synthetic for method in methods if method.synthetic)
-    sets = synthetic_sets(config, workspace, tuple(names), log) if names else {}
+    sets = find_sets(config, workspace, methods, real, log)
     if any(method.images == HELD_BACK for method in methods) and 1 in settings.fractions:
         raise ConfigError(
             "compare.methods: 'held-back' adds images of the patients that a draw leaves out, and "
@@ -180,14 +207,6 @@ def _check(config: PipelineConfig, workspace: Workspace, real: Manifest) -> dict
             raise ConfigError(
                 "compare.methods: 'repeated' shows real images as often as with a synthetic set, "
                 "and there is none among them; add one, or leave it out"
-            )
-    for name, url in sets.items():
-        found = Manifest.load(Store(url))
-        if (found.classes, found.image_shape) != (real.classes, real.image_shape):
-            raise ConfigError(
-                f"compare.methods: {name} has classes {list(found.classes)} and images of "
-                f"{found.image_shape}, the real set {list(real.classes)} and {real.image_shape}; "
-                "synthesize it from a generator of these data"
             )
     return sets
 
@@ -233,20 +252,12 @@ def _check_draws(
             )
 
 
-def _known_patients(generator: Provenance, patients: tuple[np.ndarray, list[str]]) -> int | None:
-    """Return how many of the training patients a generator learned from; None if unknown."""
-    if generator.unknown:
-        return None
-    known = {group for table in generator for group in table["group"].to_pylist()}
-    return len(known & set(patients[1]))
-
-
 def _train(
     config: PipelineConfig,
     workspace: Workspace,
     executor: Executor,
     units: Sequence[Unit],
-    sets: dict[str, str],
+    sets: Mapping[str, Sequence[str]],
 ) -> dict[Unit, Trained]:
     build = functools.partial(
         UnitTrainer, config.to_mapping(), workspace.comparison, workspace.data, sets

@@ -35,7 +35,8 @@ def rows_of(block: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     done = [method for method in block["methods"] if method["failure"] is None]
     shown = [c for c in COLUMNS if any(m["rates"].get(c[0]) is not None for m in done)]
     header = ["method", *(title for _, title in shown), "macro-F2 difference", "95%"]
-    header += ["95% of all methods", "p of all", "p (Holm)", "steps", "real exposures", "finding"]
+    header += ["95% of all methods", "p of all", "p (Holm)", "P(not better)"]
+    header += ["steps", "real exposures", "finding"]
     rows = []
     for method in block["methods"]:
         if method["failure"] is not None:
@@ -69,22 +70,36 @@ def worth_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def difference_cells(method: Mapping[str, Any]) -> list[str]:
-    """Return difference, interval, joint interval and two p-values; joint ones of methods alone."""
+    """Return difference, interval, joint interval, two p-values, probability of not being better.
+
+    The last four are of methods alone.
+    """
     difference = method["differences"].get("macro_f2")
     if difference is None:
-        return [""] * 5
+        return [""] * 6
     cells = [signed(difference["delta"]), _interval(difference, "low", "high")]
     if "finding" not in method:  # the baseline at another threshold
-        return [*cells, "", "", ""]
+        return [*cells, "", "", "", ""]
     joint = _interval(difference, "joint_low", "joint_high")
-    return [*cells, joint, f"{difference['p_joint']:.3f}", f"{difference['p_holm']:.3f}"]
+    share = difference["not_above_zero"]
+    return [
+        *(*cells, joint, f"{difference['p_joint']:.3f}", f"{difference['p_holm']:.3f}"),
+        "–" if share is None else f"{share:.3f}",
+    ]
 
 
 def note_of(method: Mapping[str, Any], block: Mapping[str, Any]) -> str:
-    """Return the finding, and that its generator learned from more patients than the method."""
-    known = method.get("generator_patients") or 0
-    note = f"generator of {known} patients" if known > block["patients"] else ""
-    return "; ".join(filter(None, (method.get("finding"), note)))
+    """Return the finding, and what generators limit it: how many there are, whom they know."""
+    known, generators = method.get("generator_patients") or 0, method.get("generators")
+    notes = [method.get("finding")]
+    if generators and not method["over_generators"]:
+        notes.append("1 generator" if generators == 1 else f"{generators} generators")
+        notes[-1] += ", the intervals do not cover others"
+    elif generators:
+        notes.append(f"intervals over {generators} generators")
+    if known > block["patients"]:
+        notes.append(f"generator of {known} patients")
+    return "; ".join(filter(None, notes))
 
 
 def block_files(block: Mapping[str, Any]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -69,14 +70,16 @@ class Trained:
 class UnitTrainer:
     """Train units in one process, which reads the real images once; the test split stays closed."""
 
-    def __init__(self, config: dict[str, Any], url: str, data: str, sets: dict[str, str]):
+    def __init__(
+        self, config: dict[str, Any], url: str, data: str, sets: Mapping[str, Sequence[str]]
+    ):
         """Read the images.
 
         Args:
             config: the configuration as a mapping.
             url: directory of the comparison.
             data: directory of the real images.
-            sets: directories of the synthetic sets by name.
+            sets: directories of the synthetic sets by name, one a generator.
         """
         self.config = PipelineConfig.from_mapping(config)
         torch.set_num_threads(self.config.compute.cpus_per_worker)

@@ -41,7 +41,7 @@ def synthetic_sets(
 
 
 def without_passed_audit(
-    config: PipelineConfig, sets: Mapping[str, str], log: logging.Logger
+    config: PipelineConfig, workspace: Workspace, sets: Mapping[str, str], log: logging.Logger
 ) -> dict[str, str]:
     """Warn of each synthetic set without a passed audit; return why it has none, by name."""
     found = {}
@@ -51,6 +51,6 @@ def without_passed_audit(
             found[name] = why
             log.warning(
                 "the %s images have no passed privacy audit: %s; run gemix audit %s",
-                *(name, why, name),
+                *(name, why, name if url == workspace.synthetic(name) else url),
             )
     return found

@@ -175,8 +175,9 @@ def _transfer(workspace: Workspace, store: Store, manifest: Manifest) -> Transfe
     rows = {row.method: row for row in found.results}
     if not names or not {REAL, method} <= rows.keys():
         return None
+    classes = Manifest.load(Store(workspace.data)).classes
     learned = {classifiers.read_json(f"{name}/{MODEL}").get("training_digest") for name in names}
-    if learned != {manifest.content_digest("train")}:
+    if learned != {manifest.content_digest("train", classes)}:
         log.warning(
             "the %s classifiers learned from another version of the images than %s: their rates "
             "are left out",
