@@ -41,6 +41,7 @@ STEP_SECTIONS: dict[str, tuple[str, ...]] = {
     "train-teacher": ("teacher",),
     "train-gan": ("gan", "metrics"),
     "synthesize": ("labels", "synthesis"),
+    "audit": ("audit",),
     "train-classifier": ("classifier", "decision", "synthesis.methods", "data.normal_class"),
     "evaluate": ("data.normal_class",),
     "report": (),
@@ -52,6 +53,7 @@ STEP_INPUTS: dict[str, tuple[str, ...]] = {
     "train-teacher": ("prepare",),
     "train-gan": ("prepare",),
     "synthesize": ("prepare", "train-teacher", "train-gan"),
+    "audit": ("prepare", "train-gan", "synthesize"),
     "train-classifier": ("prepare", "synthesize"),
     "evaluate": ("prepare", "train-classifier"),
     "report": (
@@ -59,6 +61,7 @@ STEP_INPUTS: dict[str, tuple[str, ...]] = {
         "train-teacher",
         "train-gan",
         "synthesize",
+        "audit",
         "train-classifier",
         "evaluate",
     ),

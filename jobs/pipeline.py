@@ -46,21 +46,25 @@ def print_summary(summary: dict[str, Any], workspace: Workspace) -> None:
             f"{row['method']:<18}{row['macro_f2']:>10.3f}{row['fnr']:>8.3f}"
             f"{row['macro_f1']:>10.3f}{row['accuracy']:>10.3f}"
         )
+    print()
+    for method, audit in summary["audits"].items():
+        words = ": ".join([audit["verdict"], *audit["reasons"][:1]])
+        print(f"privacy audit, {method} images: {words}")
     total = sum(summary["wall_seconds"].values())
-    print(f"\nreport: {workspace.report}/{PAGE}")
+    print(f"report: {workspace.report}/{PAGE}")
     print(f"summary: {workspace.workdir}/{SUMMARY} ({total:.0f} s)")
 
 
 COMMAND = Command(
     name="pipeline",
-    summary="Run the whole path: prepare, train-gan, synthesize, train-classifier, evaluate and "
-    "report.",
+    summary="Run the whole path: prepare, train-teacher, train-gan, synthesize, audit, "
+    "train-classifier, evaluate and\nreport.",
     reads="what the configuration names as data.path",
     writes="<workdir>: a directory a step, summary.json, report/report.html, mlflow.db",
     costs="as the preset says (its section `about`); a stopped run resumes",
     sections=tuple(PipelineConfig.__dataclass_fields__),
     run=_run,
-    leases=("prepare", "train-gan", "synthesize", "train-classifier", "evaluate"),
+    leases=("prepare", "train-gan", "synthesize", "audit", "train-classifier", "evaluate"),
     add_options=_add_options,
 )
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,9 +14,10 @@ import yaml
 from gemix.classifier.models import check_model
 from gemix.classifier.optimizer import check_optimizer
 from gemix.config import PipelineConfig, steps_to_redo
-from gemix.core.errors import AlreadyFinishedError, DataError
+from gemix.core.errors import AlreadyFinishedError, CheckpointError, ConfigError, DataError
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.gan.checkpoints.generator_io import MARKER as GENERATOR
+from gemix.io.audit_record import AUDIT, PASSED
 from gemix.io.records import to_json
 from gemix.io.results import (
     CLASSIFIERS,
@@ -29,11 +30,13 @@ from gemix.io.results import (
 )
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
+from gemix.report.sections.privacy_audit import audit_parts
 from gemix.steps.evaluate import evaluate
 from gemix.steps.prepare import prepare
 from gemix.steps.report import PAGE, build_report
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import CONFIG, clear_step
+from gemix.steps.sets.audit import audit_set
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_classifier import train_classifiers
 from gemix.steps.train_gan import train_gan
@@ -43,17 +46,30 @@ from gemix.synthesis.teacher import TEACHER
 
 log = logging.getLogger("gemix.pipeline")
 
-_SYNTHESIZE = "synthesize-"  # a method's name follows
+_MARKER_ALONE = ("train-teacher", "audit", "train-classifier")
+"""Steps of which the marker alone is deleted: classifiers of unchanged settings are kept, and an
+audit lies in the directory of its set."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """A step of the pipeline: its name, its directory, the marker of a finished one, its body."""
+    """A step of the pipeline: what it is, its directory, the marker of a finished one, its body.
 
-    name: str
+    Attributes:
+        step: its name in ``STEP_SECTIONS``.
+        method: of the one synthetic set that it is about, None for all.
+    """
+
+    step: str
     url: str
     marker: str
     run: Callable[..., object]
+    method: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in the log and in ``summary.json``."""
+        return self.step if self.method is None else f"{self.step}-{self.method}"
 
     @property
     def finished(self) -> bool:
@@ -100,9 +116,7 @@ def run_pipeline(
         )
     steps = _steps(config, workspace)
     sets_are_made = (
-        overwrite
-        or redo
-        or not all(step.finished for step in steps if step.name.startswith(_SYNTHESIZE))
+        overwrite or redo or not all(step.finished for step in steps if step.step == "synthesize")
     )
     if config.labels.recall_of is not None and sets_are_made:
         validation_counts(config.labels)
@@ -123,23 +137,45 @@ def run_pipeline(
 
 
 def _steps(config: PipelineConfig, workspace: Workspace) -> list[_Step]:
+    methods = config.synthesis.methods
+
+    def each(step: str, marker: str, run: Callable[..., object]) -> list[_Step]:
+        return [
+            _Step(
+                step, workspace.synthetic(one), marker, functools.partial(run, methods=[one]), one
+            )
+            for one in methods
+        ]
+
     return [
         _Step("prepare", workspace.data, MANIFEST, prepare),
         _Step("train-teacher", workspace.teacher, TEACHER, train_teachers),
         _Step("train-gan", workspace.gan, GENERATOR, train_gan),
-        *(
-            _Step(
-                f"{_SYNTHESIZE}{method}",
-                workspace.synthetic(method),
-                MANIFEST,
-                functools.partial(synthesize, methods=[method]),
-            )
-            for method in config.synthesis.methods
-        ),
+        *each("synthesize", MANIFEST, synthesize),
+        *(each("audit", AUDIT, _audit) if config.audit.in_pipeline else ()),
         _Step("train-classifier", workspace.classifiers, CLASSIFIERS, train_classifiers),
         _Step("evaluate", workspace.evaluation, EVALUATION, evaluate),
         _Step("report", workspace.report, PAGE, build_report),
     ]
+
+
+def _audit(
+    config: PipelineConfig, workspace: Workspace, *, methods: Sequence[str], executor: Executor
+) -> None:
+    """Audit sets in this process. No verdict ends the pipeline: promotion is what refuses a set.
+
+    Nor does an extractor that cannot be opened, which ends no training of a GAN either.
+    """
+    del executor
+    for method in methods:
+        try:
+            audit = audit_set(config, workspace, method)
+        except (ConfigError, CheckpointError) as error:
+            log.warning("the %s images are not audited: %s", method, error)
+            continue
+        level = logging.INFO if audit.verdict == PASSED else logging.WARNING
+        reasons = "; ".join(audit.reasons)
+        log.log(level, "privacy audit of the %s images: %s: %s", method, audit.verdict, reasons)
 
 
 def summarize(
@@ -162,6 +198,12 @@ def summarize(
         "synthetic": {
             "images": sum(manifest.images() for manifest in synthetic.values()),
             "per_method": {method: manifest.images() for method, manifest in synthetic.items()},
+        },
+        "audits": {
+            part.method: {"verdict": part.verdict, "reasons": list(part.reasons)}
+            for part in audit_parts(
+                workspace, {m: workspace.synthetic(m) for m in synthetic}, config.audit
+            )
         },
         "results": to_json(evaluation.results),
         "registered_model": to_json(evaluation.registered_model),
@@ -196,8 +238,8 @@ def _claim(
         )
     for step in stale:
         log.info("%s: runs again, since %s changed", step.name, ", ".join(changed))
-        if step.name in ("train-classifier", "train-teacher"):
-            Store(step.url).delete(step.marker)  # classifiers of unchanged settings are kept
+        if step.step in _MARKER_ALONE:
+            Store(step.url).delete(step.marker)
         else:
             clear_step(step.url, step.marker)
     store.delete(SUMMARY)
@@ -207,11 +249,10 @@ def _claim(
 
 def _is_stale(step: _Step, changed: list[str]) -> bool:
     """Return whether changed settings make the result of a step out of date."""
-    if step.name.startswith(_SYNTHESIZE):
+    if step.method is not None:
         # a set does not depend on which other sets there are
         changed = [path for path in changed if path != "synthesis.methods"]
-        return "synthesize" in steps_to_redo(changed)
-    return step.name in steps_to_redo(changed)
+    return step.step in steps_to_redo(changed)
 
 
 def _earlier_settings(store: Store) -> Mapping[str, Any]:

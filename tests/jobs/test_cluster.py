@@ -143,7 +143,7 @@ def test_steps_are_submitted_and_a_bucket_gives_what_a_disk_gives(
     summary, wanted = (Store(at.workdir).read_json("summary.json") for at in (work, calm))
     assert [row["method"] for row in summary["results"]] == ["real", "softmax"]
     assert summary["results"] == wanted["results"]
-    assert summary["data"] == wanted["data"]
+    assert summary["data"] == wanted["data"] and summary["audits"] == wanted["audits"]
     assert Store(work.report).exists("report.html")
 
 

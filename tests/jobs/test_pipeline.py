@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import mlflow
@@ -16,20 +18,54 @@ from gemix.config import load
 from gemix.core.errors import AlreadyFinishedError
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
+from gemix.io.audit_record import AUDIT, read_audit
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.pipeline import run_pipeline
+from gemix.steps.synthesize import synthesize
 from jobs._runtime import cli
 from jobs._runtime.ray_executor import RayExecutor
 
 pytestmark = pytest.mark.slow
 
 
+class DyingActor(RayExecutor):
+    """Kills the actor that has written a set's first shard and not told of it yet, once.
+
+    Attributes:
+        folder: of the set.
+        died: a file with the time when the shard was written, in nanoseconds.
+    """
+
+    def __init__(self, folder: Path, died: Path):
+        self.folder, self.died = folder, died
+
+    def map_with_state(self, build, inputs, **plan):
+        """Map with a function that kills its process."""
+        shard, died = self.folder / "00000.parquet", self.died
+
+        def dying():
+            write = build()
+
+            def call(given):
+                result = write(given)
+                if shard.exists() and not died.exists():
+                    died.write_text(str(shard.stat().st_mtime_ns))
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return result
+
+            return call
+
+        return super().map_with_state(dying, inputs, **plan)
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_overrides, tmp_path_factory):
+    """A pipeline in which an actor died half way through the softmax images."""
     config = load("demo", [*tiny_overrides, "synthesis.labels=teacher"])
     workspace = Workspace.at(tmp_path_factory.mktemp("pipeline"))
-    return config, workspace, run_pipeline(config, workspace, executor=RayExecutor())
+    executor = DyingActor(Path(workspace.synthetic("softmax")), Path(workspace.workdir, "died"))
+    return config, workspace, run_pipeline(config, workspace, executor=executor)
 
 
 def test_the_summary_holds_every_figure(finished):
@@ -45,8 +81,29 @@ def test_the_summary_holds_every_figure(finished):
             assert 0 <= row[name] <= 1
         assert row["fnr"] == pytest.approx(1 - row["macro_recall"])
         assert np.sum(row["confusion"]) == summary["data"]["splits"]["test"]
-    steps = {"prepare", "train-teacher", "train-gan", "synthesize-softmax", "synthesize-onehot"}
-    assert steps | {"train-classifier", "evaluate", "report"} == set(summary["wall_seconds"])
+    steps = ["prepare", "train-teacher", "train-gan", "synthesize-softmax", "synthesize-onehot"]
+    steps += ["audit-softmax", "audit-onehot", "train-classifier", "evaluate", "report"]
+    assert steps == list(summary["wall_seconds"])
+
+
+def test_no_verdict_of_the_audit_ends_it_and_all_of_them_are_shown(finished):
+    """Of 18 patients nothing can be said."""
+    config, workspace, summary = finished
+    page = Store(workspace.report).read_bytes("report.html").decode()
+    for method in config.synthesis.methods:
+        audit = read_audit(*digest_of(workspace, method))
+        assert summary["audits"][method] == {
+            "verdict": audit.verdict,
+            "reasons": list(audit.reasons),
+        }
+        assert audit.verdict == "undecided"
+        assert any("audit.min_patients" in reason for reason in audit.reasons)
+        assert f"<h3>{method} images: undecided</h3>" in page
+
+
+def digest_of(workspace: Workspace, method: str) -> tuple[Store, str]:
+    store = Store(workspace.synthetic(method))
+    return store, Manifest.load(store).digest
 
 
 def test_the_registered_model_loads_and_predicts(finished, monkeypatch):
@@ -99,6 +156,18 @@ def copied(finished, tmp_path):
     return Workspace.at(tmp_path / "copy")
 
 
+def test_an_actor_that_dies_costs_no_image_and_makes_none_twice(finished, copied):
+    config, workspace, _ = finished
+    url = workspace.synthetic("softmax")
+    died = int(Path(workspace.workdir, "died").read_text())
+    assert Path(url, "00000.parquet").stat().st_mtime_ns == died  # was not written again
+    found = Manifest.load(Store(url))
+    assert len(found.shards) == 2
+    assert read_images([url]).groups == tuple(f"synthetic-softmax-{row}" for row in range(70))
+    undisturbed = synthesize(config, copied, methods=["softmax"], overwrite=True)["softmax"]
+    assert undisturbed.digest == found.digest
+
+
 def test_settings_that_change_no_result_may_change(finished, copied):
     config, _, summary = finished
     store = Store(copied.workdir)
@@ -124,7 +193,9 @@ def test_a_changed_setting_costs_the_steps_that_read_it_and_no_other(finished, c
         config,
         classifier=dataclasses.replace(config.classifier, lr=0.02),
         compute=dataclasses.replace(config.compute, workers=0),
+        audit=dataclasses.replace(config.audit, in_pipeline=False),
     )
+    Store(copied.synthetic("onehot")).delete(AUDIT)
     kept = [file for url in (copied.data, copied.gan) for file in Path(url).rglob("*")]
     written = [file.stat().st_mtime_ns for file in kept]
     with pytest.raises(
@@ -138,6 +209,9 @@ def test_a_changed_setting_costs_the_steps_that_read_it_and_no_other(finished, c
     assert [row["method"] for row in again["results"]] == ["real", "softmax", "onehot"]
     assert "train-classifier: runs again, since classifier.lr changed" in caplog.text
     assert load(f"{copied.workdir}/config.yaml").classifier.lr == 0.02
+    assert not Store(copied.synthetic("onehot")).exists(AUDIT)
+    verdicts = {method: audit["verdict"] for method, audit in again["audits"].items()}
+    assert verdicts == {"softmax": "undecided", "onehot": "not audited"}
 
 
 def test_real_scans_with_a_broken_one_among_them_run_through(

@@ -14,6 +14,9 @@ SpaceName = Literal["pixels", "features"]
 class AuditConfig(Config):
     """Settings of the privacy audit: the images compared, and the thresholds of its verdict."""
 
+    in_pipeline: Annotated[
+        bool, "Whether gemix pipeline audits the sets that it makes, before it trains on them."
+    ] = True
     images: Annotated[
         int,
         Range(1, 1_000_000),

@@ -92,6 +92,7 @@ def audit_set(
 def _settings(config: PipelineConfig, real: Sequence[Store]) -> dict[str, Any]:
     """Return what decides the findings, beside the set itself."""
     settings: dict[str, Any] = config.audit.to_mapping()
+    del settings["in_pipeline"]
     if "features" in config.audit.spaces:
         settings["extractor"] = config.metrics.extractor
     return settings | {"real": [Manifest.load(store).digest for store in real]}
