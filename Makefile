@@ -1,7 +1,7 @@
 # Everything a fresh machine needs, from Python 3.11, pip and make alone.
 #
 #   make demo    the whole path on a built-in phantom; the report lands in runs/demo/report/
-#   make test    the whole test suite, slow tests included, in four processes side by side
+#   make test    the whole test suite, slow tests included, in three processes side by side
 #   make lint    style and formatting, as the continuous integration checks them
 #   make clean   removes the environment and the caches; runs/ stays
 #
@@ -23,10 +23,10 @@ SHELL := bash
 demo: $(INSTALLED)
 	$(VENV)/bin/gemix demo --workdir runs/demo --overwrite
 
-# Four for two cores, since jobs wait for Ray's processes half of the time. The order is that of
+# Three for two cores, since jobs wait for Ray's processes much of the time. The order is that of
 # tests/conftest.py; xdist's own begins with the files of most tests, which are not the longest.
 test: $(INSTALLED)
-	$(VENV)/bin/pytest -n 4 --dist loadfile --no-loadscope-reorder --durations 20
+	$(VENV)/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 20
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

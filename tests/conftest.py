@@ -16,6 +16,8 @@ from pathlib import Path
 
 # two cores, several processes: one thread each is quicker than many that fight
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray gives its workers the priority 15, at which they wait for minutes while others compute
+os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
