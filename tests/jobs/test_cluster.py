@@ -169,7 +169,6 @@ def submit_steps(head, endpoint, bucket, work, overrides, tmp_path) -> None:
         "prepare": common,
         "train_gan": common,
         "pipeline": f"{common} compute.workers=0",  # the GAN has had workers of its own
-        "compare": f"{common} compare.methods=[real,softmax] compare.seeds=1",
     }
     script = tmp_path / "steps.sh"
     lines = [f"{python} -m jobs.{step} {arguments}" for step, arguments in steps.items()]
