@@ -6,7 +6,8 @@ A large site prepares its patients, trains a generator (from ``zoo:phantom32``, 
 others still) and teachers, and exports both for others. A small site of other patients makes
 images with them, labelled by the large site's teacher, and compares methods on draws of its
 patients, tested on patients of its own. `--noise`, `--field-of-view` and `--contrast-agent` say how
-the small site's scanner differs.
+the small site's scanner differs; ``compare.baseline=onehot`` gives other contrasts of the same
+trainings.
 
 Beside them stands what is simpler than sharing a generator: sharing the classifier. The teacher
 itself is scored on the small site's test images, and classifiers of the small site start from it
@@ -41,6 +42,7 @@ from gemix.synthesis.teacher import Teachers
 from jobs._runtime.ray_executor import RayExecutor
 
 METHODS = ("real", "real+cutmix", "softmax", "softmax+pretrain", "onehot", "held-back")
+FROM_CLASSIFIER = ("real", "real+cutmix")
 LARGE = (
     *("data.phantom.seed=78", "data.phantom.patients_per_class=800"),
     *("data.phantom.slices_per_patient=2", "gan.init_from=zoo:phantom32", "gan.batch=16"),
@@ -117,12 +119,14 @@ def small_site(options: argparse.Namespace, shared: str) -> None:
     show(found)
     teacher = Teachers.load(f"{shared}/teacher")
     print("the large site's classifier:", teacher_rates(config, workspace, teacher))
+    methods = tuple(name for name in options.methods if name in FROM_CLASSIFIER)
+    if len(methods) < len(FROM_CLASSIFIER):
+        return
     # classifiers that start from the large site's: the same draws, a baseline of their own
     started = dataclasses.replace(
         config.classifier, weights=f"{shared}/teacher/{teacher.rows[0].name}/{WEIGHTS}"
     )
-    methods = tuple(name for name in options.methods if name in ("real", "real+cutmix"))
-    compared = dataclasses.replace(config.compare, methods=methods)
+    compared = dataclasses.replace(config.compare, methods=methods, baseline="real")
     again = Workspace.at(f"{options.workdir}/{options.site}-from-classifier")
     data = Path(again.data)
     if not data.exists():
@@ -134,10 +138,12 @@ def small_site(options: argparse.Namespace, shared: str) -> None:
 
 
 def run(config: PipelineConfig, workspace: Workspace) -> dict[str, Any]:
-    """Compare, or return what an earlier run has found."""
+    """Compare, or return what an earlier run with the same baseline has found."""
     store = Store(workspace.comparison)
     if store.exists(COMPARISON):
-        return store.read_json(COMPARISON)
+        found = store.read_json(COMPARISON)
+        if found["baseline"] == config.compare.baseline:
+            return found
     return compare(config, workspace, executor=RayExecutor())
 
 
