@@ -40,7 +40,7 @@ def connect() -> None:
     Does nothing if Ray is connected already, so that steps can be chained in one process.
 
     Raises:
-        TransientError: if no cluster answers at ``RAY_ADDRESS``.
+        TransientError: if no cluster answers at ``RAY_ADDRESS``, or a local one does not start.
     """
     if ray.is_initialized():
         return
@@ -66,6 +66,13 @@ def connect() -> None:
         raise Stopped(signal.SIGTERM) from error
     except ConnectionError as error:
         raise _unreachable(str(address), error) from error
+    except Exception as error:  # of no narrower type
+        if "timed out during startup" not in str(error):
+            raise
+        raise TransientError(
+            "Ray did not start in time, since other programs take this machine's processors or "
+            "memory; run the same command again when they have ended"
+        ) from error
     STOP.reinstall()  # Ray has replaced the handler of SIGTERM
 
 

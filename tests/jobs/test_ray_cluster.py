@@ -68,6 +68,17 @@ def test_a_program_that_is_not_ray_is_named(address, listening, monkeypatch):
         connect()
 
 
+def test_a_machine_on_which_ray_starts_too_late_is_busy(monkeypatch):
+    def init(**settings):
+        raise Exception("The current node timed out during startup. This could happen because …")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(TransientError, match=r"did not start in time.*run the same command again"):
+        connect()
+
+
 def test_the_address_of_the_dashboard_is_another_one(address):
     address("http://127.0.0.1:8265")
     with pytest.raises(ConfigError, match=r"address of a dashboard.*port 6379"):
