@@ -114,7 +114,7 @@ def small_site(options: argparse.Namespace, shared: str) -> None:
     workspace = Workspace.at(f"{options.workdir}/{options.site}")
     for step in (prepare, synthesize):
         with contextlib.suppress(AlreadyFinishedError):
-            step(config, workspace)
+            step(config, workspace, executor=RayExecutor())
     found = run(config, workspace)
     show(found)
     teacher = Teachers.load(f"{shared}/teacher")
