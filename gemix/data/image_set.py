@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,3 +33,21 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
+    """Return sets of the same classes and shape as one, in the order given."""
+    return ImageSet(
+        images=np.concatenate([one.images for one in sets]),
+        labels=np.concatenate([one.labels for one in sets]),
+        soft_labels=np.concatenate([one.soft_labels for one in sets]),
+        groups=tuple(group for one in sets for group in one.groups),
+        sources=tuple(source for one in sets for source in one.sources),
+        classes=sets[0].classes,
+        digest=combine_digests([one.digest for one in sets]),
+    )
+
+
+def combine_digests(parts: Sequence[str]) -> str:
+    """Return the SHA-256 of several digests, in their order."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

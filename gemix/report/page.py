@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -227,7 +228,7 @@ def _configuration(config: PipelineConfig) -> str:
     for path in marked_fields(PipelineConfig, Location):
         section, name = path.split(".")
         if value := tree[section][name]:
-            tree[section][name] = value.rsplit("/", 1)[-1]
+            tree[section][name] = PurePath(value).name
     return yaml.safe_dump(tree, sort_keys=False)
 
 

@@ -23,7 +23,6 @@ from gemix.data.shards.reading import read_images
 from gemix.evaluation.classification.bootstrap import (
     Comparison,
     compare_methods,
-    groups_by_class,
     warn_of_few_groups,
 )
 from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
@@ -47,7 +46,7 @@ from gemix.steps.explanation.projection import write_projection
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
-from gemix.steps.runtime.test_openings import count_opening
+from gemix.steps.runtime.test_openings import count_opening, describe_test
 from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
 from gemix.tracking.registrable import NotRegistrableError
@@ -88,8 +87,8 @@ def evaluate(
     test = read_images([workspace.data], "test")
     normal = normal_class(test.classes, config.data.normal_class)
     log.info(describe_normal_class(test.classes, normal))
-    patients = groups_by_class(test.labels, test.groups, test.classes)
-    if warning := warn_of_few_groups(patients):
+    tested = describe_test(test, normal)
+    if warning := warn_of_few_groups(tested.groups_by_class):
         log.warning(warning)
     executor = executor or LocalExecutor()
     executor.require(config.compute)
@@ -124,14 +123,7 @@ def evaluate(
             "best_classifier": to_json(best),
             "below_real": to_json(below),
             "registered_model": _register(config, workspace, best, run),
-            "test": {
-                "images": len(test),
-                "groups": len(set(test.groups)),
-                "groups_by_class": patients,
-                "classes": list(test.classes),
-                "normal_class": None if normal is None else test.classes[normal],
-                "digest": test.digest,
-            },
+            "test": to_json(tested),
             "test_openings": count_opening(workspace, "evaluate", test.digest),
             "overlap": overlap.to_json(),
         }

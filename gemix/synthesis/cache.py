@@ -7,14 +7,11 @@ the rest. They may be deleted at any time.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 
 from gemix.core.errors import DataError
-from gemix.data.image_set import ImageSet
+from gemix.data.image_set import ImageSet, combine_digests, concatenate
 from gemix.data.shards.reading import copy_images
 from gemix.data.shards.schema import content_hash, image_checksum, weights_of
 from gemix.gan.checkpoints.generator_io import GeneratorBundle
@@ -70,7 +67,7 @@ class ImageCache:
             groups=tuple(rows["patient"].to_pylist()),
             sources=tuple(rows["source"].to_pylist()),
             classes=generator.classes,
-            digest=_digest([address, str(count)]),
+            digest=combine_digests([address, str(count)]),
         )
 
     def _block(
@@ -116,22 +113,10 @@ def joined(real: ImageSet, synthetic: ImageSet) -> ImageSet:
             f"real images are of {ours}, those of the generator of {theirs}; run gemix train-gan "
             "on these data"
         )
-    return ImageSet(
-        images=np.concatenate([real.images, synthetic.images]),
-        labels=np.concatenate([real.labels, synthetic.labels]),
-        soft_labels=np.concatenate([real.soft_labels, synthetic.soft_labels]),
-        groups=real.groups + synthetic.groups,
-        sources=real.sources + synthetic.sources,
-        classes=real.classes,
-        digest=_digest([real.digest, synthetic.digest]),
-    )
+    return concatenate([real, synthetic])
 
 
 def stored_digest(training: ImageSet) -> str:
     """Return the digest that the images have as the training split of sets on disk."""
     checksums = [image_checksum(image) for image in training.images]
     return content_hash(checksums, training.labels, training.soft_labels, ["train"] * len(training))
-
-
-def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a large site's generator is worth to a small site with patients of its own.
+"""Measure what a small site gains by the generator of a large site with other patients.
 
     python -m tests.bench.sharing --workdir runs/sharing
 

@@ -627,7 +627,7 @@ def test_the_card_and_the_model_name_no_directory_and_no_bucket(workspace):
 
 
 def plant_sweep(workspace: Workspace, answers: tuple[int, ...], name: str = "trial 3") -> None:
-    """What a sweep leaves: a winner of these answers, the images of its training, and its test."""
+    """Write a finished sweep: a winner of these answers, its training images and its test."""
     store, real = Store(workspace.sweep), Manifest.load(Store(workspace.data))
     train = real.content_digest("train")
     made = write_set(workspace.sweep_winner, {"train": pairs((1,) * 12)}, kind="synthetic", seed=7)

@@ -152,6 +152,10 @@ class Manifest:
             raise DataError(f"classes {list(self.classes)}, not {list(classes)}")
         return [self.classes.index(name) for name in classes]
 
+    def matches(self, classes: Sequence[str], image_shape: tuple[int, int, int]) -> bool:
+        """Return whether the images have these classes, in any order, and this shape [C, H, W]."""
+        return sorted(self.classes) == sorted(classes) and self.image_shape == image_shape
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""

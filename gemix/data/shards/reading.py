@@ -99,8 +99,7 @@ def _check_same(
     """Raise DataError for a set of other classes than these, or another shape than the first."""
     wanted = f"the classes {list(classes)}, {_shape(manifests[0])}"
     for store, manifest in zip(stores, manifests, strict=True):
-        is_alike = sorted(manifest.classes) == sorted(classes)
-        if not is_alike or manifest.image_shape != manifests[0].image_shape:
+        if not manifest.matches(classes, manifests[0].image_shape):
             raise DataError(
                 f"{store.url}: classes {list(manifest.classes)}, {_shape(manifest)}, but "
                 f"{stores[0].url} is read with {wanted}; write one of them again so that they agree"

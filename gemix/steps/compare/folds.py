@@ -17,18 +17,18 @@ from gemix.comparison.method import Method
 from gemix.comparison.plan import Block, plan
 from gemix.config import PipelineConfig
 from gemix.core.errors import DataError
-from gemix.data.image_set import ImageSet
+from gemix.data.image_set import ImageSet, concatenate
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
-from gemix.evaluation.classification.bootstrap import groups_by_class
 from gemix.evaluation.classification.normal_class import normal_class
 from gemix.io.comparison_record import COMPARISON
-from gemix.io.resume_cache import digest_of
+from gemix.io.records import to_json
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.compare.arrays import read_array
 from gemix.steps.compare.blocks import TrainedBlock
 from gemix.steps.compare.training import Trained
+from gemix.steps.runtime.test_openings import describe_test
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def pooled_results(config: PipelineConfig) -> dict[str, Any]:
     """
     folds = [_read(url) for url in config.compare.folds]
     _check(folds)
-    test = _joined([fold.test for fold in folds])
+    test = concatenate([fold.test for fold in folds])
     normal = normal_class(test.classes, config.data.normal_class)
     blocks = [
         _pool(config, block, folds, test, normal)
@@ -100,14 +100,7 @@ def pooled_results(config: PipelineConfig) -> dict[str, Any]:
         "baseline": config.compare.baseline,
         "budget": config.compare.budget,
         "blocks": blocks,
-        "test": {
-            "images": len(test),
-            "groups": len(set(test.groups)),
-            "groups_by_class": groups_by_class(test.labels, test.groups, test.classes),
-            "classes": list(test.classes),
-            "normal_class": None if normal is None else test.classes[normal],
-            "digest": test.digest,
-        },
+        "test": to_json(describe_test(test, normal)),
         "test_openings": max(fold.found["test_openings"] for fold in folds),
         "folds": [fold.store.url for fold in folds],
         "overlap": {key: [v for f in folds for v in f.found["overlap"][key]] for key in shared},
@@ -150,19 +143,6 @@ def _check(folds: Sequence[_Fold]) -> None:
             f"compare.folds: fold {min(missing)} of {count} is not among them; prepare and compare "
             "it, and name its work directory too"
         )
-
-
-def _joined(sets: Sequence[ImageSet]) -> ImageSet:
-    """Return the test images of all folds, fold by fold."""
-    return ImageSet(
-        images=np.concatenate([one.images for one in sets]),
-        labels=np.concatenate([one.labels for one in sets]),
-        soft_labels=np.concatenate([one.soft_labels for one in sets]),
-        groups=tuple(group for one in sets for group in one.groups),
-        sources=tuple(source for one in sets for source in one.sources),
-        classes=sets[0].classes,
-        digest=digest_of([one.digest for one in sets]),
-    )
 
 
 def _pool(

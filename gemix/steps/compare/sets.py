@@ -36,7 +36,8 @@ def find_sets(
     names = dict.fromkeys(method.synthetic for method in methods if method.synthetic)
     elsewhere = config.compare.directories
     here = tuple(name for name in names if name not in elsewhere)
-    found = {name: (url,) for name, url in _here(config, workspace, here, log).items()}
+    in_workdir = synthetic_sets(config, workspace, here, log) if here else {}
+    found = {name: (url,) for name, url in in_workdir.items()}
     for name in names:
         for url in elsewhere.get(name, ()):
             if not Store(url).exists(MANIFEST):
@@ -87,16 +88,9 @@ def known_patients(
     return max(len(groups.intersection(training_patients)) for groups in known)
 
 
-def _here(
-    config: PipelineConfig, workspace: Workspace, names: Sequence[str], log: logging.Logger
-) -> dict[str, str]:
-    return synthetic_sets(config, workspace, names, log) if names else {}
-
-
 def _check(name: str, found: Sequence[Manifest], urls: Sequence[str], real: Manifest) -> None:
     for manifest, url in zip(found, urls, strict=True):
-        is_alike = sorted(manifest.classes) == sorted(real.classes)
-        if not is_alike or manifest.image_shape != real.image_shape:
+        if not manifest.matches(real.classes, real.image_shape):
             raise ConfigError(
                 f"compare.methods: {name} in {url} has classes {list(manifest.classes)} and images "
                 f"of {manifest.image_shape}, the real set {list(real.classes)} and "

@@ -21,9 +21,10 @@ from gemix.data.leakage.provenance import Provenance, write_provenance
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.seal import sealed
-from gemix.evaluation.classification.bootstrap import groups_by_class, warn_of_few_groups
+from gemix.evaluation.classification.bootstrap import warn_of_few_groups
 from gemix.evaluation.classification.normal_class import describe_normal_class, normal_class
 from gemix.io.comparison_record import COMPARISON
+from gemix.io.records import to_json
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.compare.blocks import TrainedBlock
@@ -39,7 +40,7 @@ from gemix.steps.runtime.classifier_training import check_training
 from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import CONFIG, clear_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
-from gemix.steps.runtime.test_openings import count_opening
+from gemix.steps.runtime.test_openings import count_opening, describe_test
 from gemix.steps.runtime.training_sets import without_passed_audit
 from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
@@ -113,8 +114,8 @@ def compare(
         openings = count_opening(workspace, "compare", real.content_digest("test"))
         predictions = _score(config, workspace, executor, list(known))
         test = read_images([workspace.data], "test")
-        counts = groups_by_class(test.labels, test.groups, test.classes)
-        if warning := warn_of_few_groups(counts):
+        tested = describe_test(test, normal)
+        if warning := warn_of_few_groups(tested.groups_by_class):
             log.warning(warning)
         of_generator = {name: known_patients(of, patients[1]) for name, of in sources.items()}
         results = {
@@ -129,14 +130,7 @@ def compare(
                 }
                 for block, difference in zip(blocks, detectable, strict=True)
             ],
-            "test": {
-                "images": len(test),
-                "groups": len(set(test.groups)),
-                "groups_by_class": counts,
-                "classes": list(test.classes),
-                "normal_class": None if normal is None else test.classes[normal],
-                "digest": test.digest,
-            },
+            "test": to_json(tested),
             "test_openings": openings,
             "predictions_file": predictions_name(ordered_digest(workspace.data, "test")),
             "overlap": overlap.to_json(),

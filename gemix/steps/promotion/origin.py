@@ -31,7 +31,7 @@ REGISTERED = "registered.json"  # in the sweep's directory
 
 
 class Origin(Protocol):
-    """What has trained a candidate and the classifiers that it may be compared with."""
+    """The step that trained a candidate, and the classifier of real images beside it."""
 
     workspace: Workspace
     record: str
@@ -39,7 +39,7 @@ class Origin(Protocol):
 
     @property
     def overlap(self) -> Overlap | None:
-        """What training and test images share; None if it is not on record."""
+        """The overlap of training and test images; None if it is not on record."""
 
     def version(self, model: champion.RegisteredModel, run: Run) -> str:
         """Return the version of its classifier in the registry; register it if it is not there.
@@ -81,7 +81,7 @@ class Evaluated:
 
     @property
     def overlap(self) -> Overlap | None:
-        """What training and test images share, as the evaluation has found it."""
+        """The overlap of training and test images that ``gemix evaluate`` found."""
         return self.evaluation.overlap
 
     def version(self, model: champion.RegisteredModel, run: Run) -> str:
@@ -142,7 +142,7 @@ class Swept:
 
     @property
     def overlap(self) -> Overlap | None:
-        """What training and test images share, as the sweep has found it."""
+        """The overlap of training and test images that ``gemix sweep`` found."""
         return self.confirmed.overlap
 
     def version(self, model: champion.RegisteredModel, run: Run) -> str:
