@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +43,7 @@ STEP_SECTIONS: dict[str, tuple[str, ...]] = {
     "synthesize": ("labels", "synthesis"),
     "audit": ("audit",),
     "train-classifier": ("classifier", "decision", "synthesis.methods", "data.normal_class"),
-    "evaluate": ("data.normal_class",),
+    "evaluate": ("data.normal_class", "synthesis.teacher"),
     "report": (),
 }
 """The settings that each step of the pipeline reads, by section or dotted path, in order."""
@@ -212,13 +212,18 @@ def load(name_or_file: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     return PipelineConfig.from_mapping(_merged(_of_method(tree, changes), changes))
 
 
-def steps_to_redo(changed: Iterable[str]) -> list[str]:
+def steps_to_redo(changed: Iterable[str], steps: Container[str] = tuple(STEP_INPUTS)) -> list[str]:
     """Return the steps whose results other settings, given as dotted paths, make out of date.
 
     These are the steps that read one of the settings, and those that read their results.
+
+    Args:
+        steps: those that are run; what others read changes nothing.
     """
     redo: list[str] = []
     for step, inputs in STEP_INPUTS.items():
+        if step not in steps:
+            continue
         own = any(_reads(step, path) for path in changed)
         if own or any(name in redo for name in inputs):
             redo.append(step)

@@ -20,6 +20,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run the finished steps whose settings have changed again, and keep the others",
     )
+    parser.add_argument(
+        "--until",
+        choices=("prepare", "train-teacher", "train-gan", "synthesize", "audit"),
+        help="end after this step: a site that shares its generator needs no classifiers",
+    )
 
 
 def _run(request: Request) -> None:
@@ -31,8 +36,10 @@ def _run(request: Request) -> None:
         executor=RayExecutor(),
         overwrite=request.overwrite,
         redo=request.options.redo,
+        until=request.options.until,
     )
-    print_summary(summary, request.workspace)
+    if summary:
+        print_summary(summary, request.workspace)
 
 
 def print_summary(summary: dict[str, Any], workspace: Workspace) -> None:
@@ -46,6 +53,9 @@ def print_summary(summary: dict[str, Any], workspace: Workspace) -> None:
             f"{row['method']:<18}{row['macro_f2']:>10.3f}{row['fnr']:>8.3f}"
             f"{row['macro_f1']:>10.3f}{row['accuracy']:>10.3f}"
         )
+    if teacher := summary["teacher"]:
+        name = "(teacher itself)"
+        print(f"{name:<18}{teacher['macro_f2']:>10.3f}{teacher['fnr']:>8.3f}")
     print()
     for method, audit in summary["audits"].items():
         words = ": ".join([audit["verdict"], *audit["reasons"][:1]])

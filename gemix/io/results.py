@@ -152,6 +152,21 @@ class BelowReal:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherRates:
+    """Rates on the test set of another site's teachers, each the mean over them.
+
+    Attributes:
+        seeds: how many they are.
+        intervals: 95% interval (low, high) of each rate.
+    """
+
+    macro_f2: float
+    fnr: float
+    seeds: int
+    intervals: Mapping[str, tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """``evaluation.json``.
 
@@ -159,6 +174,7 @@ class Evaluation:
         best: method of the best classifier on the validation set.
         registered_model: None if it was not registered.
         below_real: None if the best is not below real-only on the test set.
+        teacher: of another site, which labelled the images; None if there is none.
     """
 
     results: tuple[MethodResult, ...]
@@ -168,6 +184,7 @@ class Evaluation:
     test: EvaluatedSet = EvaluatedSet()
     overlap: Overlap | None = None
     below_real: BelowReal | None = None
+    teacher: TeacherRates | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

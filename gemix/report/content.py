@@ -28,6 +28,7 @@ from gemix.io.results import (
     LABEL_PATH,
     REAL,
     BelowReal,
+    TeacherRates,
     read_evaluation,
     read_history,
     read_log,
@@ -138,7 +139,7 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
     sets = {name: url for name, url in urls.items() if Store(url).exists(MANIFEST)}
     missing += [f"{name} images (gemix synthesize)" for name in methods if name not in sets]
     gan_log = read_log(Store(workspace.gan))
-    if not gan_log:
+    if not gan_log and config.synthesis.generator is None:
         missing.append("the GAN's training curves (gemix train-gan)")
     histories = _histories(Store(workspace.classifiers), (REAL, *methods))
     if not histories:
@@ -248,8 +249,13 @@ def _predictions(store: Store, order: Sequence[str]) -> dict[str, tuple[Predicti
 
 
 def _verdict(evaluation: Mapping[str, Any], methods: Sequence[str]) -> Verdict:
-    below = evaluation.get("below_real")
-    return decide(evaluation["results"], methods, BelowReal(**below) if below else None)
+    below, teacher = evaluation.get("below_real"), evaluation.get("teacher")
+    return decide(
+        evaluation["results"],
+        methods,
+        BelowReal(**below) if below else None,
+        TeacherRates(**teacher) if teacher else None,
+    )
 
 
 def _ordered(found: Mapping[str, Any], order: Sequence[str]) -> list[str]:

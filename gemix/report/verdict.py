@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from gemix.io.results import ONLY, REAL, BelowReal
+from gemix.io.results import ONLY, REAL, BelowReal, TeacherRates
 
 SIMPLER = (REAL, "onehot")  # than the method under test
 
@@ -117,6 +117,7 @@ def decide(
     results: Sequence[Mapping[str, Any]],
     methods: Sequence[str],
     below_real: BelowReal | None = None,
+    teacher: TeacherRates | None = None,
 ) -> Verdict:
     """Return the verdict on an evaluation.
 
@@ -124,6 +125,7 @@ def decide(
         results: one mapping a method, as ``evaluation.json`` has them.
         methods: the methods in the order of the configuration; the first one decides.
         below_real: of the evaluation; it is the first remark.
+        teacher: of another site; the last remark says how good it is itself.
     """
     warnings = [f"Beware: {below_real}."] if below_real else []
     by_method = {result["method"]: result for result in results}
@@ -148,6 +150,8 @@ def decide(
         status, summary = "not shown", f"{_numbers(ours, by_method[ours], real)} {_ONE_TRAINING}"
     remarks = [*warnings, *(_compare(name, by_method[name]) for name in tested[1:])]
     remarks += _simpler_wins(ours, by_method)
+    if teacher:
+        remarks.append(_teacher(teacher, by_method[ours]["macro_f2"]))
     return Verdict(
         status=status,
         answer=_ANSWERS[status],
@@ -209,6 +213,20 @@ def _compare(name: str, result: Mapping[str, Any]) -> str:
     ]
     status = judge(effect(MACRO_F2, differences["macro_f2"]), effect(FNR, differences["fnr"]))
     return f"{method_name(name).capitalize()}: {status} ({'; '.join(parts)})."
+
+
+def _teacher(teacher: TeacherRates, reached: float) -> str:
+    f2, fnr = (teacher.intervals[name] for name in (MACRO_F2.key, FNR.key))
+    ends = (
+        "so where a classifier may be shared, sharing it is simpler and better."
+        if teacher.macro_f2 > reached
+        else "less than with its images, or as much."
+    )
+    return (
+        f"The other site's classifier that labelled the images has, as it is, macro-F2 "
+        f"{teacher.macro_f2:.3f} ({f2[0]:.3f} to {f2[1]:.3f}) and a false-negative rate of "
+        f"{teacher.fnr:.3f} ({fnr[0]:.3f} to {fnr[1]:.3f}) on this test set, {ends}"
+    )
 
 
 def _simpler_wins(ours: str, by_method: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,7 @@ from gemix.io.results import (
     REAL,
     BelowReal,
     ClassifierRow,
+    TeacherRates,
     best_on_validation,
     read_classifiers,
 )
@@ -47,6 +49,7 @@ from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.runtime.outputs import open_step
 from gemix.steps.runtime.overlap import enforce_no_overlap, real_splits
 from gemix.steps.runtime.test_openings import count_opening, describe_test
+from gemix.synthesis.teacher import Teachers
 from gemix.tracking import mlflow_run as tracking
 from gemix.tracking.mlflow_run import Run
 from gemix.tracking.registrable import NotRegistrableError
@@ -71,6 +74,7 @@ def evaluate(
         `calibration` of its probabilities, and `most_probable`, its rates where ``decision.rule``
         changes them; `best`, the method of the best classifier; `best_classifier`; `below_real`,
         null unless real-only has a better macro-F2 on the test set than this one;
+        `teacher`, the rates of another site's teacher (``synthesis.teacher``), null without one;
         `registered_model`, its name and version, null if it is not good enough; `test`, what it
         was tested on; `overlap`, what the test set shares with what classifiers and generators
         were trained on, two empty lists if nothing.
@@ -80,10 +84,12 @@ def evaluate(
             they or their generators learned from it and ``data.allow_overlap`` is not set.
     """
     listing = read_classifiers(Store(workspace.classifiers))
-    provenance = Provenance(Store(workspace.classifiers), "the classifiers")
-    overlap = enforce_no_overlap(
-        "evaluate", config, [(provenance, *real_splits(workspace, "test"))]
-    )
+    teacher = config.synthesis.teacher and Teachers.load(config.synthesis.teacher)
+    learned = [Provenance(Store(workspace.classifiers), "the classifiers")]
+    if teacher:
+        learned.append(Provenance(Store(teacher.url), "the teacher"))
+    pairs = itertools.product(learned, real_splits(workspace, "test"))
+    overlap = enforce_no_overlap("evaluate", config, list(pairs))
     test = read_images([workspace.data], "test")
     normal = normal_class(test.classes, config.data.normal_class)
     log.info(describe_normal_class(test.classes, normal))
@@ -122,6 +128,7 @@ def evaluate(
             "best": best.method,
             "best_classifier": to_json(best),
             "below_real": to_json(below),
+            "teacher": to_json(_teacher_rates(teacher, test, normal) if teacher else None),
             "registered_model": _register(config, workspace, best, run),
             "test": to_json(tested),
             "test_openings": count_opening(workspace, "evaluate", test.digest),
@@ -270,6 +277,29 @@ def _below_real(
         macro_f2=own["macro_f2"],
         method_macro_f2=method,
         real_macro_f2=real,
+    )
+
+
+def _teacher_rates(teachers: Teachers, test: ImageSet, normal: int | None) -> TeacherRates:
+    """Return the rates of another site's teachers: whoever has them could use them as they are.
+
+    Raises:
+        DataError: if they know other images or classes than those of the test set.
+    """
+    teachers.check(test.classes, test.images.shape[1:])
+    predicted = teachers.probabilities(test.images).argmax(axis=2).T
+    found = compare_methods(
+        test.labels,
+        {"teacher": predicted},
+        test.groups,
+        classes=len(test.classes),
+        normal=normal,
+    )["teacher"]
+    return TeacherRates(
+        macro_f2=found.rates["macro_f2"],
+        fnr=found.rates["fnr"],
+        seeds=len(predicted),
+        intervals={name: found.intervals[name] for name in ("macro_f2", "fnr")},
     )
 
 

@@ -84,8 +84,12 @@ def run_pipeline(
     executor: Executor | None = None,
     overwrite: bool = False,
     redo: bool = False,
+    until: str | None = None,
 ) -> dict[str, Any]:
     """Run every step that is not finished yet; a stopped pipeline resumes where it was.
+
+    With a generator of another site (``synthesis.generator``) none is trained, and with its teacher
+    (``synthesis.teacher``) no teacher.
 
     Settings may change between the attempts. Those that change no result (``compute``,
     ``tracking`` and others that ``gemix config`` marks) always may, and so may those of steps that
@@ -95,9 +99,10 @@ def run_pipeline(
         overwrite: start over with all steps.
         redo: start over with the finished steps whose settings have changed and with those that
             read their results, and keep the others.
+        until: the last step to run, a name of ``STEP_SECTIONS``; None for all of them.
 
     Returns:
-        The content of ``summary.json``.
+        The content of ``summary.json``; empty where `until` ends it before all steps have run.
 
     Raises:
         AlreadyFinishedError: if the work directory holds a finished pipeline, or finished steps of
@@ -115,6 +120,9 @@ def run_pipeline(
             augment=settings.augment,
         )
     steps = _steps(config, workspace)
+    if until is not None:
+        last = max((number for number, one in enumerate(steps) if one.step == until), default=-1)
+        steps = steps[: last + 1]
     sets_are_made = (
         overwrite or redo or not all(step.finished for step in steps if step.step == "synthesize")
     )
@@ -131,6 +139,8 @@ def run_pipeline(
         seconds[step.name] = round(time.monotonic() - started, 1)
         log.info("%s: done in %.1f s", step.name, seconds[step.name])
         store.write_json(STEPS, seconds)
+    if until is not None:
+        return {}
     summary = summarize(config, workspace, seconds)
     store.write_json(SUMMARY, summary)
     return summary
@@ -147,10 +157,13 @@ def _steps(config: PipelineConfig, workspace: Workspace) -> list[_Step]:
             for one in methods
         ]
 
+    steps = [_Step("prepare", workspace.data, MANIFEST, prepare)]
+    if config.synthesis.teacher is None:
+        steps.append(_Step("train-teacher", workspace.teacher, TEACHER, train_teachers))
+    if config.synthesis.generator is None:
+        steps.append(_Step("train-gan", workspace.gan, GENERATOR, train_gan))
     return [
-        _Step("prepare", workspace.data, MANIFEST, prepare),
-        _Step("train-teacher", workspace.teacher, TEACHER, train_teachers),
-        _Step("train-gan", workspace.gan, GENERATOR, train_gan),
+        *steps,
         *each("synthesize", MANIFEST, synthesize),
         *(each("audit", AUDIT, _audit) if config.audit.in_pipeline else ()),
         _Step("train-classifier", workspace.classifiers, CLASSIFIERS, train_classifiers),
@@ -194,7 +207,9 @@ def summarize(
             "quarantined": data.origin["quarantined"],
             "digest": data.digest,
         },
-        "gan": to_json(read_training(Store(workspace.gan))),
+        "gan": to_json(read_training(Store(workspace.gan)))
+        if config.synthesis.generator is None
+        else None,
         "synthetic": {
             "images": sum(manifest.images() for manifest in synthetic.values()),
             "per_method": {method: manifest.images() for method, manifest in synthetic.items()},
@@ -206,6 +221,7 @@ def summarize(
             )
         },
         "results": to_json(evaluation.results),
+        "teacher": to_json(evaluation.teacher),
         "registered_model": to_json(evaluation.registered_model),
         "wall_seconds": seconds,
     }
@@ -223,7 +239,8 @@ def _claim(
             clear_step(url, marker)
     resumed = not overwrite and store.exists(CONFIG)
     changed = config.changed_since(_earlier_settings(store)) if resumed else []
-    stale = [step for step in steps if step.finished and _is_stale(step, changed)]
+    run = [step.step for step in steps]
+    stale = [step for step in steps if step.finished and _is_stale(step, changed, run)]
     if stale and not redo:
         raise AlreadyFinishedError(
             f"{store.url}: {', '.join(step.name for step in stale)} finished with other settings "
@@ -247,12 +264,12 @@ def _claim(
     return store
 
 
-def _is_stale(step: _Step, changed: list[str]) -> bool:
+def _is_stale(step: _Step, changed: list[str], run: Sequence[str]) -> bool:
     """Return whether changed settings make the result of a step out of date."""
     if step.method is not None:
         # a set does not depend on which other sets there are
         changed = [path for path in changed if path != "synthesis.methods"]
-    return step.step in steps_to_redo(changed)
+    return step.step in steps_to_redo(changed, run)
 
 
 def _earlier_settings(store: Store) -> Mapping[str, Any]:
