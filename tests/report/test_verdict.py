@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gemix.io.results import BelowReal
+from gemix.io.results import BelowReal, TeacherRates
 from gemix.report.verdict import FNR, MACRO_F2, decide, effect, judge, p_value
 
 METHODS = ("softmax", "dirichlet", "onehot")
@@ -116,6 +116,17 @@ def test_a_best_classifier_below_real_only_comes_first_among_the_remarks():
         remark = decide(results, METHODS, below).remarks[0]
         assert remark.startswith("Beware: softmax-seed1 is the best on validation")
         assert "0.580" in remark and "0.600" in remark and "gemix promote" in remark
+
+
+@pytest.mark.parametrize(("macro_f2", "is_better"), [(0.7, True), (0.6, False)])
+def test_the_last_remark_says_how_good_another_sites_teacher_is(macro_f2, is_better):
+    ends = {"macro_f2": (macro_f2 - 0.1, macro_f2 + 0.1), "fnr": (0.2, 0.4)}
+    teacher = TeacherRates(macro_f2=macro_f2, fnr=0.3, seeds=2, intervals=ends)
+    ours = row("softmax", 0.65, 0.35, difference(0.05, 0.06), difference(-0.05, 0.06))
+    remark = decide([REAL, ours], METHODS, None, teacher).remarks[-1]
+    assert f"macro-F2 {macro_f2:.3f} ({macro_f2 - 0.1:.3f} to {macro_f2 + 0.1:.3f})" in remark
+    assert "rate of 0.300 (0.200 to 0.400)" in remark
+    assert ("simpler and better" in remark) == is_better
 
 
 @pytest.mark.parametrize(
