@@ -8,13 +8,20 @@ import functools
 import math
 from collections.abc import Sequence
 
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_class,
+    get_optimizer_info,
+    list_optimizers,
+)
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from gemix.classifier.config import ClassifierConfig
 from gemix.core.errors import ConfigError
+
+_HAVE_FUSED = (Adam, AdamW, SGD)
 
 
 def build_optimizer(network: nn.Module, config: ClassifierConfig) -> Optimizer:
@@ -26,8 +33,15 @@ def build_optimizer(network: nn.Module, config: ClassifierConfig) -> Optimizer:
     """
     check_optimizer(config.optimizer)
     try:
+        kind = get_optimizer_class(config.optimizer, bind_defaults=False)
+        # one pass over each tensor instead of nine, which take a third of a small network's step
+        fused = {"fused": True} if issubclass(kind, _HAVE_FUSED) else {}
         return create_optimizer_v2(
-            network, config.optimizer, lr=config.lr, weight_decay=config.weight_decay
+            network,
+            config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            **fused,
         )
     except Exception as error:  # they fail in as many ways as there are packages behind them
         reason = (str(error) or type(error).__name__).splitlines()[0]
