@@ -44,11 +44,10 @@ def test_the_small_site_trains_no_generator_and_no_teacher(sites):
     assert made_by == shared["sha256"]
 
 
-def test_the_large_site_ends_with_the_audit(sites):
+def test_the_large_site_ends_with_its_generator(sites):
     _, _, workspace, _ = sites
-    theirs = large_site(workspace)
-    assert Store(theirs.synthetic("softmax")).exists("audit.json")
-    assert not Path(theirs.classifiers).exists() and not Path(theirs.workdir, "report").exists()
+    left = {path.name for path in Path(large_site(workspace).workdir).iterdir() if path.is_dir()}
+    assert {"data", "teacher", "gan"} <= left and not left & {"synthetic", "classifiers", "report"}
 
 
 def test_the_sites_have_no_patient_in_common(sites):
