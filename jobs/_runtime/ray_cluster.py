@@ -48,6 +48,8 @@ def connect() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent out from beside scans
     # a placement group waits for its nodes as long as it takes (see ResourceNotice)
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(24 * 3600))
+    # a local Ray would start a process a core without the workers' environment, which none can use
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     # logging_level is that of the whole tree; this logger announces the default of RAY_AUTH_MODE
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     address = os.environ.get("RAY_ADDRESS")
@@ -127,6 +129,8 @@ def _runtime_env() -> dict[str, object]:
     given = job.get("env_vars", {})
     variables = {"GOMP_SPINCOUNT": GOMP_SPINCOUNT}
     variables |= {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    if not is_cluster():  # a process for each start of the workers, to see a cloud take nodes back
+        variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     missing = {name: value for name, value in variables.items() if name not in given}
     environment: dict[str, object] = {"env_vars": missing}
     if "worker_process_setup_hook" not in job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from gemix.core.errors import DataError
 from gemix.data.config import DataConfig, PhantomConfig
 from gemix.data.prepare import list_scans, prepare, prepare_serial
 from gemix.data.shards.manifest import MANIFEST
-from gemix.data.sources import open_source
+from gemix.data.sources import open_source, phantom
 from gemix.io.storage import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +72,14 @@ def run(folder: str) -> None:
     source, store = open_source(CONFIG), Store(folder)
     print("started", flush=True)
     prepare_serial(source, CONFIG, store)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slices_drawn_once() -> Iterator[None]:
+    """Keeps the phantom's slices, which take most of the time and are the same in every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "render_slice", functools.cache(phantom.render_slice))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from gemix.config import load
 from gemix.data.config import PhantomConfig
 from gemix.data.phantom import render_slice
 from gemix.data.preprocessing.windows import apply_window
 from gemix.data.shards.manifest import Manifest
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
-from jobs._runtime import cli
+from gemix.steps.pipeline import run_pipeline
 from tests.s3_proxy import FaultyProxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -129,8 +130,7 @@ def test_steps_are_submitted_and_a_bucket_gives_what_a_disk_gives(
     for scans in (tmp_path / "scans", f"{bucket}/scans"):
         put_scans(Store(scans))
     work, calm = Workspace(f"{bucket}/run"), Workspace.at(tmp_path / "calm")
-    here = ["-c", "demo", "-w", calm.workdir, f"data.path={tmp_path}/scans"]
-    assert cli.main(["pipeline", *here, *overrides]) == 0
+    run_pipeline(load("demo", [f"data.path={tmp_path}/scans", *overrides]), calm)  # without Ray
     with FaultyProxy(s3_server, seed=1).running() as proxy:
         submit_steps(head, proxy.url, bucket, work, overrides, tmp_path)
     assert proxy.faults.total() > 50 and len(proxy.faults) == 4

@@ -159,6 +159,14 @@ def test_a_submitted_job_keeps_its_own_variables(job, monkeypatch):
     assert ("GOMP_SPINCOUNT" in given) == (not job)
 
 
+def test_only_a_cluster_watches_for_nodes_that_are_taken_back(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    watch = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+    assert ray_cluster._runtime_env()["env_vars"][watch] == "0"
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert watch not in ray_cluster._runtime_env()["env_vars"]
+
+
 def test_lines_of_workers_are_shown_as_they_are_and_chatter_is_for_debugging(capsys, caplog):
     batch = {
         "lines": [
