@@ -86,7 +86,7 @@ def draw_labelled(
         images = _replaced(images, pending, new)
         is_accepted = np.ones(len(pending), bool)
         if teachers:
-            found = teachers.probabilities(new)
+            found = teachers.probabilities(new, slice(1))
             seen = _replaced(seen, pending, found)
             is_accepted = _accepted(found[:, 0], wanted[pending], config)
         tally.add(pending, is_accepted)
@@ -100,6 +100,8 @@ def draw_labelled(
             "generator longer, lower synthesis.min_seen, raise synthesis.attempts, or keep all "
             "images with synthesis.accept=all synthesis.labels=teacher"
         )
+    if teachers:  # the others decide nothing, so they look at the images that stay alone
+        seen = np.concatenate([seen, teachers.probabilities(images, slice(1, None))], axis=1)
     labels = _labels(asked, seen, config)
     return LabelledImages(images=images, seeds=seeds, labels=labels, seen=seen, drawn=tally.drawn)
 
