@@ -80,13 +80,9 @@ class ImageCache:
         asked = weights_of(rows["soft_label"], len(generator.classes)).astype(np.float32)
         soft_labels, class_index = asked, rows["class_index"].to_numpy().astype(np.int64)
         if config.labels != "asked":
-            seen = np.concatenate(
-                [
-                    _seen(folder, start, blocks[start // BLOCK], generator, teachers)
-                    for start in starts
-                ]
-            )
-            soft_labels = training_labels(asked, seen[:count, None], config)
+            pairs = zip(starts, blocks, strict=True)
+            seen = [_seen(folder, start, block, generator, teachers) for start, block in pairs]
+            soft_labels = training_labels(asked, np.concatenate(seen)[:count, None], config)
             class_index = soft_labels.argmax(axis=1)
         return ImageSet(
             images=_pixels(folder, rows, generator),
