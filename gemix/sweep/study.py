@@ -84,6 +84,7 @@ class SweepStudy:
         self._storage, self._do = storage, retrying
         self._running: dict[int, optuna.Trial] = {}
         self._reports: dict[int, dict[int, Scores]] = {}
+        self._waiting: dict[int, Sequence[Scores]] = {}  # complete, but for the reference
         self._failed_in_a_row: list[str] = []
         self._queued: set[str] = set()
         wanted = {
@@ -99,13 +100,17 @@ class SweepStudy:
     def propose(self) -> Proposal | None:
         """Begin a trial; return None if there is none to begin now.
 
-        Nothing runs beside the reference, which every constraint is measured against.
+        Beside the reference, which every constraint is measured against, the published default
+        alone runs: no other trial could be stopped early, or chosen by what is known.
         """
-        reference = self.reference()
-        if self.is_exhausted or (reference is None and self._running):
+        if self.is_exhausted:
             return None
+        reference = self.reference()
         with _quiet():
-            trial, params = self._do(lambda: self._ask(reference))
+            asked = self._do(lambda: self._ask(reference))
+        if asked is None:
+            return None
+        trial, params = asked
         self._running[trial.number] = trial
         self._reports[trial.number] = {}
         return Proposal(number=trial.number, name=trial.user_attrs.get(NAME), params=params)
@@ -118,8 +123,8 @@ class SweepStudy:
 
     @property
     def running(self) -> list[int]:
-        """Numbers of the trials that this process has begun and not ended."""
-        return list(self._running)
+        """Numbers of the trials that this process has begun and that have not ended."""
+        return [number for number in self._running if number not in self._waiting]
 
     def report(self, number: int, step: int, scores: Scores) -> None:
         """Store a running trial's scores after an epoch; repeated reports change nothing.
@@ -143,19 +148,30 @@ class SweepStudy:
         return best is not None and self.objective.is_hopeless(scores, best.seed_scores)
 
     def complete(self, number: int, scores: Sequence[Scores]) -> None:
-        """End a trial with the scores of its seeds."""
+        """End a trial with the scores of its seeds; before the reference, when that ends.
+
+        A process that is killed in between leaves a trial that the next one runs again, of
+        trainings that are finished.
+        """
         mean = Scores.mean(scores)
         attributes: dict[str, Any] = {SEED_SCORES: [scores_to_json(one) for one in scores]}
         reference = self.reference()
-        if self.name_of(number) == REFERENCE:
+        is_reference = self.name_of(number) == REFERENCE
+        if is_reference:
             reports = self._reports[number]
             attributes[CURVE] = {str(s): scores_to_json(one) for s, one in reports.items()}
             constraints = self.objective.constraints(mean, mean)
+        elif reference is None:
+            self._waiting[number] = scores
+            return
         else:
             constraints = self.objective.constraints(mean, reference.scores)
         values = self.objective.values(mean)
         self._end(number, TrialState.COMPLETE, values, attributes, constraints)
         self._failed_in_a_row.clear()
+        if is_reference:
+            for other in list(self._waiting):
+                self.complete(other, self._waiting.pop(other))
 
     def prune(self, number: int, reason: str) -> None:
         """End a trial that was stopped early; its constraints are those of its last report."""
@@ -190,6 +206,7 @@ class SweepStudy:
     def interrupt(self) -> None:
         """Queue the running trials again, for the next process."""
         self._running.clear()
+        self._waiting.clear()
         with _quiet():
             self._do(self._close_strays)
 
@@ -257,9 +274,17 @@ class SweepStudy:
             self._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
             self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def _ask(self, reference: TrialRecord | None) -> tuple[optuna.Trial, dict[str, Any]]:
+    def _ask(self, reference: TrialRecord | None) -> tuple[optuna.Trial, dict[str, Any]] | None:
+        """Begin a trial; without a reference return None once both first points have begun."""
         self._close_strays()
-        self._queue_first_point(REFERENCE if reference is None else PUBLISHED)
+        if reference is None:
+            self._queue_first_point(REFERENCE)
+        if reference is not None or self._running:
+            self._queue_first_point(PUBLISHED)
+        if reference is None and not self._study.get_trials(
+            deepcopy=False, states=(TrialState.WAITING,)
+        ):
+            return None
         trial = self._study.ask()
         return trial, self.space.suggest(trial)
 

@@ -2,13 +2,18 @@
 
 Image i of a set is a function of its seed, its label and how the generator is sampled, so a set of
 N images begins with the smaller ones. Blocks of images lie in a directory that is named after all
-the rest. They may be deleted at any time.
+the rest, and beside each block what a teacher sees in it: sets that differ in where their labels
+come from have the same images. Files may be deleted at any time.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from gemix.core.errors import DataError
 from gemix.data.image_set import ImageSet, combine_digests, concatenate
@@ -18,11 +23,13 @@ from gemix.gan.checkpoints.generator_io import GeneratorBundle
 from gemix.io.storage import Store
 from gemix.labels import LabelConfig
 from gemix.synthesis.config import SynthesisConfig
+from gemix.synthesis.labelling import training_labels
 from gemix.synthesis.shards import rows_digest, write_synthetic_shard
 from gemix.synthesis.teacher import Teachers
 
 BLOCK = 128  # images of a file; part of the address, so never change it
 _COLUMNS = ("image", "class_index", "soft_label", "patient", "source")
+_SEEN = "seen"  # column of a file beside a block: class probabilities by the first teacher
 
 
 class ImageCache:
@@ -49,56 +56,88 @@ class ImageCache:
             labels, config, teachers: as ``gemix synthesize`` takes them; `config.count` and
                 `config.ratio` do not matter.
         """
-        address = rows_digest(generator, method, labels, config, teachers)
-        folder = self._store / address
-        tables = [
-            self._block(folder, generator, method, start, labels, config, teachers)
-            for start in range(0, count, BLOCK)
-        ]
-        rows = pa.concat_tables(tables).slice(0, count)
-        architecture = generator.network.architecture
-        side, channels = architecture.resolution, architecture.img_channels
-        images = np.empty((count, channels, side, side), np.uint8)
-        copy_images(folder.url, rows, images)
+        # who gives an image its label does not change the image
+        drawing = dataclasses.replace(config, labels="asked", mixture=SynthesisConfig.mixture)
+        accepting = teachers if drawing.needs_teacher else None
+        folder = self._store / rows_digest(generator, method, labels, drawing, accepting)
+        starts = range(0, count, BLOCK)
+
+        def write(start: int, name: str) -> None:
+            write_synthetic_shard(
+                folder,
+                name,
+                generator,
+                method,
+                start=start,
+                count=BLOCK,
+                labels=labels,
+                config=drawing,
+                teachers=accepting,
+            )
+
+        blocks = [_read(folder, f"{start:09d}.parquet", _COLUMNS, start, write) for start in starts]
+        rows = pa.concat_tables(blocks).slice(0, count)
+        asked = weights_of(rows["soft_label"], len(generator.classes)).astype(np.float32)
+        soft_labels, class_index = asked, rows["class_index"].to_numpy().astype(np.int64)
+        if config.labels != "asked":
+            pairs = zip(starts, blocks, strict=True)
+            seen = [_seen(folder, start, block, generator, teachers) for start, block in pairs]
+            soft_labels = training_labels(asked, np.concatenate(seen)[:count, None], config)
+            class_index = soft_labels.argmax(axis=1)
         return ImageSet(
-            images=images,
-            labels=rows["class_index"].to_numpy().astype(np.int64),
-            soft_labels=weights_of(rows["soft_label"], len(generator.classes)).astype(np.float32),
+            images=_pixels(folder, rows, generator),
+            labels=class_index,
+            soft_labels=soft_labels,
             groups=tuple(rows["patient"].to_pylist()),
             sources=tuple(rows["source"].to_pylist()),
             classes=generator.classes,
-            digest=combine_digests([address, str(count)]),
+            digest=combine_digests(
+                [rows_digest(generator, method, labels, config, teachers), str(count)]
+            ),
         )
 
-    def _block(
-        self,
-        folder: Store,
-        generator: GeneratorBundle,
-        method: str,
-        start: int,
-        labels: LabelConfig,
-        config: SynthesisConfig,
-        teachers: Teachers | None,
-    ) -> pa.Table:
-        """Return the rows of a block; write it if it is missing or damaged."""
-        name = f"{start:09d}.parquet"
-        if folder.exists(name):
-            try:
-                return folder.read_columns(name, _COLUMNS)
-            except DataError:
-                folder.delete(name)
-        write_synthetic_shard(
-            folder,
-            name,
-            generator,
-            method,
-            start=start,
-            count=BLOCK,
-            labels=labels,
-            config=config,
-            teachers=teachers,
-        )
-        return folder.read_columns(name, _COLUMNS)
+
+def _read(
+    folder: Store,
+    name: str,
+    columns: Sequence[str],
+    start: int,
+    write: Callable[[int, str], None],
+) -> pa.Table:
+    """Return columns of a file of the block at `start`; write it if it is missing or damaged."""
+    if folder.exists(name):
+        try:
+            return folder.read_columns(name, columns)
+        except DataError:
+            folder.delete(name)
+    write(start, name)
+    return folder.read_columns(name, columns)
+
+
+def _seen(
+    folder: Store, start: int, block: pa.Table, generator: GeneratorBundle, teachers: Teachers
+) -> np.ndarray:
+    """Return what the first teacher sees in the images of a block, float32 [N, K]."""
+    first = dataclasses.replace(teachers, members=teachers.members[:1], rows=teachers.rows[:1])
+
+    def write(start: int, name: str) -> None:
+        seen = first.probabilities(_pixels(folder, block, generator))[:, 0]
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table({_SEEN: list(seen)}), sink, write_page_checksum=True)
+        folder.write_bytes(name, sink.getvalue().to_pybytes())
+
+    name = f"{start:09d}-seen-{first.rows[0].checksum[:32]}.parquet"
+    table = _read(folder, name, (_SEEN,), start, write)
+    return weights_of(table[_SEEN], len(generator.classes)).astype(np.float32)
+
+
+def _pixels(folder: Store, rows: pa.Table, generator: GeneratorBundle) -> np.ndarray:
+    """Return the images of some rows, uint8 [N, C, R, R]."""
+    architecture = generator.network.architecture
+    side, channels = architecture.resolution, architecture.img_channels
+    images = np.empty((len(rows), channels, side, side), np.uint8)
+    copy_images(folder.url, rows, images)
+    return images
 
 
 def joined(real: ImageSet, synthetic: ImageSet) -> ImageSet:

@@ -86,7 +86,7 @@ def draw_labelled(
         images = _replaced(images, pending, new)
         is_accepted = np.ones(len(pending), bool)
         if teachers:
-            found = teachers.probabilities(new)
+            found = teachers.probabilities(new, slice(1))
             seen = _replaced(seen, pending, found)
             is_accepted = _accepted(found[:, 0], wanted[pending], config)
         tally.add(pending, is_accepted)
@@ -100,8 +100,27 @@ def draw_labelled(
             "generator longer, lower synthesis.min_seen, raise synthesis.attempts, or keep all "
             "images with synthesis.accept=all synthesis.labels=teacher"
         )
-    labels = _labels(asked, seen, config)
+    if teachers:  # the others decide nothing, so they look at the images that stay alone
+        seen = np.concatenate([seen, teachers.probabilities(images, slice(1, None))], axis=1)
+    labels = training_labels(asked, seen, config)
     return LabelledImages(images=images, seeds=seeds, labels=labels, seen=seen, drawn=tally.drawn)
+
+
+def training_labels(
+    asked: np.ndarray, seen: np.ndarray | None, config: SynthesisConfig
+) -> np.ndarray:
+    """Return the labels to train with, as `config.labels` says, float32 [N, K], rows sum to 1.
+
+    Args:
+        asked: labels that the generator was given, float32 [N, K].
+        seen: class probabilities by T teachers, of which the first one counts, float32 [N, T, K];
+            None where `config.labels` is "asked".
+    """
+    if config.labels == "asked":
+        return asked
+    share = 1.0 if config.labels == "teacher" else config.mixture
+    mixed = share * seen[:, 0].astype(np.float64) + (1 - share) * asked
+    return (mixed / mixed.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 class _Tally:
@@ -126,15 +145,6 @@ class _Tally:
         return ", ".join(
             f"{name}: {accepted} of {drawn} accepted" for name, accepted, drawn in rows
         )
-
-
-def _labels(asked: np.ndarray, seen: np.ndarray | None, config: SynthesisConfig) -> np.ndarray:
-    """Return the labels to train with, float32 [N, K], rows sum to 1."""
-    if config.labels == "asked":
-        return asked
-    share = 1.0 if config.labels == "teacher" else config.mixture
-    mixed = share * seen[:, 0].astype(np.float64) + (1 - share) * asked
-    return (mixed / mixed.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _accepted(seen: np.ndarray, wanted: np.ndarray, config: SynthesisConfig) -> np.ndarray:

@@ -105,19 +105,24 @@ class Teachers:
                 "train-teacher on the generator's training images"
             )
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Return what each teacher sees in each image, whatever other images are given.
+    def probabilities(self, images: np.ndarray, which: slice = slice(None)) -> np.ndarray:
+        """Return what teachers see in each image, whatever other images are given.
 
         Args:
             images: uint8 [N, C, H, W].
+            which: of the members; all by default.
 
         Returns:
-            float32 [N, T, K], rows sum to 1.
+            float32 [N, T, K] of T members, rows sum to 1.
         """
         # a last batch is filled up: rounding may depend on the shape of a batch
         missing = -len(images) % BATCH
         filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-        return np.stack([one.predict(filled)[: len(images)] for one in self.members], axis=1)
+        members = self.members[which]
+        seen = np.empty((len(images), len(members), len(self.members[0].classes)), np.float32)
+        for index, one in enumerate(members):
+            seen[:, index] = one.predict(filled)[: len(images)]
+        return seen
 
 
 def read_teachers(store: Store) -> tuple[TeacherRow, ...]:

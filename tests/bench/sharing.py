@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from gemix.steps.compare.step import compare
 from gemix.steps.compare.tables import text, worth_lines
 from gemix.steps.export_gan import export_gan
 from gemix.steps.prepare import prepare
+from gemix.steps.runtime.executor import Executor, LocalExecutor
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_gan import train_gan
 from gemix.steps.train_teacher import train_teachers
@@ -54,25 +56,31 @@ LARGE = (
 
 def main() -> None:
     """Train the large site's networks, then compare methods at the small site."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.sharing")
-    parser.add_argument("--workdir", default="runs/sharing")
-    parser.add_argument("--site", default="small", help="name of the small site's directory")
-    parser.add_argument("--kimg", type=float, default=60, help="of the large site's generator")
-    parser.add_argument("--ratio", type=float, default=4, help="synthetic images for a real one")
+    parser = argument_parser("sharing")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.1, 0.25])
-    parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--noise", type=float, default=1.0)
-    parser.add_argument("--field-of-view", type=float, default=1.0)
-    parser.add_argument("--contrast-agent", type=float, default=1.0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--large-only", action="store_true", help="stop after the large site")
-    parser.add_argument("overrides", nargs="*", help="section.key=value, of the small site")
     options = parser.parse_args()
     shared = f"{options.workdir}/shared"
     large_site(options, shared)
     if not options.large_only:
         small_site(options, shared)
+
+
+def argument_parser(bench: str) -> argparse.ArgumentParser:
+    """Return a parser of the options of both sites."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.bench.{bench}")
+    parser.add_argument("--workdir", default=f"runs/{bench.replace('_', '-')}")
+    parser.add_argument("--site", default="small", help="name of the small site's directory")
+    parser.add_argument("--kimg", type=float, default=60, help="of the large site's generator")
+    parser.add_argument("--ratio", type=float, default=4, help="synthetic images for a real one")
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--noise", type=float, default=1.0)
+    parser.add_argument("--field-of-view", type=float, default=1.0)
+    parser.add_argument("--contrast-agent", type=float, default=1.0)
+    parser.add_argument("--workers", type=int, default=2, help="0: this process, without Ray")
+    parser.add_argument("--large-only", action="store_true", help="stop after the large site")
+    parser.add_argument("overrides", nargs="*", help="section.key=value, of the small site")
+    return parser
 
 
 def large_site(options: argparse.Namespace, shared: str) -> None:
@@ -95,26 +103,13 @@ def large_site(options: argparse.Namespace, shared: str) -> None:
 
 def small_site(options: argparse.Namespace, shared: str) -> None:
     """Compare methods on draws of the small site's patients; print the rows."""
-    config = load(
-        "demo",
-        [
-            f"data.phantom.noise={options.noise}",
-            f"data.phantom.field_of_view={options.field_of_view}",
-            f"data.phantom.contrast_agent={options.contrast_agent}",
-            *(f"synthesis.generator={shared}", f"synthesis.teacher={shared}/teacher"),
-            f"synthesis.ratio={options.ratio}",
-            f"compare.methods=[{','.join(options.methods)}]",
-            f"compare.fractions=[{','.join(map(str, options.fractions))}]",
-            *(f"compare.draws={options.draws}", "compare.seeds=1", "classifier.epochs=12"),
-            *("classifier.epoch_images=891", f"compute.workers={options.workers}"),
-            "compute.cpus_per_worker=1",
-            *options.overrides,
-        ],
-    )
+    config = small_config(options, shared, options.methods, options.fractions)
     workspace = Workspace.at(f"{options.workdir}/{options.site}")
-    for step in (prepare, synthesize):
+    with contextlib.suppress(AlreadyFinishedError):
+        prepare(config, workspace, executor=executor_of(config))
+    for method in config.synthesis.methods:
         with contextlib.suppress(AlreadyFinishedError):
-            step(config, workspace, executor=RayExecutor())
+            synthesize(config, workspace, methods=[method], executor=executor_of(config))
     found = run(config, workspace)
     show(found)
     teacher = Teachers.load(f"{shared}/teacher")
@@ -137,6 +132,38 @@ def small_site(options: argparse.Namespace, shared: str) -> None:
     show(found)
 
 
+def small_config(
+    options: argparse.Namespace,
+    shared: str,
+    methods: Sequence[str],
+    fractions: Sequence[float],
+    baseline: str = "real",
+) -> PipelineConfig:
+    """Return the small site's settings: its scanner, the shared networks, the comparison."""
+    return load(
+        "demo",
+        [
+            f"data.phantom.noise={options.noise}",
+            f"data.phantom.field_of_view={options.field_of_view}",
+            f"data.phantom.contrast_agent={options.contrast_agent}",
+            *(f"synthesis.generator={shared}", f"synthesis.teacher={shared}/teacher"),
+            f"synthesis.ratio={options.ratio}",
+            f"compare.methods=[{','.join(methods)}]",
+            f"compare.fractions=[{','.join(map(str, fractions))}]",
+            f"compare.baseline={baseline}",
+            *(f"compare.draws={options.draws}", "compare.seeds=1", "classifier.epochs=12"),
+            *("classifier.epoch_images=891", f"compute.workers={options.workers}"),
+            "compute.cpus_per_worker=1",
+            *options.overrides,
+        ],
+    )
+
+
+def executor_of(config: PipelineConfig) -> Executor:
+    """Return where the small site's steps run: on Ray, or in this process without workers."""
+    return RayExecutor() if config.compute.workers else LocalExecutor()
+
+
 def run(config: PipelineConfig, workspace: Workspace) -> dict[str, Any]:
     """Compare, or return what an earlier run with the same baseline has found."""
     store = Store(workspace.comparison)
@@ -144,7 +171,7 @@ def run(config: PipelineConfig, workspace: Workspace) -> dict[str, Any]:
         found = store.read_json(COMPARISON)
         if found["baseline"] == config.compare.baseline:
             return found
-    return compare(config, workspace, executor=RayExecutor())
+    return compare(config, workspace, executor=executor_of(config))
 
 
 def show(found: dict[str, Any]) -> None:

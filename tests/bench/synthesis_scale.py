@@ -1,13 +1,15 @@
 """Synthesize sets of growing size: speed, memory, and what label fidelity costs.
 
     python -m tests.bench.synthesis_scale --workdir DIR --images 1000 10000 20000 100000
+    python -m tests.bench.synthesis_scale --config iqoth128 --workdir DIR --images 256 512
 
-Each set is made by the step `synthesize` with the generator of ``zoo:phantom32``, in a process of
-its own on one core, with two teachers of the demo's network (of one epoch: what they have learned
-changes no speed). Prints images per second while shards are written, the largest memory of the
-process and how much of it came after the first shard, the processor time of label fidelity (what
-teachers see, and the measure) and of all else per 1,000 images, and whether the set begins with the
-one before it, pixel by pixel.
+Each set is made by the step `synthesize`, in a process of its own on one core, with two teachers of
+the preset's network (of one epoch: what they have learned changes no speed). The generator is that
+of ``zoo:phantom32`` for the preset `demo`, and for another preset an untrained one of its size. All
+real images are phantoms. Prints images per second while shards are written, the largest memory of
+the process and how much of it came after the first shard, the processor time of label fidelity
+(what teachers see, and the measure) and of all else per 1,000 images, and whether the set begins
+with the one before it, pixel by pixel.
 """
 
 from __future__ import annotations
@@ -23,12 +25,18 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 
 from gemix.config import PipelineConfig, load
 from gemix.core.errors import AlreadyFinishedError
+from gemix.data.leakage.provenance import write_provenance
 from gemix.data.prepare import prepare_serial
+from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.sources import open_source
+from gemix.gan.checkpoints.checkpoint import TrainingSpec
+from gemix.gan.checkpoints.generator_io import save_generator
+from gemix.gan.training.registry import new_state
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps import synthesize as step
@@ -45,23 +53,29 @@ HEADER = (
 def main() -> None:
     """Make the sets and print a row for each."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.synthesis_scale")
+    parser.add_argument("--config", default="demo", help="preset whose networks are used")
     parser.add_argument("--workdir", default="runs/synthesis-scale")
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 20_000, 100_000])
     parser.add_argument("overrides", nargs="*", help="section.key=value")
     options = parser.parse_args()
+    workspace = Workspace.at(options.workdir)
+    is_demo = options.config == "demo"
+    generator = open_pretrained("zoo:phantom32").url if is_demo else workspace.gan
     config = load(
-        "demo",
+        options.config,
         [
-            *("data.phantom.patients_per_class=40", "teacher.epochs=1"),
-            f"synthesis.generator={open_pretrained('zoo:phantom32').url}",
-            *("synthesis.methods=[softmax]", "compute.workers=0", "compute.cpus_per_worker=1"),
+            *("data.source=phantom", "data.phantom.patients_per_class=40"),
+            *("teacher.epochs=1", "teacher.pretrained=false"),
+            *(f"synthesis.generator={generator}", "synthesis.methods=[softmax]"),
+            *("compute.workers=0", "compute.cpus_per_worker=1", "compute.gpus_per_worker=0"),
             *options.overrides,
         ],
     )
-    workspace = Workspace.at(options.workdir)
     with contextlib.suppress(AlreadyFinishedError):
         prepare_serial(open_source(config.data), config.data, Store(workspace.data))
         train_teachers(config, workspace)
+    if not is_demo:
+        write_untrained(config, workspace)
     print(HEADER)
     last = None
     for count in options.images:
@@ -69,6 +83,19 @@ def main() -> None:
         made = read_images([workspace.synthetic("softmax")])
         print("-" if last is None else np.array_equal(made.images[: len(last)], last), flush=True)
         last = made.images
+
+
+def write_untrained(config: PipelineConfig, workspace: Workspace) -> None:
+    """Write a generator of the settings' size for the prepared images, with random weights."""
+    data, store = Manifest.load(Store(workspace.data)), Store(workspace.gan)
+    architecture = config.gan.architecture(
+        resolution=data.resolution, img_channels=data.channels, label_dim=len(data.classes)
+    )
+    spec = TrainingSpec(
+        architecture=architecture, config=config.gan, classes=data.classes, data_digest="untrained"
+    )
+    save_generator(store, new_state(architecture, config.gan, torch.device("cpu")), spec)
+    write_provenance(store, [])
 
 
 def _apart(config: PipelineConfig, workspace: Workspace, count: int) -> str:

@@ -12,9 +12,12 @@ from pathlib import Path
 import optuna
 import pytest
 
+from gemix.classifier.bundle import Classifier
 from gemix.config import load
+from gemix.data.shards.manifest import Manifest
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
+from gemix.promotion.learned_from import why_other_images
 from jobs.sweep import COMMAND
 from tests.jobs.sweep_files import SWEEP, write_generator
 
@@ -65,7 +68,14 @@ def wait_for(process: subprocess.Popen, word: str) -> None:
     pytest.fail("".join(lines))
 
 
-def test_stopped_killed_and_run_to_the_end(workdir, arguments, capsys):
+def assert_winner_has_its_images(workspace: Workspace, name: str) -> None:
+    """Ray wrote the images that the winner's best classifier was trained on."""
+    classifier = Classifier.load(Store(workspace.sweep) / f"confirmed/{name}")
+    real, made = (Manifest.load(Store(url)) for url in (workspace.data, workspace.sweep_winner))
+    assert why_other_images(classifier, real, {classifier.method: made}) is None
+
+
+def test_stopped_killed_and_run_to_the_end(workdir, arguments, capsys, monkeypatch):
     long = [*arguments, "classifier.epochs=20", "sweep.concurrent=1"]
     stopped = start(workdir, long)
     wait_for(stopped, "trial 1 (published default)")
@@ -80,8 +90,13 @@ def test_stopped_killed_and_run_to_the_end(workdir, arguments, capsys):
     killed.wait()
     assert states_of(workdir)[:3] == ["COMPLETE", "INTERRUPTED", "RUNNING"]
 
-    assert COMMAND.main(["-w", workdir, *long]) == 0
-    assert "published default" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        # a winner that has synthetic images, whatever chance says
+        patch.setattr(
+            "gemix.steps.sweep.confirm.choose_winner", lambda found, *_, **__: (found[1], {})
+        )
+        assert COMMAND.main(["-w", workdir, *long]) == 0
+    assert "winner: published default" in capsys.readouterr().out
     states = states_of(workdir)
     assert "RUNNING" not in states and "WAITING" not in states
     assert sum(state in ("COMPLETE", "PRUNED") for state in states) == 4
@@ -91,7 +106,8 @@ def test_stopped_killed_and_run_to_the_end(workdir, arguments, capsys):
     assert len(results["trials"]) == 4
     confirmed = results["confirmed"]
     assert confirmed["candidates"][0]["name"] == "real only"
-    assert confirmed["winner"]["name"] in {row["name"] for row in confirmed["candidates"]}
+    assert confirmed["winner"]["name"] == "published default"
+    assert_winner_has_its_images(Workspace(workdir), confirmed["winner"]["classifier"])
     assert 0 <= confirmed["test"]["results"]["real"]["macro_f2"] <= 1
     reports = trials_of(workdir)[results["published_default"]].intermediate_values
     assert sorted(reports) == list(range(1, 41))

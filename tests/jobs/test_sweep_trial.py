@@ -15,6 +15,7 @@ from gemix.classifier.bundle import Classifier
 from gemix.classifier.decision.config import DecisionConfig
 from gemix.config import PipelineConfig, load
 from gemix.core.errors import AlreadyFinishedError, CheckpointError, ConfigError, DataError
+from gemix.data.image_set import ImageSet
 from gemix.data.leakage.overlap import Split
 from gemix.data.leakage.provenance import PROVENANCE, write_provenance
 from gemix.data.prepare.encoded_scan import preparation_settings
@@ -36,6 +37,7 @@ from gemix.steps.sweep.trial import Report, configured, run_trial, steps_of, tra
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_teacher import train_teachers
 from gemix.sweep.objective import Scores
+from gemix.synthesis import labelling
 from gemix.synthesis.cache import BLOCK, ImageCache
 from gemix.synthesis.teacher import Teachers
 from gemix.tracking.client import tracking_uri
@@ -235,6 +237,39 @@ def test_cached_images_are_those_of_synthesize(config, workspace, tmp_path):
     np.testing.assert_array_equal(found.images, made.images)
     np.testing.assert_array_equal(found.soft_labels, made.soft_labels)
     np.testing.assert_array_equal(found.labels, made.labels)
+
+
+def test_images_are_made_once_for_all_label_sources_and_seen_once(
+    config, workspace, teacher, tmp_path, monkeypatch
+):
+    """And the labels are those that synthesize writes."""
+    cache, generator = ImageCache(Store(tmp_path)), load_generator(Store(workspace.gan))
+    teachers, count = Teachers.load(workspace.teacher), BLOCK + 5
+
+    def ask(source: str, mixture: float = 0.5) -> ImageSet:
+        settings = dataclasses.replace(config.synthesis, labels=source, mixture=mixture)
+        made = {"labels": config.labels, "config": settings, "count": count}
+        return cache.images(generator, "softmax", **made, teachers=teachers)
+
+    asked = ask("asked")
+    with monkeypatch.context() as patch:
+        patch.setattr(labelling, "sample_images", lambda *_, **__: pytest.fail("made again"))
+        seen = ask("teacher")
+        patch.setattr(Teachers, "probabilities", lambda *_: pytest.fail("seen again"))
+        mixed = ask("mixture", 0.25)
+    for found in (seen, mixed):
+        np.testing.assert_array_equal(found.images, asked.images)
+    assert (asked.labels != seen.labels).any()
+    settings = dataclasses.replace(config.synthesis, labels="mixture", mixture=0.25, count=count)
+    changed = dataclasses.replace(config, synthesis=settings)
+    synthesize(changed, workspace, methods=["softmax"], into=lambda _: f"{tmp_path}/set")
+    made = read_images([f"{tmp_path}/set"])
+    np.testing.assert_array_equal(mixed.images, made.images)
+    np.testing.assert_array_equal(mixed.soft_labels, made.soft_labels)
+    np.testing.assert_array_equal(mixed.labels, made.labels)
+    (damaged,) = (n for n in Store(tmp_path).list(recursive=True) if "000000000-seen" in n)
+    Store(tmp_path).write_bytes(damaged, b"")
+    np.testing.assert_array_equal(ask("mixture", 0.25).soft_labels, mixed.soft_labels)
 
 
 def test_a_larger_set_begins_with_the_smaller_one(config, workspace, tmp_path):

@@ -107,10 +107,14 @@ def test_a_front_is_not_pruned(tmp_path):
 
 def test_it_waits_for_the_reference_and_for_room(tmp_path):
     tune = Tune(tmp_path)
-    reference = tune.begin()
+    reference, published = tune.begin(), tune.begin()
     assert tune.begin() is None
     for step in range(1, TOTAL + 1):
+        tune.result(published, step, 0.7)
+    assert tune.begin() is None and states(tune) == ["running"] * 2
+    for step in range(1, TOTAL + 1):
         tune.result(reference, step, 0.8)
+    assert states(tune) == ["complete"] * 2
     assert all(isinstance(tune.begin(), SimpleNamespace) for _ in range(4))
     assert tune.begin() is None
 

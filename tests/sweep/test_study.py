@@ -21,12 +21,42 @@ def test_the_first_trials_are_the_reference_and_the_published_default(open_study
     study = open_study()
     first = study.propose()
     assert (first.name, first.params) == (REFERENCE, {"ratio": 0.0})
-    assert study.propose() is None  # nothing runs before the reference is known
-    study.complete(first.number, scores_of(first))
     second = study.propose()
     assert second.name == PUBLISHED
     assert (second.params["temperature"], second.params["bias"]) == (1.0, 2.0)
+    assert study.propose() is None  # nothing else runs before the reference is known
+    study.complete(first.number, scores_of(first))
     assert study.propose().name is None
+
+
+def test_the_published_default_may_end_before_the_reference(open_study):
+    """It ends with it, with the constraint that only the reference gives; a kill runs it again."""
+    study = open_study()
+    first, second = study.propose(), study.propose()
+    study.complete(second.number, scores_of(second, fnr=0.4))
+    assert study.running == [first.number] and study.propose() is None
+    assert [record.state for record in study.records()] == ["running", "running"]
+    study = open_study()  # the process is killed
+    first, second = study.propose(), study.propose()
+    assert (first.name, second.name) == (REFERENCE, PUBLISHED)
+    study.complete(second.number, scores_of(second, fnr=0.4))
+    study.complete(first.number, scores_of(first, fnr=0.2))
+    ended = {record.name: record for record in study.records() if record.state == "complete"}
+    assert ended[PUBLISHED].constraints["fnr"] == pytest.approx(0.4 - 0.2 - 0.01)
+    assert ended[PUBLISHED].scores.macro_f2 == Scores.mean(scores_of(second)).macro_f2
+    assert not study.running and study.propose().name is None
+
+
+def test_without_the_reference_there_is_no_trial_but_the_first_two(open_study):
+    """The reference fails beside the published default, and a new process begins with both."""
+    study = open_study()
+    first, second = study.propose(), study.propose()
+    study.complete(second.number, scores_of(second))
+    with pytest.raises(GemixError, match="without synthetic images failed"):
+        study.fail(first.number, "no images")
+    study = open_study()
+    assert {study.propose().name, study.propose().name} == {REFERENCE, PUBLISHED}
+    assert study.propose() is None
 
 
 def test_all_trials_run_once(open_study):

@@ -74,7 +74,7 @@ def explore(
             images = sample_images(
                 generator.network, [seed] * len(labels), labels, config.synthesis
             )
-            seen = teachers.probabilities(images)[:, 0] if teachers else None
+            seen = teachers.probabilities(images, slice(1))[:, 0] if teachers else None
             latents.append(latent_of(seed, images, labels, seen, side=side, pairs=pairs))
             progress.update(len(labels))
     page = render_explore(
