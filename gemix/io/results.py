@@ -274,38 +274,6 @@ class TrainingTotals:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataSummary:
-    """Images of the real set: in all, a split, a split and class, and set aside."""
-
-    images: int
-    classes: tuple[str, ...]
-    splits: Mapping[str, int]
-    counts: Mapping[str, Any]
-    quarantined: int
-    digest: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SyntheticSummary:
-    """Images of the synthetic sets."""
-
-    images: int
-    per_method: Mapping[str, int]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Summary:
-    """``summary.json``: the results of a pipeline; `wall_seconds` of each step."""
-
-    data: DataSummary
-    gan: TrainingTotals
-    synthetic: SyntheticSummary
-    results: tuple[MethodResult, ...]
-    registered_model: RegisteredModel | None = None
-    wall_seconds: Mapping[str, float]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Model:
     """The part of ``model.json`` that the report shows."""
 
@@ -366,11 +334,6 @@ def _audit_names(values: Mapping[str, float] | None) -> Mapping[str, float] | No
     """Rename the outputs of audits that earlier versions called otherwise."""
     earlier = {"nearer": "copying_auc", "among_closest": "near_fraction"}
     return values and {earlier.get(name, name): value for name, value in values.items()}
-
-
-def read_summary(store: Store) -> Summary:
-    """Read ``summary.json``."""
-    return read_record(store, SUMMARY, Summary, "run gemix pipeline --overwrite")
 
 
 def read_steps(store: Store) -> dict[str, float]:

@@ -28,9 +28,9 @@ from gemix.steps.train_teacher import train_teachers
 from gemix.synthesis.fidelity import read_fidelity
 
 VARIANTS = {
-    "none": {},
-    "label mixing": {"label_mixing": 0.5},
-    "auxiliary classifier": {"classifier_weight": 0.5},
+    "none": {"label_mixing": 0.0, "classifier_weight": 0.0},
+    "label mixing": {"label_mixing": 0.5, "classifier_weight": 0.0},
+    "auxiliary classifier": {"label_mixing": 0.0, "classifier_weight": 0.5},
     "both": {"label_mixing": 0.5, "classifier_weight": 0.5},
 }
 SETTINGS = (

@@ -44,6 +44,7 @@ FILES = {
             "unknown": ["the generator"],
             "not_compared": [],
         },
+        "teacher": {"macro_f2": 0.9, "fnr": 0.1, "seeds": 2, "intervals": {"fnr": [0.0, 0.2]}},
     },
     "classifiers.json": [ROW],
     "training.json": {"kimg": 1.0, "images_per_s": 120.5},
@@ -62,21 +63,6 @@ FILES = {
             "by_pixels": None,
         },
     },
-    "summary.json": {
-        "data": {
-            "images": 10,
-            "classes": ["normal", "covid"],
-            "splits": {"train": 10},
-            "counts": {"train": {"normal": 5, "covid": 5}},
-            "quarantined": 0,
-            "digest": "ab",
-        },
-        "gan": {"kimg": 1.0, "images_per_s": 120.5},
-        "synthetic": {"images": 4, "per_method": {"softmax": 4}},
-        "results": [METHOD],
-        "registered_model": MODEL,
-        "wall_seconds": {"prepare": 1.5},
-    },
     "steps.json": {"prepare": 1.5},
 }
 READERS = {
@@ -84,20 +70,15 @@ READERS = {
     "classifiers.json": results.read_classifiers,
     "training.json": results.read_training,
     "metrics.json": results.read_image_metrics,
-    "summary.json": results.read_summary,
     "steps.json": results.read_steps,
 }
-# mappings whose keys are names of classes, splits, methods, rates or steps
-BY_NAME = (
-    "by_features",
-    "by_pixels",
-    *("per_class", "intervals", "difference_to_real", "per_method", "splits", "counts"),
-    *("train", "wall_seconds"),
-)
+# mappings whose keys are names of classes, rates or audits
+BY_NAME = ("by_features", "by_pixels", "per_class", "intervals", "difference_to_real")
 OPTIONAL = {  # what a file may lack, as earlier versions' do
-    "evaluation.json": {"best", "best_classifier", "registered_model", "test", "overlap"},
+    "evaluation.json": {
+        *("best", "best_classifier", "registered_model", "test", "overlap", "teacher"),
+    },
     "metrics.json": {"generator", "best"},
-    "summary.json": {"registered_model"},
     "steps.json": {"prepare"},
 }
 

@@ -214,6 +214,18 @@ def test_a_changed_setting_costs_the_steps_that_read_it_and_no_other(finished, c
     assert verdicts == {"softmax": "undecided", "onehot": "not audited"}
 
 
+def test_it_ends_after_the_step_that_is_named_and_resumes(tiny_overrides, tmp_path, capsys):
+    workspace = Workspace.at(tmp_path)
+    arguments = ["pipeline", "-c", "demo", "-w", workspace.workdir, *tiny_overrides]
+    assert cli.main([*arguments, "--until", "prepare"]) == 0
+    assert Store(workspace.data).exists("manifest.json")
+    assert not Path(workspace.teacher).exists() and "macro-F2" not in capsys.readouterr().out
+    written = Path(workspace.data, "manifest.json").stat().st_mtime_ns
+    assert cli.main([*arguments, "--until", "train-teacher"]) == 0
+    assert Path(workspace.data, "manifest.json").stat().st_mtime_ns == written
+    assert Store(workspace.teacher).exists("teacher.json") and not Path(workspace.gan).exists()
+
+
 def test_real_scans_with_a_broken_one_among_them_run_through(
     shared, tiny_overrides, tmp_path, capfd
 ):
