@@ -1,6 +1,6 @@
 # Everything a fresh machine needs, from Python 3.11, pip and make alone.
 #
-#   make demo    the whole path on a built-in phantom; the report lands in runs/demo/report/
+#   make demo    the whole path on built-in phantoms; the report lands in runs/demo/report/
 #   make test    the whole test suite, slow tests included, in three processes side by side
 #   make lint    style and formatting, as the continuous integration checks them
 #   make clean   removes the environment and the caches; runs/ stays

@@ -199,7 +199,7 @@ def _reading(effects: tuple[Effect, Effect]) -> str:
             "and does not show that there is none."
         )
     if effects[0] == effects[1]:
-        return f"Macro-F2 and the false-negative rate are both {words[effects[0]]}."
+        return f"Macro-F2 and the false-negative rate are both {effects[0]} beyond their intervals."
     return f"Macro-F2 is {words[effects[0]]}; the false-negative rate is {words[effects[1]]}."
 
 
