@@ -176,7 +176,8 @@ def load_generator(store: Store) -> GeneratorBundle:
     """
     if not store.exists(MARKER):
         raise CheckpointError(
-            f"{store.url}: no generator.json, so no finished training; run gemix train-gan first"
+            f"{store.url}: no generator.json, so no finished training; run gemix train-gan first, "
+            "or name the directory of another generator (synthesis.generator, --gan)"
         )
     values = _read_marker(store)
     with wrap_checkpoint_errors(f"{store.url}/{MARKER}", REMEDY):
