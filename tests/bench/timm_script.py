@@ -76,7 +76,7 @@ def main() -> None:
                 for loaders, found in theirs.items():
                     found.append(peer_rate(options, folder, loaders, arguments))
                 ours.append(our_rate(options, images, augment))
-            rates = {loaders: statistics.median(found) for loaders, found in theirs.items()}
+            rates = {loaders: round(statistics.median(found)) for loaders, found in theirs.items()}
             loaders, best = max(rates.items(), key=lambda item: item[1])
             rate = statistics.median(ours)
             print(
