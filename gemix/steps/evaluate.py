@@ -84,7 +84,8 @@ def evaluate(
             they or their generators learned from it and ``data.allow_overlap`` is not set.
     """
     listing = read_classifiers(Store(workspace.classifiers))
-    teacher = config.synthesis.teacher and Teachers.load(config.synthesis.teacher)
+    url = config.synthesis.teacher
+    teacher = None if url is None else Teachers.load(url)
     learned = [Provenance(Store(workspace.classifiers), "the classifiers")]
     if teacher:
         learned.append(Provenance(Store(teacher.url), "the teacher"))

@@ -13,7 +13,7 @@ import yaml
 
 from gemix.classifier.models import check_model
 from gemix.classifier.optimizer import check_optimizer
-from gemix.config import PipelineConfig, steps_to_redo
+from gemix.config import STEP_SECTIONS, PipelineConfig, steps_to_redo
 from gemix.core.errors import AlreadyFinishedError, CheckpointError, ConfigError, DataError
 from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.gan.checkpoints.generator_io import MARKER as GENERATOR
@@ -120,9 +120,6 @@ def run_pipeline(
             augment=settings.augment,
         )
     steps = _steps(config, workspace)
-    if until is not None:
-        last = max((number for number, one in enumerate(steps) if one.step == until), default=-1)
-        steps = steps[: last + 1]
     sets_are_made = (
         overwrite or redo or not all(step.finished for step in steps if step.step == "synthesize")
     )
@@ -130,7 +127,11 @@ def run_pipeline(
         validation_counts(config.labels)
     store = _claim(config, workspace, steps, overwrite, redo)
     seconds = read_steps(store)
+    order = list(STEP_SECTIONS)
+    end = len(order) if until is None else order.index(until) + 1
     for step in steps:
+        if step.step not in order[:end]:
+            return {}
         if step.finished:
             log.info("%s: finished already", step.name)
             continue
@@ -139,8 +140,6 @@ def run_pipeline(
         seconds[step.name] = round(time.monotonic() - started, 1)
         log.info("%s: done in %.1f s", step.name, seconds[step.name])
         store.write_json(STEPS, seconds)
-    if until is not None:
-        return {}
     summary = summarize(config, workspace, seconds)
     store.write_json(SUMMARY, summary)
     return summary

@@ -214,6 +214,16 @@ def test_a_changed_setting_costs_the_steps_that_read_it_and_no_other(finished, c
     assert verdicts == {"softmax": "undecided", "onehot": "not audited"}
 
 
+def test_an_early_end_does_not_hide_that_later_steps_have_other_settings(finished, copied):
+    config, _, _ = finished
+    Store(copied.workdir).delete("summary.json")
+    other = dataclasses.replace(config, classifier=dataclasses.replace(config.classifier, lr=0.02))
+    with pytest.raises(AlreadyFinishedError, match="train-classifier"):
+        run_pipeline(other, copied, until="train-gan")
+    assert run_pipeline(config, copied, until="train-gan") == {}
+    assert not Store(copied.workdir).exists("summary.json")
+
+
 def test_it_ends_after_the_step_that_is_named_and_resumes(tiny_overrides, tmp_path, capsys):
     workspace = Workspace.at(tmp_path)
     arguments = ["pipeline", "-c", "demo", "-w", workspace.workdir, *tiny_overrides]
