@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,22 +12,22 @@ from gemix.io.workspace import Workspace
 from jobs._runtime.command import Request
 from jobs._runtime.ray_executor import RayExecutor
 from jobs.pipeline import COMMAND as PIPELINE
-from jobs.pipeline import print_summary
+from jobs.pipeline import add_redo, print_summary
 
 if TYPE_CHECKING:
     from gemix.steps.runtime.executor import Executor
 
 LARGE_SITE = (
     *("data.phantom.patients_per_class=800", "data.phantom.slices_per_patient=2"),
-    "teacher.epochs=6",
     # from the networks that come with gemix, whose patients are others still
     *("gan.init_from=zoo:phantom32", "gan.kimg=24", "gan.snapshot_kimg=6", "gan.batch=16"),
     *("gan.g_lr=0.003", "gan.d_lr=0.003", "gan.ema_kimg=4", "gan.ada_kimg=200"),
+    "teacher.epochs=6",
 )
-"""What the large site changes of the preset ``demo``."""
+"""Overrides of the preset ``demo`` for the large site."""
 
 LARGE_SITE_SEED = "data.phantom.seed=78"
-"""Of its patients, whatever the command line says: those of the small site must be others."""
+"""Override after those of the command line: the two sites must have different patients."""
 
 SMALL_SITE = (
     # a tenth of 165 patients to train with, three tenths for validation, and the rest judges
@@ -39,7 +38,7 @@ SMALL_SITE = (
     # whom the images may give away are the large site's patients, which are not at hand here
     *("synthesis.count=3000", "audit.in_pipeline=false"),
 )
-"""What the small site changes of the preset ``demo``."""
+"""Overrides of the preset ``demo`` for the small site."""
 
 
 def run_sites(
@@ -108,14 +107,6 @@ def _run(request: Request) -> None:
     print_summary(summary, request.workspace)
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--redo",
-        action="store_true",
-        help="run the finished steps whose settings have changed again, and keep the others",
-    )
-
-
 COMMAND = dataclasses.replace(
     PIPELINE,
     name="demo",
@@ -126,7 +117,7 @@ COMMAND = dataclasses.replace(
     "the large one,\n        up to the generator; <workdir>/shared: its generator and teacher",
     costs="12 to 18 minutes on 2 CPU cores",
     run=_run,
-    add_options=_add_options,
+    add_options=add_redo,
 )
 
 if __name__ == "__main__":

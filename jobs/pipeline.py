@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from gemix.io.workspace import Workspace
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_redo(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--redo``."""
     parser.add_argument(
         "--redo",
         action="store_true",
         help="run the finished steps whose settings have changed again, and keep the others",
     )
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_redo(parser)
     parser.add_argument(
         "--until",
         choices=("prepare", "train-teacher", "train-gan", "synthesize", "audit"),

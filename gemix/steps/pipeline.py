@@ -128,9 +128,8 @@ def run_pipeline(
     store = _claim(config, workspace, steps, overwrite, redo)
     seconds = read_steps(store)
     order = list(STEP_SECTIONS)
-    end = len(order) if until is None else order.index(until) + 1
     for step in steps:
-        if step.step not in order[:end]:
+        if until is not None and order.index(step.step) > order.index(until):
             return {}
         if step.finished:
             log.info("%s: finished already", step.name)

@@ -9,6 +9,7 @@ come from have the same images. Files may be deleted at any time.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -62,8 +63,10 @@ class ImageCache:
         folder = self._store / rows_digest(generator, method, labels, drawing, accepting)
         starts = range(0, count, BLOCK)
 
-        def write(start: int, name: str) -> None:
-            write_synthetic_shard(
+        def block(start: int) -> pa.Table:
+            name = f"{start:09d}.parquet"
+            write = functools.partial(
+                write_synthetic_shard,
                 folder,
                 name,
                 generator,
@@ -74,8 +77,9 @@ class ImageCache:
                 config=drawing,
                 teachers=accepting,
             )
+            return _read(folder, name, _COLUMNS, write)
 
-        blocks = [_read(folder, f"{start:09d}.parquet", _COLUMNS, start, write) for start in starts]
+        blocks = [block(start) for start in starts]
         rows = pa.concat_tables(blocks).slice(0, count)
         asked = weights_of(rows["soft_label"], len(generator.classes)).astype(np.float32)
         soft_labels, class_index = asked, rows["class_index"].to_numpy().astype(np.int64)
@@ -98,19 +102,15 @@ class ImageCache:
 
 
 def _read(
-    folder: Store,
-    name: str,
-    columns: Sequence[str],
-    start: int,
-    write: Callable[[int, str], None],
+    folder: Store, name: str, columns: Sequence[str], write: Callable[[], object]
 ) -> pa.Table:
-    """Return columns of a file of the block at `start`; write it if it is missing or damaged."""
+    """Return columns of a file; write it if it is missing or damaged."""
     if folder.exists(name):
         try:
             return folder.read_columns(name, columns)
         except DataError:
             folder.delete(name)
-    write(start, name)
+    write()
     return folder.read_columns(name, columns)
 
 
@@ -118,15 +118,15 @@ def _seen(
     folder: Store, start: int, block: pa.Table, generator: GeneratorBundle, teachers: Teachers
 ) -> np.ndarray:
     """Return what the first teacher sees in the images of a block, float32 [N, K]."""
+    name = f"{start:09d}-seen-{teachers.rows[0].checksum[:32]}.parquet"
 
-    def write(start: int, name: str) -> None:
+    def write() -> None:
         seen = teachers.probabilities(_pixels(folder, block, generator), slice(1))[:, 0]
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table({_SEEN: list(seen)}), sink, write_page_checksum=True)
         folder.write_bytes(name, sink.getvalue().to_pybytes())
 
-    name = f"{start:09d}-seen-{teachers.rows[0].checksum[:32]}.parquet"
-    table = _read(folder, name, (_SEEN,), start, write)
+    table = _read(folder, name, (_SEEN,), write)
     return weights_of(table[_SEEN], len(generator.classes)).astype(np.float32)
 
 
