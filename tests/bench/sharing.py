@@ -42,13 +42,12 @@ from gemix.steps.train_gan import train_gan
 from gemix.steps.train_teacher import train_teachers
 from gemix.synthesis.teacher import Teachers
 from jobs._runtime.ray_executor import RayExecutor
+from jobs.demo import LARGE_SITE, LARGE_SITE_SEED
 
 METHODS = ("real", "real+cutmix", "softmax", "softmax+pretrain", "onehot", "held-back")
 FROM_CLASSIFIER = ("real", "real+cutmix")
-LARGE = (
-    *("data.phantom.seed=78", "data.phantom.patients_per_class=800"),
-    *("data.phantom.slices_per_patient=2", "gan.init_from=zoo:phantom32", "gan.batch=16"),
-    *("gan.g_lr=0.003", "gan.d_lr=0.003", "gan.ema_kimg=4", "gan.ada_kimg=200"),
+LARGE = (  # the demo's, with other lengths
+    *(*LARGE_SITE, LARGE_SITE_SEED, "teacher.epochs=12"),
     *("metrics.images=1000", "metrics.real_images=2000", "metrics.budget=1"),
     "metrics.extractor=timm-random:resnet18d",
 )
@@ -104,12 +103,9 @@ def large_site(options: argparse.Namespace, shared: str) -> None:
 def small_site(options: argparse.Namespace, shared: str) -> None:
     """Compare methods on draws of the small site's patients; print the rows."""
     config = small_config(options, shared, options.methods, options.fractions)
-    workspace = Workspace.at(f"{options.workdir}/{options.site}")
-    with contextlib.suppress(AlreadyFinishedError):
-        prepare(config, workspace, executor=executor_of(config))
+    workspace = prepared(config, options)
     for method in config.synthesis.methods:
-        with contextlib.suppress(AlreadyFinishedError):
-            synthesize(config, workspace, methods=[method], executor=executor_of(config))
+        make_set(config, workspace, method, method)
     found = run(config, workspace)
     show(found)
     teacher = Teachers.load(f"{shared}/teacher")
@@ -157,6 +153,26 @@ def small_config(
             *options.overrides,
         ],
     )
+
+
+def prepared(config: PipelineConfig, options: argparse.Namespace) -> Workspace:
+    """Prepare the small site's images, unless they are there; return its work directory."""
+    workspace = Workspace.at(f"{options.workdir}/{options.site}")
+    with contextlib.suppress(AlreadyFinishedError):
+        prepare(config, workspace, executor=executor_of(config))
+    return workspace
+
+
+def make_set(config: PipelineConfig, workspace: Workspace, sampler: str, name: str) -> None:
+    """Make the set of a sampler under a name of its own, unless it is there."""
+    with contextlib.suppress(AlreadyFinishedError):
+        synthesize(
+            config,
+            workspace,
+            methods=[sampler],
+            into=lambda _: workspace.synthetic(name),
+            executor=executor_of(config),
+        )
 
 
 def executor_of(config: PipelineConfig) -> Executor:

@@ -14,21 +14,22 @@ is done once: a run that was stopped resumes.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 from typing import Any
 
-from gemix.config import PipelineConfig
-from gemix.core.errors import AlreadyFinishedError
 from gemix.data.shards.manifest import Manifest
 from gemix.io.storage import Store
-from gemix.io.workspace import Workspace
 from gemix.steps.compare.tables import difference_cells
-from gemix.steps.prepare import prepare
 from gemix.steps.sets.curate import SUFFIX, curate_set
-from gemix.steps.synthesize import synthesize
 from gemix.synthesis.fidelity import SetFidelity, read_fidelity
-from tests.bench.sharing import argument_parser, executor_of, large_site, run, small_config
+from tests.bench.sharing import (
+    argument_parser,
+    large_site,
+    make_set,
+    prepared,
+    run,
+    small_config,
+)
 
 BASELINE = "onehot"
 HEADER = (
@@ -62,13 +63,11 @@ def small_site(options: argparse.Namespace, shared: str) -> None:
     }
     methods = [*soft, BASELINE, *(f"{name}{SUFFIX}" for name in options.curated)]
     config = small_config(options, shared, methods, [options.fraction], BASELINE)
-    workspace = Workspace.at(f"{options.workdir}/{options.site}")
-    with contextlib.suppress(AlreadyFinishedError):
-        prepare(config, workspace, executor=executor_of(config))
-    make(config, workspace, "onehot", BASELINE)
+    workspace = prepared(config, options)
+    make_set(config, workspace, "onehot", BASELINE)
     for name, settings in soft.items():
         labels = dataclasses.replace(config.labels, **settings)
-        make(dataclasses.replace(config, labels=labels), workspace, "softmax", name)
+        make_set(dataclasses.replace(config, labels=labels), workspace, "softmax", name)
     for name in options.curated:
         curate_set(config, workspace, name)
     found = run(config, workspace)
@@ -78,18 +77,6 @@ def small_site(options: argparse.Namespace, shared: str) -> None:
         rows = {row["method"]: row for row in block["methods"]}
         for method in methods:
             print(row_of(rows[method], Store(workspace.synthetic(method))), flush=True)
-
-
-def make(config: PipelineConfig, workspace: Workspace, sampler: str, name: str) -> None:
-    """Make the set of a sampler under a name of its own."""
-    with contextlib.suppress(AlreadyFinishedError):
-        synthesize(
-            config,
-            workspace,
-            methods=[sampler],
-            into=lambda _: workspace.synthetic(name),
-            executor=executor_of(config),
-        )
 
 
 def row_of(compared: dict[str, Any], store: Store) -> str:

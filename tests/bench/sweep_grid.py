@@ -30,7 +30,7 @@ import torch
 from ray.tune.schedulers import TrialScheduler
 
 from gemix.classifier.train import train
-from gemix.config import PipelineConfig, load
+from gemix.config import PipelineConfig
 from gemix.data.prepare import prepare_serial
 from gemix.data.shards.manifest import MANIFEST
 from gemix.data.shards.seal import sealed
@@ -45,7 +45,7 @@ from gemix.steps.sweep.opening import Sweep, open_sweep
 from gemix.steps.sweep.trial import Report, configured, run_trial, steps_of, training_images
 from gemix.sweep.objective import Scores
 from gemix.sweep.records import best_record, format_params
-from gemix.zoo import open_pretrained
+from tests.bench.sweep_speed import sweep_config
 from tune.objective import result_of
 from tune.searcher import StudyScheduler, StudySearcher
 
@@ -72,16 +72,13 @@ def main() -> None:
     parser.add_argument("--fresh", type=int, default=5, help="seeds that neither was chosen by")
     parser.add_argument("overrides", nargs="*", help="section.key=value")
     options = parser.parse_args()
-    config = load(
-        "demo",
+    config = sweep_config(
+        options.patients,
         [
-            f"data.phantom.patients_per_class={options.patients}",
             # most patients are there to measure with: validation is cheap, training is not
             *("data.val_fraction=0.6", "data.test_fraction=0.1"),
-            f"synthesis.generator={open_pretrained('zoo:phantom32').url}",
-            *("synthesis.labels=asked", "sweep.label_sources=[]", "sweep.methods=[softmax]"),
+            *("sweep.label_sources=[]", "sweep.methods=[softmax]", "sweep.trials=30"),
             *(f"sweep.ratio=[0,{max(options.ratios):g}]", "sweep.ratio_step=0.5"),
-            *("sweep.trials=30", "sweep.fresh_seeds=0", "compute.cpus_per_worker=1"),
             *options.overrides,
         ],
     )

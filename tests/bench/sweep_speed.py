@@ -47,15 +47,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=60, help="of each class")
     parser.add_argument("overrides", nargs="*", help="section.key=value")
     options = parser.parse_args()
-    config = load(
-        "demo",
-        [
-            f"data.phantom.patients_per_class={options.patients}",
-            f"synthesis.generator={open_pretrained('zoo:phantom32').url}",
-            *("synthesis.labels=asked", "compute.cpus_per_worker=1", "sweep.fresh_seeds=0"),
-            *(f"sweep.concurrent={SLOTS}", *options.overrides),
-        ],
-    )
+    config = sweep_config(options.patients, [f"sweep.concurrent={SLOTS}", *options.overrides])
     workspace = Workspace.at(options.workdir)
     prepare_serial(open_source(config.data), config.data, Store(workspace.data))
     began = time.time()
@@ -77,6 +69,23 @@ def main() -> None:
     print(f"epochs: {ours} and {theirs}, ratio {theirs / ours:.2f}")
     print(f"outside training and images, naive: {_outside(naive):.1%} of {SLOTS} slots")
     print(f"the sweep: {_outside(searched):.1%}")
+
+
+def sweep_config(patients: int, overrides: Sequence[str]) -> PipelineConfig:
+    """Return the settings of a sweep on the phantom with a generator of the zoo.
+
+    Args:
+        patients: of each class, in all splits.
+    """
+    return load(
+        "demo",
+        [
+            f"data.phantom.patients_per_class={patients}",
+            f"synthesis.generator={open_pretrained('zoo:phantom32').url}",
+            *("synthesis.labels=asked", "compute.cpus_per_worker=1", "sweep.fresh_seeds=0"),
+            *overrides,
+        ],
+    )
 
 
 @dataclasses.dataclass
