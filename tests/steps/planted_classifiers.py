@@ -18,7 +18,10 @@ from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.schema import to_columns, write_shard
+from gemix.evaluation.label_fidelity.measure import label_fidelity
+from gemix.io.records import write_record
 from gemix.io.storage import Store
+from gemix.synthesis.teacher import TEACHER, TeacherRow
 
 CLASSES = ("normal", "pneumonia", "cancer")
 PATTERNS = 12
@@ -86,6 +89,15 @@ def planted(
         validation=validation,
         state=state | {name: value.contiguous() for name, value in head.items()},
     )
+
+
+def write_teacher(store: Store, teacher: Classifier) -> None:
+    """Write a finished directory of one teacher, which claims to make no mistake."""
+    teacher.save(store / "seed0")
+    perfect = np.eye(len(teacher.classes))
+    real = label_fidelity(perfect, perfect)
+    row = TeacherRow(name="seed0", seed=0, checksum=teacher.checksum, real=real)
+    write_record(store, TEACHER, [row])
 
 
 @functools.cache

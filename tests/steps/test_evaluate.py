@@ -25,8 +25,6 @@ from gemix.data.leakage.provenance import write_provenance, write_withheld_prove
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.schema import to_columns, write_shard
-from gemix.evaluation.label_fidelity.measure import label_fidelity
-from gemix.io.records import write_record
 from gemix.io.results import read_evaluation
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
@@ -34,9 +32,8 @@ from gemix.steps.evaluate import evaluate
 from gemix.steps.runtime.executor import LocalExecutor
 from gemix.steps.runtime.overlap import real_splits
 from gemix.steps.train_classifier import CLASSIFIERS, train_classifiers
-from gemix.synthesis.teacher import TEACHER, TeacherRow
 from jobs._runtime import cli
-from tests.steps.planted_classifiers import planted, write_set
+from tests.steps.planted_classifiers import planted, write_set, write_teacher
 
 CLASSES = ("benign", "non-normal", "Normal cases")
 CONFIG = PipelineConfig.from_mapping({"compute": {"cpus_per_worker": 1, "workers": 0}})
@@ -292,26 +289,14 @@ def test_when_the_best_counts_as_below_real_only(tmp_path, monkeypatch, methods,
     assert (evaluate(CONFIG, workspace)["below_real"] is not None) == is_below
 
 
-def write_teacher(workspace: Workspace, answers: tuple[int, ...]) -> str:
-    """A teacher of another site, which keeps to itself whom it learned from."""
-    store = Store(f"{workspace.workdir}/shared/teacher")
-    teacher = planted(answers, method="teacher", training_digest="0" * 64)
-    teacher.save(store / "seed0")
-    images = read_images([workspace.data], "val")
-    asked = np.eye(3, dtype=np.float32)[images.labels]
-    real = label_fidelity(asked, teacher.predict(images.images))
-    row = TeacherRow(name="seed0", seed=0, checksum=teacher.checksum, real=real)
-    write_withheld_provenance(store, "the teacher")
-    write_record(store, TEACHER, [row])
-    return store.url
-
-
 def test_another_sites_teacher_is_scored_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr("gemix.tracking.model_registry.register", lambda *_: "1")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     workspace = Workspace.at(tmp_path)
     write_planted(workspace, {"real-seed0": (RIGHT, 0.6)})
-    url = write_teacher(workspace, WRONG_ONCE)
+    url = f"{workspace.workdir}/shared/teacher"
+    write_teacher(Store(url), planted(WRONG_ONCE, method="teacher", training_digest="0" * 64))
+    write_withheld_provenance(Store(url), "the teacher")
     config = dataclasses.replace(
         CONFIG, synthesis=dataclasses.replace(CONFIG.synthesis, teacher=url)
     )

@@ -18,20 +18,18 @@ from gemix.classifier.models import ModelSpec, build
 from gemix.classifier.normalization import Normalization
 from gemix.config import load
 from gemix.core.errors import AlreadyFinishedError, CheckpointError, ConfigError, DataError
-from gemix.evaluation.label_fidelity.measure import label_fidelity
 from gemix.gan.checkpoints.checkpoint import TrainingSpec
 from gemix.gan.checkpoints.generator_io import load_generator, save_generator
 from gemix.gan.config import GanConfig
 from gemix.gan.models.architecture import Architecture
 from gemix.gan.sampling import sample_images
 from gemix.gan.training.registry import new_state
-from gemix.io.records import write_record
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.report.explore import frame_uri, simplex_rows
 from gemix.steps.sets.explore import explore
-from gemix.synthesis.teacher import TEACHER, TeacherRow
 from jobs._runtime import cli
+from tests.steps.planted_classifiers import write_teacher
 
 CONFIG = load("demo", ["synthesis.precision=float32"])
 NAMES = ("normal", "<b>pneumonia</b>", "cancer", "covid", "fibrosis")
@@ -57,7 +55,7 @@ def write_generator(workspace: Workspace, classes: int, side: int = 16) -> None:
     save_generator(Store(workspace.gan), state, spec)
 
 
-def write_teacher(workspace: Workspace, classes: int) -> Classifier:
+def untrained_teacher(workspace: Workspace, classes: int) -> Classifier:
     spec = ModelSpec(model="test_resnet", classes=classes, channels=1, resolution=16)
     torch.manual_seed(1)
     weights = build(spec).state_dict()
@@ -73,11 +71,7 @@ def write_teacher(workspace: Workspace, classes: int) -> Classifier:
         validation={"epoch": 1, "val_macro_f2": 0.5, "val_loss": 1.0},
         state=weights,
     )
-    store = Store(workspace.teacher)
-    teacher.save(store / "seed0")
-    real = label_fidelity(np.eye(classes), np.eye(classes))
-    row = TeacherRow(name="seed0", seed=0, checksum=teacher.checksum, real=real)
-    write_record(store, TEACHER, [row])
+    write_teacher(Store(workspace.teacher), teacher)
     return teacher
 
 
@@ -136,7 +130,7 @@ def three(tmp_path_factory) -> Workspace:
 
 @pytest.fixture(scope="module")
 def teacher(three) -> Classifier:
-    return write_teacher(three, 3)
+    return untrained_teacher(three, 3)
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +234,7 @@ def test_what_cannot_be_explored_is_refused(three, source, tmp_path):
     with pytest.raises(ConfigError, match="0 classes"):
         explore(CONFIG, one, seeds=[0])
     write_generator(one, 2)
-    write_teacher(one, 3)
+    untrained_teacher(one, 3)
     with pytest.raises(DataError, match=r"the teacher in .* knows the classes"):
         explore(CONFIG, one, seeds=[0])
     assert not Store(f"{one.workdir}/explore").list()
