@@ -115,7 +115,7 @@ COMMAND = dataclasses.replace(
     reads="nothing",
     writes="<workdir>: what `gemix pipeline` writes, of the small site; <workdir>/large-site: of "
     "the large one,\n        up to the generator; <workdir>/shared: its generator and teacher",
-    costs="12 to 18 minutes on 2 CPU cores",
+    costs="10 to 20 minutes on 2 CPU cores",
     run=_run,
     add_options=add_redo,
 )
