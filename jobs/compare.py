@@ -35,8 +35,10 @@ COMMAND = Command(
     "the\nsame budget, and say which of them help. A stopped comparison goes on; a method that is "
     "added\nis trained alone.",
     reads="<workdir>/data, the synthetic sets that the methods name; the test split once, last",
-    writes="<workdir>/comparison: comparison.json, tables (Markdown, CSV, LaTeX), predictions",
-    costs="methods x models x seeds x draws trainings of a classifier, compute.workers at a time",
+    writes="<workdir>/comparison: comparison.json, tables (Markdown, CSV, LaTeX), predictions,\n"
+    "        and the generators that it trains",
+    costs="methods x models x seeds x draws trainings of a classifier, compute.workers at a time; "
+    "with\n        compare.generator=retrained, compare.gan_seeds or the set cgan, GANs first",
     sections=("compare", "classifier", "data", "tracking", "compute"),
     run=_run,
     leases=("compare",),

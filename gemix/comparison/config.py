@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from gemix.comparison.method import Method, is_set_name
 from gemix.core.config_schema import Config, ConfigIssue, Operational, Range, Seed
 from gemix.core.errors import ConfigError
+from gemix.labels.registry import SAMPLERS
 
+CGAN = "cgan"  # the set of the paper's baseline
 Share = Annotated[float, Range(1e-4, 1.0)]
 
 
@@ -26,6 +28,17 @@ class CompareConfig(Config):
         "Sets outside the work directory as name=directory or URL; several of one name are of "
         "independently trained generators.",
     ] = ()
+    generator: Annotated[
+        Literal["shared", "retrained"],
+        "Generator and teachers of synthetic sets: the work directory's for all draws of patients, "
+        "or each draw's own.",
+    ] = "shared"
+    gan_seeds: Annotated[
+        int,
+        Range(1, 100),
+        "Generators of each synthetic set, of gan.seed and the seeds after it; those after the "
+        "first are trained.",
+    ] = 1
     models: Annotated[
         tuple[str, ...], "timm models, each compared by itself; empty: classifier.model."
     ] = ()
@@ -82,7 +95,7 @@ class CompareConfig(Config):
                 issues.append(ConfigIssue("sets", given, wanted))
         for method in (*self.methods, *self.controls):
             try:
-                number = self.generators(Method.parse(method))
+                number = self.generators_of(Method.parse(method))
             except ConfigError as error:
                 issues.append(ConfigIssue("methods", method, str(error)))
                 continue
@@ -96,6 +109,13 @@ class CompareConfig(Config):
             issues.append(ConfigIssue("folds", list(self.folds), "two or more, or none"))
         if not self.fractions:
             issues.append(ConfigIssue("fractions", [], "one or more"))
+        if self.generator == "retrained":
+            if not any(fraction < 1 for fraction in self.fractions):
+                wanted = "one below 1, or compare.generator=shared"
+                issues.append(ConfigIssue("fractions", list(self.fractions), wanted))
+            if self.gan_seeds > 1:
+                wanted = "1 with compare.generator=retrained: each draw has a generator of its own"
+                issues.append(ConfigIssue("gan_seeds", self.gan_seeds, wanted))
         return issues
 
     @property
@@ -107,6 +127,26 @@ class CompareConfig(Config):
             found.setdefault(name, []).append(url)
         return found
 
-    def generators(self, method: Method) -> int:
-        """Return how many generators made the synthetic images of a method, 1 for none."""
-        return len(self.directories.get(method.synthetic or "", [""]))
+    @property
+    def synthetic_sets(self) -> tuple[str, ...]:
+        """Return the names of the methods' synthetic sets, in their order."""
+        names = (Method.parse(name).synthetic for name in self.methods)
+        return tuple(dict.fromkeys(name for name in names if name))
+
+    @property
+    def made_sets(self) -> tuple[str, ...]:
+        """Return those that gemix makes: of label samplers, and of the baseline."""
+        known = {*SAMPLERS, CGAN} - {*self.directories}
+        return tuple(name for name in self.synthetic_sets if name in known)
+
+    @property
+    def trains_generators(self) -> bool:
+        """Return whether sets of label samplers are of generators that a comparison trains."""
+        return self.generator == "retrained" or self.gan_seeds > 1
+
+    def generators_of(self, method: Method) -> int:
+        """Return how many generators made the images of a method for one draw, 1 for none."""
+        name = method.synthetic or ""
+        if name in self.directories:
+            return len(self.directories[name])
+        return self.gan_seeds if name in {*SAMPLERS, CGAN} else 1

@@ -46,6 +46,7 @@ class Block:
         draws: of patients; more than one only below fraction 1.
         units: of each method, those of the first draw first.
         generators: of each method, which the trainings of a draw take in turn.
+        retrained: methods whose generator learned from one draw of patients, each draw's anew.
     """
 
     model: str
@@ -53,6 +54,7 @@ class Block:
     draws: int
     units: dict[str, tuple[Unit, ...]]
     generators: dict[str, int]
+    retrained: frozenset[str] = frozenset()
 
 
 def plan(config: CompareConfig, model: str, first_seed: int) -> list[Block]:
@@ -63,7 +65,9 @@ def plan(config: CompareConfig, model: str, first_seed: int) -> list[Block]:
         first_seed: of the trainings.
     """
     blocks = []
-    generators = {m: config.generators(Method.parse(m)) for m in config.methods}
+    made = config.made_sets if config.generator == "retrained" else ()
+    retrained = frozenset(m for m in config.methods if Method.parse(m).synthetic in made)
+    generators = {m: config.generators_of(Method.parse(m)) for m in config.methods}
     for name, fraction in itertools.product(config.models or (model,), config.fractions):
         draws = 1 if fraction == 1 else config.draws
         units = {
@@ -82,7 +86,14 @@ def plan(config: CompareConfig, model: str, first_seed: int) -> list[Block]:
             for method, number in generators.items()
         }
         blocks.append(
-            Block(model=name, fraction=fraction, draws=draws, units=units, generators=generators)
+            Block(
+                model=name,
+                fraction=fraction,
+                draws=draws,
+                units=units,
+                generators=generators,
+                retrained=retrained if fraction < 1 else frozenset(),
+            )
         )
     return blocks
 

@@ -103,6 +103,7 @@ def evaluate(
     with tracking.start_run(config, workspace.workdir, "evaluate") as run:
         run.set_tags(overlap.tags)
         run.log_dataset(test.digest, "real", "test")
+        openings = count_opening(workspace, "evaluate", test.digest)  # a stop after it counts too
         predictions = _predict_all(config, workspace, executor, listing, test)
         compared = compare_methods(
             test.labels,
@@ -132,7 +133,7 @@ def evaluate(
             "teacher": to_json(_teacher_rates(teacher, test, normal) if teacher else None),
             "registered_model": _register(config, workspace, best, run),
             "test": to_json(tested),
-            "test_openings": count_opening(workspace, "evaluate", test.digest),
+            "test_openings": openings,
             "overlap": overlap.to_json(),
         }
         _log_to_mlflow(run, evaluation, compared, test.classes)

@@ -223,7 +223,8 @@ def _make_set(
     if rows:
         drawn = np.sum([shard.drawn for shard in shards], axis=0)
         fidelity = measure_set(store, manifest, rows, drawn)
-        write_record(store, FIDELITY, fidelity)
+        if fidelity:
+            write_record(store, FIDELITY, fidelity)
     store.write_bytes(LABEL_FIGURE, draw_set(store, manifest))
     manifest.save(store)
     resume_cache.clear(store)
@@ -241,10 +242,11 @@ def _report(run: tracking.Run, method: str, fidelity: SetFidelity) -> None:
         }
     )
     log.info(
-        "%s: %.1f%% of the images show the class most asked for (%.1f%% if labels were calibrated; "
+        "%s: %.1f%% of %d images show the class most asked for (%.1f%% if labels were calibrated; "
         "the teacher is right on %.1f%% of real validation images)",
         method,
         100 * seen.synthetic.agreement.value,
+        seen.synthetic.agreement.images,
         100 * seen.synthetic.expected_agreement,
         100 * seen.real.agreement.value,
     )

@@ -57,8 +57,10 @@ class ImageCache:
             labels, config, teachers: as ``gemix synthesize`` takes them; `config.count` and
                 `config.ratio` do not matter.
         """
-        # who gives an image its label does not change the image
-        drawing = dataclasses.replace(config, labels="asked", mixture=SynthesisConfig.mixture)
+        # neither who gives an image its label nor who measures fidelity changes the image
+        drawing = dataclasses.replace(
+            config, labels="asked", mixture=SynthesisConfig.mixture, fidelity_images=0
+        )
         accepting = teachers if drawing.needs_teacher else None
         folder = self._store / rows_digest(generator, method, labels, drawing, accepting)
         starts = range(0, count, BLOCK)

@@ -52,6 +52,11 @@ class SynthesisConfig(SamplingConfig):
     attempts: Annotated[
         int, Range(1, 10_000), "accept=agreeing: draws of an image before the set is given up."
     ] = 50
+    fidelity_images: Annotated[
+        int,
+        Range(0, 10**9),
+        "The first images of a set, at which all teachers look to measure label fidelity; 0: none.",
+    ] = 2000
     generator: Annotated[
         str | None,
         Location(),

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.schema import weights_of
@@ -60,8 +62,10 @@ def measure_set(
     manifest: Manifest,
     teachers: Sequence[TeacherRow | TeacherView],
     drawn: np.ndarray,
-) -> SetFidelity:
-    """Return the label fidelity of a finished set, reading no image and one shard at a time.
+) -> SetFidelity | None:
+    """Return the label fidelity of the images of a finished set at which all teachers looked.
+
+    No image is read, and one shard at a time. None if there is no such image.
 
     Args:
         teachers: those whose probabilities are in the shards, in their order.
@@ -76,13 +80,18 @@ def measure_set(
     for shard in manifest.shards:
         table = store.read_columns(shard.name, ["asked_label", "seen_labels"])
         asked = weights_of(table["asked_label"], classes)
+        kept += np.bincount(asked.argmax(axis=1), minlength=classes)
+        looks = pc.fill_null(pc.list_value_length(table["seen_labels"]), 0).to_numpy()
+        is_seen = looks == len(teachers)
+        asked, table = asked[is_seen], table.filter(pa.array(is_seen))
         seen = weights_of(table["seen_labels"], len(teachers), classes)
         for index, meter in enumerate(meters):
             meter.add(asked, seen[:, index])
         found = seen.argmax(axis=2)
         same += int((found == found[:, :1]).all(axis=1).sum())
         rows += len(found)
-        kept += np.bincount(asked.argmax(axis=1), minlength=classes)
+    if not rows:
+        return None
     views = zip(teachers, meters, strict=True)
     return SetFidelity(
         digest=manifest.digest,

@@ -43,7 +43,8 @@ class LabelledImages:
         images: uint8 [N, C, H, W].
         seeds: of each image, int64 [N].
         labels: to train with, float32 [N, K].
-        seen: class probabilities by T teachers, float32 [N, T, K]; None without teachers.
+        seen: class probabilities by T teachers, float32 [N, T, K], NaN where a teacher did not
+            look; None without teachers.
         drawn: images drawn for each class asked, rejected ones included, int64 [K].
     """
 
@@ -69,7 +70,9 @@ def draw_labelled(
 
     Args:
         asked: labels of the rows `start`, `start` + 1, …, float32 [N, K].
-        teachers: the first one decides; None where neither labels nor acceptance need one.
+        teachers: the first one decides, and looks at all images where labels or acceptance need
+            it; all of them look at the set's first `config.fidelity_images` images that are kept.
+            None where nothing needs one.
 
     Raises:
         DataError: naming classes and rates, if an image is rejected in `config.attempts` draws, or
@@ -78,17 +81,19 @@ def draw_labelled(
     wanted = asked.argmax(axis=1)
     seeds = config.seed + start + np.arange(len(asked))
     tally = _Tally(generator.classes, wanted)
-    images, seen, pending = None, None, np.arange(len(asked))
+    images, pending = None, np.arange(len(asked))
+    seen = None
+    if teachers:
+        seen = np.full((len(asked), len(teachers), asked.shape[1]), np.nan, np.float32)
     for attempt in range(config.attempts if config.accept == "agreeing" else 1):
         if attempt:
             seeds[pending] = [_redraw_seed(config.seed, start + row, attempt) for row in pending]
         new = sample_images(generator.network, seeds[pending].tolist(), asked[pending], config)
         images = _replaced(images, pending, new)
         is_accepted = np.ones(len(pending), bool)
-        if teachers:
-            found = teachers.probabilities(new, slice(1))
-            seen = _replaced(seen, pending, found)
-            is_accepted = _accepted(found[:, 0], wanted[pending], config)
+        if teachers and config.needs_teacher:
+            seen[pending, :1] = teachers.probabilities(new, slice(1))
+            is_accepted = _accepted(seen[pending, 0], wanted[pending], config)
         tally.add(pending, is_accepted)
         pending = pending[~is_accepted]
         if not len(pending) or tally.is_hopeless(config.attempts):
@@ -100,8 +105,10 @@ def draw_labelled(
             "generator longer, lower synthesis.min_seen, raise synthesis.attempts, or keep all "
             "images with synthesis.accept=all synthesis.labels=teacher"
         )
-    if teachers:  # the others decide nothing, so they look at the images that stay alone
-        seen = np.concatenate([seen, teachers.probabilities(images, slice(1, None))], axis=1)
+    checked = max(0, min(len(asked), config.fidelity_images - start))
+    if teachers and checked:  # those that decide nothing look at some of the images that stay
+        others = slice(1 if config.needs_teacher else 0, None)
+        seen[:checked, others] = teachers.probabilities(images[:checked], others)
     labels = training_labels(asked, seen, config)
     return LabelledImages(images=images, seeds=seeds, labels=labels, seen=seen, drawn=tally.drawn)
 

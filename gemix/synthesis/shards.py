@@ -24,7 +24,7 @@ from gemix.synthesis.teacher import TeacherRow, Teachers
 SHARDS, FEWEST_ROWS = 16, 64
 _MAKES_ROWS = (  # settings that images and labels depend on
     *("seed", "truncation_psi", "noise_mode"),
-    *("labels", "mixture", "accept", "min_seen", "attempts"),
+    *("labels", "mixture", "accept", "min_seen", "attempts", "fidelity_images"),
 )
 
 

@@ -52,6 +52,9 @@ class Teachers:
     members: tuple[Classifier, ...]
     rows: tuple[TeacherRow, ...]
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     @classmethod
     def load(cls, url: str) -> Teachers:
         """Read the directory that ``gemix train-teacher`` wrote.

@@ -67,6 +67,7 @@ def main() -> None:
             *("data.source=phantom", "data.phantom.patients_per_class=40"),
             *("teacher.epochs=1", "teacher.pretrained=false"),
             *(f"synthesis.generator={generator}", "synthesis.methods=[softmax]"),
+            "synthesis.labels=asked",  # labels of the teacher cost its look at all images besides
             *("compute.workers=0", "compute.cpus_per_worker=1", "compute.gpus_per_worker=0"),
             *options.overrides,
         ],

@@ -30,6 +30,7 @@ from gemix.io.workspace import Workspace
 from gemix.steps.compare.arrays import read_array
 from gemix.steps.compare.images import TrainingSets
 from gemix.steps.compare.runs import log_trainings
+from gemix.steps.compare.sets import SetDirectories
 from gemix.steps.compare.statistics import compare_threshold, move_threshold
 from gemix.steps.compare.step import compare
 from gemix.steps.compare.tables import rows_of, text
@@ -363,7 +364,8 @@ def test_classes_of_a_set_in_another_order_are_matched_by_name(workspace, elsewh
     write_set(str(tmp_path), {"train": 48}, kind="synthetic", seed=12)
     found = {}
     for url in (elsewhere[2], str(tmp_path)):
-        sets = TrainingSets(configured().compare, workspace.data, {"made": (url,)})
+        directories = SetDirectories(names=("made",), shared={"made": (url,)})
+        sets = TrainingSets(configured().compare, workspace.data, directories)
         unit = Unit(method="made+asked", model="test_resnet", fraction=1.0, draw=0, seed=0)
         found[url] = sets.of(unit).images
     ours, theirs = found.values()

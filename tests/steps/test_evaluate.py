@@ -109,6 +109,10 @@ def test_a_classifier_that_is_not_finite_is_refused(workspace):
     with pytest.raises(CheckpointError, match=r"real-seed0: 1 of \d+ weights are not finite"):
         evaluate(CONFIG, workspace)
     assert not Store(workspace.evaluation).exists("evaluation.json")
+    # others may have been predicted before: the test set counts as opened
+    rows = [write_classifier(workspace, 0, score=0.2)]
+    Store(workspace.classifiers).write_json(CLASSIFIERS, rows)
+    assert evaluate(CONFIG, workspace)["test_openings"] == 2
 
 
 def test_a_registry_that_is_away_does_not_cost_the_evaluation(workspace, caplog, monkeypatch):

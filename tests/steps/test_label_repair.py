@@ -106,6 +106,28 @@ def test_a_set_says_what_was_asked_and_what_each_teacher_sees(workspace):
     assert not verify(Store(workspace.synthetic("softmax"))).findings
 
 
+@pytest.mark.parametrize(("labels", "others"), [("asked", 0), ("teacher", 1)])
+def test_fidelity_is_that_of_the_first_images(workspace, labels, others):
+    """A larger set's labels cost what they cost; its fidelity costs no more."""
+    store = Store(workspace.synthetic("softmax"))
+    whole, count = (f"synthesis.labels={labels}", "synthesis.fidelity_images=90"), 90
+    synthesize(settings(*whole), workspace)
+    looks = []
+    for shard in Manifest.load(store).shards:
+        rows = table(workspace, shard.name)["seen_labels"].to_pylist()
+        looks += [len(row or ()) for row in rows]
+    assert looks == [2] * count + [others] * (150 - count)
+    found = read_fidelity(store)
+    assert found.agreement.images == found.same_class.images == count
+    assert sum(one.images for one in found.accepted.values()) == 150
+    synthesize(
+        settings(f"synthesis.labels={labels}", "synthesis.count=90"), workspace, overwrite=True
+    )
+    assert read_fidelity(store).teachers == found.teachers
+    synthesize(settings(*whole, "synthesis.fidelity_images=0"), workspace, overwrite=True)
+    assert read_fidelity(store) is None
+
+
 def test_without_teachers_a_set_is_made_as_asked(workspace):
     (Path(workspace.workdir) / "teacher").unlink()
     synthesize(settings(), workspace)

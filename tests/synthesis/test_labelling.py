@@ -35,6 +35,9 @@ class Observer:
     def __init__(self, blind_to: int | None = None):
         self.blind_to, self.images = blind_to, [0, 0]  # images that each has looked at
 
+    def __len__(self) -> int:
+        return 2
+
     def probabilities(self, images: np.ndarray, which: slice = slice(None)) -> np.ndarray:
         for member in range(2)[which]:
             self.images[member] += len(images)
@@ -96,6 +99,20 @@ def test_the_second_teacher_looks_at_the_images_that_are_kept_alone():
     found = draw(teachers=teachers, accept="agreeing")
     assert teachers.images == [found.drawn.sum(), 300]
     np.testing.assert_array_equal(found.seen, Observer().probabilities(found.images))
+
+
+def test_teachers_look_at_no_more_images_than_labels_and_fidelity_need():
+    for labels, looks in (("asked", [70, 70]), ("teacher", [200, 70])):
+        teachers = Observer()
+        found = draw(ASKED[100:], teachers, start=100, labels=labels, fidelity_images=170)
+        assert teachers.images == looks
+        is_seen = ~np.isnan(found.seen).any(axis=2)
+        assert is_seen.sum(axis=0).tolist() == looks and is_seen[:70].all()
+        np.testing.assert_allclose(found.labels, draw(labels=labels).labels[100:])
+    teachers = Observer()
+    draw(teachers=teachers, fidelity_images=0)
+    draw(ASKED, teachers, start=170, fidelity_images=170)
+    assert teachers.images == [0, 0]
 
 
 def test_each_class_has_its_threshold():

@@ -53,7 +53,7 @@ SCHEMA = pa.schema(
         _field(
             "seen_labels",
             pa.list_(pa.list_(pa.float32())),
-            "class probabilities that each teacher gives the image, null without teachers",
+            "class probabilities by the teachers that looked at the image, null if none did",
             True,
         ),
     ]
@@ -105,7 +105,8 @@ def to_columns(
         seeds: N seeds of synthetic images, None for real ones.
         generator: checksum of the generator of synthetic images, None for real ones.
         asked: labels given to the generator, float [N, K]; None for real images.
-        seen: class probabilities by T teachers, float [N, T, K]; None without teachers.
+        seen: class probabilities by T teachers, float [N, T, K], NaN where a teacher did not look;
+            None without teachers.
     """
     count, channels, height, width = images.shape
     pixels = [image.tobytes() for image in images]
@@ -122,8 +123,15 @@ def to_columns(
         "seed": [None] * count if seeds is None else [int(seed) for seed in seeds],
         "generator": [generator] * count,
         "asked_label": [None] * count if asked is None else list(np.float32(asked)),
-        "seen_labels": [None] * count if seen is None else np.float32(seen).tolist(),
+        "seen_labels": [None] * count
+        if seen is None
+        else list(map(_by_teachers, np.float32(seen))),
     }
+
+
+def _by_teachers(seen: np.ndarray) -> list[list[float]] | None:
+    """Return the probabilities by the teachers that looked, of [T, K]; None if none did."""
+    return seen[~np.isnan(seen).any(axis=1)].tolist() or None
 
 
 def write_shard(

@@ -142,7 +142,9 @@ class TrainedBlock:
                 row |= self._finding(method, mine)
             if name := Method.parse(method).synthetic:
                 row["generator_patients"] = generator_patients.get(name)
-                row["generators"] = number = self.block.generators[method]
+                is_retrained = method in self.block.retrained
+                number = self.block.draws if is_retrained else self.block.generators[method]
+                row["generators"] = number
                 row["over_generators"] = number >= FEWEST_GENERATORS
             rows.append(row)
         if moved is not None and normal is not None:

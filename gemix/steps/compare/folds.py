@@ -162,7 +162,8 @@ def _pool(
         if failed is not None:
             methods[name] = [Trained(failure=failed)]
             continue
-        generators[name] = min(row.get("generators") or 1 for row in rows)
+        if name not in block.retrained:
+            generators[name] = min(row.get("generators") or 1 for row in rows)
         if made_of := Method.parse(name).synthetic:
             patients = [row["generator_patients"] for row in rows]
             known[made_of] = None if None in patients else max(patients)

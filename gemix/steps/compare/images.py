@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.reading import read_images
 from gemix.io.resume_cache import digest_of
 from gemix.io.storage import Store
+from gemix.steps.compare.sets import SetDirectories
 from gemix.synthesis.asked_labels import read_asked_labels
 from gemix.synthesis.cache import joined
 
@@ -45,23 +46,19 @@ class TrainingImages:
 class TrainingSets:
     """Build the training sets of a comparison; real images are read once."""
 
-    def __init__(self, config: CompareConfig, data: str, sets: Mapping[str, Sequence[str]]):
+    def __init__(self, config: CompareConfig, data: str, sets: SetDirectories):
         """Read the real training images.
 
         Args:
             data: directory of the real images.
-            sets: directories of the synthetic sets by name, one a generator; their classes are
-                matched with the real ones by name.
+            sets: the synthetic ones, whose classes are matched with the real ones by name.
         """
         self.config, self.sets = config, sets
         # the digest of a set does not depend on the order of its rows; training does
         self.real = dataclasses.replace(
             read_images([data], "train"), digest=ordered_digest(data, "train")
         )
-        self._available = {
-            name: min(Manifest.load(Store(url)).images("train") for url in urls)
-            for name, urls in sets.items()
-        }
+        self._available = {url: Manifest.load(Store(url)).images("train") for _, url in sets.all()}
         self._synthetic: collections.OrderedDict[str, tuple[ImageSet, np.ndarray]]
         self._synthetic = collections.OrderedDict()
 
@@ -70,16 +67,17 @@ class TrainingSets:
         method, drawn = Method.parse(unit.method), self._draw(unit)
         real = _rows(self.real, drawn)
         if method.images == HELD_BACK:
-            synthetic = self._held_back(drawn)
+            synthetic = self._held_back(drawn, unit)
             asked = synthetic.soft_labels
         else:
-            synthetic, asked = self._added(method.synthetic, len(real), unit.generator or 0)
+            synthetic, asked = self._added(method.synthetic, len(real), unit)
         training = real if synthetic is None else joined(real, synthetic)
         shown = len(training)
         if method.images == REPEATED:
-            shown = len(real) + max(self._count(name, len(real)) for name in self.sets)
+            counts = [self._count(name, len(real), unit) for name in self.sets.names]
+            shown = len(real) + max(counts)
         if method.labels is not None:
-            training = self._relabelled(method.labels, training, real, asked)
+            training = self._relabelled(method.labels, training, real, asked, unit)
         return TrainingImages(images=training, real=len(real), shown=shown)
 
     def _draw(self, unit: Unit) -> np.ndarray:
@@ -95,7 +93,7 @@ class TrainingSets:
             classes=self.real.classes,
         )
 
-    def _held_back(self, drawn: np.ndarray) -> ImageSet:
+    def _held_back(self, drawn: np.ndarray, unit: Unit) -> ImageSet:
         """Return images of the patients that are not drawn, as many as synthetic ones if possible.
 
         They are the first of a permutation, so that their classes are as frequent as among all.
@@ -104,17 +102,18 @@ class TrainingSets:
         if self.config.ratio is not None:
             count = max(1, round(self.config.ratio * len(drawn)))
         else:
-            counts = [self._count(name, len(drawn)) for name in self.sets]
+            counts = [self._count(name, len(drawn), unit) for name in self.sets.names]
             count = min(counts, default=len(rest))
         order = permutation(self.config.seed, Stream.SYNTHETIC_SUBSET, len(rest))
         return _rows(self.real, np.sort(rest[order[:count]]))
 
     def _relabelled(
-        self, name: str, training: ImageSet, real: ImageSet, asked: np.ndarray
+        self, name: str, training: ImageSet, real: ImageSet, asked: np.ndarray, unit: Unit
     ) -> ImageSet:
         reference = training.soft_labels
-        if len(training) == len(real) and self.sets:
-            soft, _ = self._added(next(iter(self.sets)), len(real))
+        if len(training) == len(real) and self.sets.names:
+            first = dataclasses.replace(unit, generator=None)
+            soft, _ = self._added(self.sets.names[0], len(real), first)
             reference = np.concatenate([reference, soft.soft_labels])
         new_real, new_synthetic = load_relabelling(name)(
             Labels(
@@ -130,13 +129,14 @@ class TrainingSets:
             training, soft_labels=labels, labels=labels.argmax(axis=1), digest=digest
         )
 
-    def _count(self, name: str, real_images: int) -> int:
+    def _count(self, name: str, real_images: int, unit: Unit) -> int:
         """Return how many images of a synthetic set are added, the same of each generator."""
-        available, ratio = self._available[name], self.config.ratio
+        urls, ratio = self.sets.of(name, unit.fraction, unit.draw), self.config.ratio
+        available = min(self._available[url] for url in urls)
         return available if ratio is None else min(available, max(1, round(ratio * real_images)))
 
     def _added(
-        self, name: str | None, real_images: int, generator: int = 0
+        self, name: str | None, real_images: int, unit: Unit
     ) -> tuple[ImageSet | None, np.ndarray]:
         """Return the synthetic images that are added, if any, and the labels asked for.
 
@@ -144,7 +144,8 @@ class TrainingSets:
         """
         if name is None:
             return None, np.empty((0, len(self.real.classes)), np.float32)
-        url, classes = self.sets[name][generator], self.real.classes
+        url = self.sets.of(name, unit.fraction, unit.draw)[unit.generator or 0]
+        classes = self.real.classes
         if url not in self._synthetic:
             images = read_images([url], "train", classes)
             images = dataclasses.replace(images, digest=ordered_digest(url, "train", classes))
@@ -154,7 +155,7 @@ class TrainingSets:
         self._synthetic.move_to_end(url)
         images, asked = self._synthetic[url]
         order = permutation(self.config.seed, Stream.SYNTHETIC_SUBSET, len(images))
-        rows = np.sort(order[: self._count(name, real_images)])
+        rows = np.sort(order[: self._count(name, real_images, unit)])
         return _rows(images, rows), asked[rows]
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
-from gemix.comparison.method import Method
 from gemix.config import PipelineConfig
 from gemix.core.errors import ConfigError, DataError
 from gemix.data.leakage.overlap import Split
@@ -16,14 +16,45 @@ from gemix.io.workspace import Workspace
 from gemix.steps.runtime.training_sets import synthetic_sets
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SetDirectories:
+    """Directories of the synthetic sets of a comparison.
+
+    Attributes:
+        names: of the sets, in the order of the methods: the first one gives the mean entropy of
+            smoothed labels.
+        shared: by name, one a generator, for all draws of patients.
+        retrained: by name, fraction and draw, of generators that learned from that draw alone.
+    """
+
+    names: tuple[str, ...] = ()
+    shared: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    retrained: Mapping[tuple[str, float, int], str] = dataclasses.field(default_factory=dict)
+
+    def of(self, name: str, fraction: float, draw: int) -> Sequence[str]:
+        """Return the directories of a set for a draw of patients, one a generator."""
+        retrained = self.retrained.get((name, fraction, draw))
+        return self.shared[name] if retrained is None else (retrained,)
+
+    def of_fraction(self, name: str, fraction: float) -> list[str]:
+        """Return the directories of a set for all draws of a fraction of the patients."""
+        retrained = [url for (*of, _), url in self.retrained.items() if of == [name, fraction]]
+        return retrained or list(self.shared[name])
+
+    def all(self) -> list[tuple[str, str]]:
+        """Return name and directory of every set."""
+        shared = [(name, url) for name, urls in self.shared.items() for url in urls]
+        return [*shared, *((name, url) for (name, _, _), url in self.retrained.items())]
+
+
 def find_sets(
     config: PipelineConfig,
     workspace: Workspace,
-    methods: Sequence[Method],
+    names: Sequence[str],
     real: Manifest,
     log: logging.Logger,
 ) -> dict[str, tuple[str, ...]]:
-    """Return the directories of the sets that the methods name, one a generator.
+    """Return the directories of sets by name, one a generator.
 
     A name of ``compare.sets`` stands for these directories, any other one for a set of the work
     directory.
@@ -33,11 +64,10 @@ def find_sets(
         ConfigError: for a set of other classes or another shape than the real images, or two sets
             of one name by the same generator.
     """
-    names = dict.fromkeys(method.synthetic for method in methods if method.synthetic)
     elsewhere = config.compare.directories
     here = tuple(name for name in names if name not in elsewhere)
     in_workdir = synthetic_sets(config, workspace, here, log) if here else {}
-    found = {name: (url,) for name, url in in_workdir.items()}
+    sets = {name: (url,) for name, url in in_workdir.items()}
     for name in names:
         for url in elsewhere.get(name, ()):
             if not Store(url).exists(MANIFEST):
@@ -45,11 +75,8 @@ def find_sets(
                     f"compare.sets: {name}={url}: no finished set, it has no {MANIFEST}; correct "
                     "the address"
                 )
-    # in the order of the methods: the first set gives the mean entropy of smoothed labels
-    sets = {
-        name: tuple(Store(url).url for url in elsewhere[name]) if name in elsewhere else found[name]
-        for name in names
-    }
+        if name in elsewhere:
+            sets[name] = tuple(Store(url).url for url in elsewhere[name])
     for name, urls in sets.items():
         _check(name, [Manifest.load(Store(url)) for url in urls], urls, real)
     return sets
@@ -75,17 +102,22 @@ def titles_of(sets: Mapping[str, Sequence[str]]) -> dict[str, str]:
     }
 
 
-def known_patients(
-    sources: Sequence[Split | Provenance], training_patients: Sequence[str]
-) -> int | None:
-    """Return how many training patients the generator of a set has learned from.
+def generator_patients(
+    sets: SetDirectories, fraction: float, training_patients: Sequence[str]
+) -> dict[str, int | None]:
+    """Return how many training patients the generator of each set has learned from, by name.
 
     Of several generators the most; None if it is unknown.
     """
-    if any(source.unknown for source in sources):
-        return None
-    known = [{group for table in one for group in table["group"].to_pylist()} for one in sources]
-    return max(len(groups.intersection(training_patients)) for groups in known)
+    found: dict[str, int | None] = {}
+    for name in sets.names:
+        sources = [source_of(name, url) for url in sets.of_fraction(name, fraction)]
+        if any(source.unknown for source in sources):
+            found[name] = None
+            continue
+        known = ({g for table in one for g in table["group"].to_pylist()} for one in sources)
+        found[name] = max(len(groups.intersection(training_patients)) for groups in known)
+    return found
 
 
 def _check(name: str, found: Sequence[Manifest], urls: Sequence[str], real: Manifest) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,17 @@ from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
 from gemix.steps.compare.blocks import TrainedBlock
 from gemix.steps.compare.folds import pooled_results
+from gemix.steps.compare.generators import make_sets, plan_generators, sets_of_work_directory
 from gemix.steps.compare.images import ordered_digest
 from gemix.steps.compare.runs import log_trainings
 from gemix.steps.compare.scoring import UnitScorer, predictions_name
-from gemix.steps.compare.sets import find_sets, known_patients, source_of, titles_of
+from gemix.steps.compare.sets import (
+    SetDirectories,
+    find_sets,
+    generator_patients,
+    source_of,
+    titles_of,
+)
 from gemix.steps.compare.tables import block_files, paper_files
 from gemix.steps.compare.training import Trained, UnitTrainer, validation_probabilities
 from gemix.steps.compare.worth import worth_of
@@ -75,13 +82,13 @@ def compare(
         return _pool(config, workspace)
     real = Manifest.load(Store(workspace.data))
     planned = plan(settings, config.classifier.model, config.classifier.seed)
-    sets = _check(config, workspace, real)
-    sources = {name: [source_of(name, url) for url in urls] for name, urls in sets.items()}
-    added = [source for of_set in sources.values() for source in of_set]
+    generators = plan_generators(config, workspace, planned)
+    found = _check(config, workspace, real)
+    given = [source_of(name, url) for name, urls in found.items() for url in urls]
     learned, val, test_split = real_splits(workspace, "train", "val", "test")
-    pairs = itertools.product([learned, *added], [val, test_split])
+    pairs = itertools.product([learned, *given], [val, test_split])
     overlap = enforce_no_overlap("compare", config, [*pairs, (val, test_split)])
-    unaudited = without_passed_audit(config, workspace, titles_of(sets), log)
+    unaudited = without_passed_audit(config, workspace, titles_of(found), log)
     patients = _training_patients(workspace, real)
     _check_draws(config, patients, planned, real.classes)
     executor = executor or LocalExecutor()
@@ -90,9 +97,11 @@ def compare(
         clear_step(workspace.comparison, COMPARISON)
     store = Store(workspace.comparison)
     store.write_bytes(CONFIG, config.to_yaml().encode())
+    sets = make_sets(config, workspace, found, generators, patients, executor)
+    added = [source_of(name, url) for name, url in sets.all()]
     more = [source for source in added if isinstance(source, Split)]
-    generators = [source for source in added if isinstance(source, Provenance)]
-    write_provenance(store, [learned, val, *more], generators)
+    learned_from = [source for source in added if isinstance(source, Provenance)]
+    write_provenance(store, [learned, val, *more], learned_from)
     normal = normal_class(real.classes, config.data.normal_class)
     log.info(describe_normal_class(real.classes, normal))
     with tracking.start_run(config, workspace.workdir, "compare") as run:
@@ -117,7 +126,6 @@ def compare(
         tested = describe_test(test, normal)
         if warning := warn_of_few_groups(tested.groups_by_class):
             log.warning(warning)
-        of_generator = {name: known_patients(of, patients[1]) for name, of in sources.items()}
         results = {
             "baseline": settings.baseline,
             "budget": settings.budget,
@@ -126,7 +134,13 @@ def compare(
                 | {
                     "methods": []
                     if block.failure
-                    else block.results(validation, test, predictions, normal, of_generator)
+                    else block.results(
+                        validation,
+                        test,
+                        predictions,
+                        normal,
+                        generator_patients(sets, block.block.fraction, patients[1]),
+                    )
                 }
                 for block, difference in zip(blocks, detectable, strict=True)
             ],
@@ -162,7 +176,7 @@ def _check(
     """Check what can be checked before anything runs.
 
     Returns:
-        The directories of the synthetic sets by name, one a generator.
+        The directories of the sets that need not be made by name, one a generator.
     """
     settings = config.compare
     if config.classifier.early_stopping is not None:
@@ -185,7 +199,7 @@ def _check(
             raise ConfigError(
                 f"compare.methods: {method.name!r} trains as {same!r} does; leave one out"
             )
-    sets = find_sets(config, workspace, methods, real, log)
+    sets = find_sets(config, workspace, sets_of_work_directory(config, workspace), real, log)
     if any(method.images == HELD_BACK for method in methods) and 1 in settings.fractions:
         raise ConfigError(
             "compare.methods: 'held-back' adds images of the patients that a draw leaves out, and "
@@ -197,7 +211,7 @@ def _check(
                 "compare.methods: with compare.budget=steps 'repeated' trains as 'real' does; "
                 "leave it out, or set compare.budget=exposures"
             )
-        if not sets:
+        if not settings.synthetic_sets:
             raise ConfigError(
                 "compare.methods: 'repeated' shows real images as often as with a synthetic set, "
                 "and there is none among them; add one, or leave it out"
@@ -251,7 +265,7 @@ def _train(
     workspace: Workspace,
     executor: Executor,
     units: Sequence[Unit],
-    sets: Mapping[str, Sequence[str]],
+    sets: SetDirectories,
 ) -> dict[Unit, Trained]:
     build = functools.partial(
         UnitTrainer, config.to_mapping(), workspace.comparison, workspace.data, sets

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +30,7 @@ from gemix.io.storage import Store
 from gemix.steps.compare.arrays import read_array, write_array
 from gemix.steps.compare.images import TrainingImages, TrainingSets, ordered_digest
 from gemix.steps.compare.scoring import predictions_name
+from gemix.steps.compare.sets import SetDirectories
 
 log = logging.getLogger("gemix.compare")
 
@@ -70,16 +70,14 @@ class Trained:
 class UnitTrainer:
     """Train units in one process, which reads the real images once; the test split stays closed."""
 
-    def __init__(
-        self, config: dict[str, Any], url: str, data: str, sets: Mapping[str, Sequence[str]]
-    ):
+    def __init__(self, config: dict[str, Any], url: str, data: str, sets: SetDirectories):
         """Read the images.
 
         Args:
             config: the configuration as a mapping.
             url: directory of the comparison.
             data: directory of the real images.
-            sets: directories of the synthetic sets by name, one a generator.
+            sets: directories of the synthetic ones.
         """
         self.config = PipelineConfig.from_mapping(config)
         torch.set_num_threads(self.config.compute.cpus_per_worker)

@@ -15,7 +15,9 @@ OPENINGS = "test_openings.json"
 
 
 def count_opening(workspace: Workspace, step: str, test_digest: str) -> int:
-    """Note that a step has predicted a test set; return how often that has happened by now.
+    """Note that a step is about to predict a test set; return how often that has happened.
+
+    This one is counted, and stays counted if the step is stopped.
 
     The list stays when results are overwritten.
 

@@ -172,7 +172,9 @@ def _write(
     fidelity, drawn = read_fidelity(store), manifest.origin.get("drawn")
     if fidelity and drawn:
         of_class = np.array([drawn[name] for name in manifest.classes])
-        write_record(out, FIDELITY, measure_set(out, curated, fidelity.teachers, of_class))
+        measured = measure_set(out, curated, fidelity.teachers, of_class)
+        if measured:  # else nothing is left at which all teachers looked
+            write_record(out, FIDELITY, measured)
     if store.exists(LABEL_FIGURE):  # not of sets that others made
         out.write_bytes(LABEL_FIGURE, draw_set(out, curated))
     return curated
