@@ -125,6 +125,7 @@ class MethodComparison:
     Attributes:
         budget: what the methods have in common: ``steps`` or ``exposures``.
         test_openings: how often this test set was predicted in the work directory.
+        folds: directories of the comparisons whose test sets are pooled; empty without.
     """
 
     baseline: str
@@ -133,6 +134,7 @@ class MethodComparison:
     test: EvaluatedSet
     test_openings: int
     worth: tuple[MethodWorth, ...] = ()
+    folds: tuple[str, ...] = ()
 
 
 def read_comparison(store: Store) -> MethodComparison | None:

@@ -148,7 +148,10 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
     if evaluation is None:
         missing.append("the verdict and the results (gemix evaluate)")
     workdir = Store(workspace.workdir)
-    if data is None and not gan_log and evaluation is None:
+    comparison = read_comparison(Store(workspace.comparison))
+    if comparison and comparison.folds:
+        missing.clear()  # all else is in the work directories of the folds
+    if data is None and not gan_log and evaluation is None and comparison is None:
         raise DataError(
             f"{workdir.url}: no step has left a result here; run gemix pipeline first, or name "
             "another directory with --workdir"
@@ -181,7 +184,7 @@ def gather(workspace: Workspace, config: PipelineConfig) -> ReportContent:
             name: found for name, url in sets.items() if (found := read_fidelity(Store(url)))
         },
         image_metrics=image_metrics(Store(workspace.gan)),
-        comparison=read_comparison(Store(workspace.comparison)),
+        comparison=comparison,
         sweep=read_sweep(Store(workspace.sweep)),
         histories=histories,
         steps=read_steps(workdir),

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from gemix.steps.compare.statistics import compare_threshold, move_threshold
 from gemix.steps.compare.step import compare
 from gemix.steps.compare.tables import rows_of, text
 from gemix.steps.compare.training import Trained
+from gemix.steps.report import build_report
 from gemix.tracking.mlflow_run import Run
 
 CLASSES = ("benign", "malignant", "normal")
@@ -454,6 +456,11 @@ def test_folds_are_pooled_and_each_patient_is_tested_once(workspace, tmp_path):
     header, _ = rows_of(results["blocks"][0])
     assert "sensitivity at equal specificity" not in header
     assert read_comparison(Store(pooled.comparison)).blocks[0].methods[1].method == "real+cutmix"
+
+    page = Path(build_report(configured(**settings), pooled)).read_text()
+    assert "The test sets of 2 folds are pooled" in page and "90 images of 45 patients" in page
+    assert f"{found['real+cutmix']['rates']['macro_f2']:.3f}" in page and "work0, fold1." in page
+    assert "the step has not run" not in page
 
     def refused(said: str, **changes):
         with pytest.raises(GemixError, match=said):
