@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, MOST_STAGES
+from gemix.classifier.augment.registry import AUGMENTATIONS, HOOKED, MIXING, MOST_STAGES
 from gemix.classifier.recipes.registry import PLANNED, RECIPES
 from gemix.core.config_schema import Config, ConfigIssue, Fraction, Location, Range, Seed
 
@@ -71,6 +71,9 @@ class ClassifierConfig(Config):
         Literal["float32", "bfloat16", "auto"],
         "Precision of training passes, weights are float32; auto: bfloat16 where hardware is fast.",
     ] = "float32"
+    compile: Annotated[
+        bool, "Whether training passes run as torch.compile compiles them: minutes to begin with."
+    ] = False
     augment: Annotated[
         str,
         "How training images are varied: one augmentation, as in randaugment, or two, as in "
@@ -111,6 +114,9 @@ class ClassifierConfig(Config):
         elif self.recipe == "weight" and names[-1] in MIXING:
             allowed = f"another recipe beside {names[-1]}: a mixed image has no weight of its own"
             issues.append(ConfigIssue("recipe", self.recipe, allowed))
+        if self.compile and {*names} & {*HOOKED}:
+            allowed = f"false with augment={self.augment}, which changes the network at each step"
+            issues.append(ConfigIssue("compile", self.compile, allowed))
         if self.early_stopping is not None and self.recipe in PLANNED:
             allowed = f"null with recipe={self.recipe}, which plans all of a training's steps"
             issues.append(ConfigIssue("early_stopping", self.early_stopping, allowed))

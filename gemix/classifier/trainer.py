@@ -1,4 +1,4 @@
-"""One training: network, optimizer, schedule, and images on the device."""
+"""One training: network, optimizer, schedule, and images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ from gemix.classifier.optimizer import build_optimizer, build_schedule
 from gemix.classifier.predict import predict_logits
 from gemix.classifier.recipes.base import RecipeContext
 from gemix.classifier.recipes.registry import build_recipe
-from gemix.core.device import compute_dtype, match_memory_format, resolve_precision
+from gemix.core.device import (
+    compute_dtype,
+    image_memory,
+    match_memory_format,
+    resolve_precision,
+    wrap_compile_errors,
+)
 from gemix.core.distributed import Workers
 from gemix.core.errors import GemixError
 from gemix.core.rng import Stream, sample_rng
@@ -59,7 +65,9 @@ class Trainer:
         self.parts = batch_parts(workers, config.batch, config.accumulate)
         self.augment = load_augmentation(config.augment)
         self.normalization = Normalization.of(training.images)
-        self.images = torch.from_numpy(np.ascontiguousarray(training.images)).to(device)
+        self.images = torch.from_numpy(np.ascontiguousarray(training.images))
+        if self.images.nbytes <= image_memory(device):
+            self.images = self.images.to(device)
         self.targets = torch.from_numpy(training.soft_labels).to(device)
         self.class_weights: Tensor | None = None
         if config.balance == "loss":
@@ -81,6 +89,9 @@ class Trainer:
             # early weights, which later ones leave behind, are forgotten faster
             self.average = ModelEmaV3(self.network, decay=config.ema, use_warmup=True)
         self.parallel = data_parallel(self.network, workers)
+        self.forward = self.parallel
+        if config.compile:
+            self.forward = torch.compile(self.parallel, dynamic=False)
         precision = config.precision
         if precision == "auto":
             precision = resolve_precision(device, workers)
@@ -109,7 +120,10 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             for number, (batch_indices, rows) in enumerate(parts, start=1):
                 # once a step, in the last backward pass
-                with averaged_gradients(self.parallel, number == len(parts)):
+                with (
+                    averaged_gradients(self.parallel, number == len(parts)),
+                    wrap_compile_errors("classifier.compile"),
+                ):
                     loss = self.loss(step, batch_indices, rows)
                     (loss / len(parts)).backward()
                 losses.append(loss.detach())
@@ -139,14 +153,13 @@ class Trainer:
             batch_indices=batch_indices,
             horizontal_flip=self.config.horizontal_flip,
         )
-        images, targets = self.augment(
-            self.normalization(self.images[rows]), self.targets[rows], context
-        )
+        pixels = self.images[rows.to(self.images.device)].to(self.device)
+        images, targets = self.augment(self.normalization(pixels), self.targets[rows], context)
         low_precision = torch.autocast(
             self.device.type, self.dtype, enabled=self.dtype != torch.float32
         )
         with self.augment.hooked(self.network, context), low_precision:
-            logits = self.parallel(images.contiguous(memory_format=torch.channels_last))
+            logits = self.forward(images.contiguous(memory_format=torch.channels_last))
         return soft_cross_entropy(
             logits.float(),
             targets,

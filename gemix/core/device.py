@@ -1,14 +1,17 @@
-"""The device, the precision and the memory format of computations."""
+"""The device, the precision, the memory format and the compilation of computations."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from gemix.core.distributed import Workers
+from gemix.core.environment import SHARE_FOR_IMAGES
+from gemix.core.errors import GemixError
 
 
 def default_device() -> torch.device:
@@ -16,6 +19,13 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def image_memory(device: torch.device) -> float:
+    """Return how many bytes of a GPU's own memory a training set may take; infinity for a CPU."""
+    if device.type != "cuda":
+        return math.inf
+    return SHARE_FOR_IMAGES * torch.cuda.get_device_properties(device).total_memory
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -115,3 +125,31 @@ def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+class CompileError(GemixError):
+    """torch.compile failed on this machine or with this version of PyTorch."""
+
+
+@contextlib.contextmanager
+def wrap_compile_errors(setting: str) -> Iterator[None]:
+    """Raise errors of the compiler as one error with a remedy.
+
+    Args:
+        setting: that asks for it: ``gan.compile``.
+
+    Raises:
+        CompileError: in place of PyTorch's own errors.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        reason = " ".join(str(error).strip().splitlines()[:2])  # the backend, and its complaint
+        raise CompileError(
+            f"torch.compile failed ({reason}); set {setting}=false to train without it, "
+            "with the same results up to rounding"
+        ) from error

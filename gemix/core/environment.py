@@ -13,6 +13,8 @@ import gemix
 
 _PACKAGES = {"torch": "PyTorch", "timm": "timm", "ray": "Ray", "mlflow": "MLflow"}
 
+SHARE_FOR_IMAGES = 0.25  # of a device's or machine's memory; the rest is for the training
+
 
 def machine() -> dict[str, str]:
     """Return platform, processors and GPUs of this machine."""

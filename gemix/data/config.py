@@ -89,12 +89,23 @@ class DataConfig(Config):
     max_bad_fraction: Annotated[
         Fraction, Operational(), "Largest share of unreadable files; with more prepare stops."
     ] = 0.05
+    memory_gb: Annotated[
+        float | None,
+        Range(0, 1e6),
+        Operational(),
+        "Training and test images of classifiers in memory, in GB; more lie in a file of TMPDIR; "
+        "null: a quarter of it.",
+    ] = None
     shard_mb: Annotated[
         float, Range(0.001, 1e6), "Pixels in a shard, in MB; its file is a third to two thirds."
     ] = 512
     phantom: Annotated[PhantomConfig, "The digital chest phantom, for source phantom."] = (
         PhantomConfig()
     )
+
+    def memory_bytes(self, default: float) -> float:
+        """Return how many bytes of images classifiers may hold in memory, by default that many."""
+        return default if self.memory_gb is None else self.memory_gb * 1e9
 
     def validate(self) -> list[ConfigIssue]:
         """Require a path, windows that exist and a training share above 0."""

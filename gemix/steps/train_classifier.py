@@ -6,6 +6,7 @@ stopped resumes with the classifier that it was training.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
@@ -125,13 +126,15 @@ def _training_sets(
 
 def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
     """Run one worker through every training that is not finished."""
-    del context
     config = PipelineConfig.from_mapping(settings["config"])
     workspace = Workspace(settings["workspace"])
     torch.set_num_threads(config.compute.cpus_per_worker)
-    validation, test = (read_images([workspace.data], split) for split in ("val", "test"))
+    read = functools.partial(
+        read_images, memory_bytes=config.data.memory_bytes(context.image_memory)
+    )
+    validation, test = (read([workspace.data], split) for split in ("val", "test"))
     for method, urls in settings["arms"].items():
-        training = read_images(urls, "train", test.classes)
+        training = read(urls, "train", test.classes)
         check_sets(training, test, allow_overlap=config.data.allow_overlap)
         for repetition in repetitions(config.classifier, settings["real_images"]):
             name = classifier_name(method, repetition.seed)

@@ -91,11 +91,13 @@ def _shown(row: TeacherRow) -> tuple[float, int]:
 
 def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
     """Run one worker through every teacher that is not finished."""
-    del context
     config = PipelineConfig.from_mapping(settings["config"])
     workspace = Workspace(settings["workspace"])
     torch.set_num_threads(config.compute.cpus_per_worker)
-    training, validation = (read_images([workspace.data], name) for name in ("train", "val"))
+    memory = config.data.memory_bytes(context.image_memory)
+    training, validation = (
+        read_images([workspace.data], name, memory_bytes=memory) for name in ("train", "val")
+    )
     for repetition in repetitions(config.teacher, len(training)):
         name = _name(repetition.seed)
         train_into(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pkgutil
+
 import pytest
 import torch
 
 from gemix.classifier.augment.augmix import dirichlet
-from gemix.classifier.augment.base import AugmentContext
+from gemix.classifier.augment.base import AugmentContext, FeatureAugmentation
 from gemix.classifier.augment.geometric import move
 from gemix.classifier.augment.mixing.pairs import beta
 from gemix.classifier.augment.operations import (
@@ -17,7 +19,7 @@ from gemix.classifier.augment.operations import (
     translate_x,
     translate_y,
 )
-from gemix.classifier.augment.registry import AUGMENTATIONS, MIXING, load_augmentation
+from gemix.classifier.augment.registry import AUGMENTATIONS, HOOKED, MIXING, load_augmentation
 from gemix.classifier.augment.testing import AugmentationContract
 from gemix.classifier.config import ClassifierConfig
 from gemix.core.errors import ConfigError
@@ -317,6 +319,12 @@ def test_mixed_images_have_no_weight_of_their_own(name):
     with pytest.raises(ConfigError, match=rf"recipe.*another recipe beside {name}"):
         ClassifierConfig(augment=f"ct+{name}", recipe="weight")
     ClassifierConfig(augment="ct+randaugment", recipe="weight")
+
+
+def test_the_settings_know_which_augmentations_reach_into_the_network():
+    found = {name: pkgutil.resolve_name(where) for name, where in AUGMENTATIONS.items()}
+    reaching = [name for name, augment in found.items() if isinstance(augment, FeatureAugmentation)]
+    assert tuple(reaching) == HOOKED
 
 
 def test_an_augmentation_that_breaks_the_contract_fails_it():

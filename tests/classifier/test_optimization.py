@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +16,8 @@ from gemix.classifier.config import ClassifierConfig
 from gemix.classifier.models import build
 from gemix.classifier.optimizer import check_optimizer
 from gemix.classifier.train import TrainingResult, train
+from gemix.core.config_schema import InvalidConfig
+from gemix.core.device import CompileError
 from gemix.core.errors import ConfigError
 from gemix.data.image_set import ImageSet
 
@@ -163,6 +166,23 @@ def test_bfloat16_trains_to_about_the_same_loss(sets, quick):
         assert last != other and other == pytest.approx(last, abs=0.05)
     assert {v.dtype for v in rounded.state.values() if v.is_floating_point()} == {torch.float32}
     assert rounded.validation_logits.dtype == np.float32
+
+
+def test_a_compiled_training_is_the_same_up_to_rounding(sets, one_step, start, monkeypatch):
+    two = dataclasses.replace(one_step, epochs=2)
+    eager = train(*sets, two, accuracy)
+    compiled = train(*sets, dataclasses.replace(two, compile=True), accuracy)
+    assert distance(compiled, eager) < 1e-3 * distance(eager, start)
+    assert compiled.history[1]["train_loss"] == pytest.approx(eager.history[1]["train_loss"], 1e-4)
+
+    def backend(*_, **__):
+        raise OSError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    with pytest.raises(CompileError, match=r"no C\+\+ compiler.*set classifier\.compile=false"):
+        train(*sets, dataclasses.replace(one_step, compile=True), accuracy)
+    with pytest.raises(InvalidConfig, match=r"compile.*augment=none\+manifold-mixup"):
+        dataclasses.replace(one_step, compile=True, augment="none+manifold-mixup")
 
 
 @pytest.mark.parametrize("is_fast", [True, False])

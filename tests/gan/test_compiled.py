@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
+from gemix.core.device import CompileError
 from gemix.core.distributed import Workers
-from gemix.gan.acceleration.compile import CompileError
 from gemix.gan.checkpoints.checkpoint import TrainingSpec, save_checkpoint
 from gemix.gan.config import GanConfig
 from gemix.gan.data.dataset import InMemoryDataset

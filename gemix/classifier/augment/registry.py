@@ -29,6 +29,8 @@ AUGMENTATIONS: dict[str, str] = {
 
 MIXING = ("cutmix", "manifold-mixup", "mixup")
 """Those that mix images of a batch or their features: they follow one that varies single images."""
+HOOKED = ("manifold-mixup",)
+"""Those that reach into the network: a ``FeatureAugmentation``."""
 MOST_STAGES = 2
 
 

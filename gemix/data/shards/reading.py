@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from gemix.core.errors import DataError
 from gemix.data.image_set import ImageSet
+from gemix.data.pixel_memory import allocate_pixels
 from gemix.data.shards.manifest import MANIFEST, Manifest, ShardEntry, combine_content
 from gemix.data.shards.schema import class_names_of, is_shard_schema, weights_of
 from gemix.data.shards.seal import check_not_sealed
@@ -24,7 +25,11 @@ _BATCH_BYTES = 2**22  # of pixels that are decompressed at a time and copied whi
 
 
 def read_images(
-    urls: Sequence[str], split: str | None = None, classes: Sequence[str] | None = None
+    urls: Sequence[str],
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    *,
+    memory_bytes: float = math.inf,
 ) -> ImageSet:
     """Read one or more shard sets as one, in the order given, shards by name.
 
@@ -37,10 +42,12 @@ def read_images(
         urls: directories with a manifest, local paths or ``s3://`` URLs.
         split: the split to read, None for all.
         classes: the order of the classes; None for that of the first set.
+        memory_bytes: pixels that may lie in memory; more lie in a temporary file.
 
     Raises:
         DataError: if a set is unfinished or damaged, if sets differ in classes or image shape, or
             if there is no image of the split.
+        DiskFullError: if there is no room for that file.
     """
     stores = [Store(url) for url in urls]
     manifests = [Manifest.load(store) for store in stores]
@@ -60,7 +67,7 @@ def read_images(
     first = manifests[0]
     shape = first.image_shape
     ends = np.cumsum([shard.rows for *_, shard in chosen]).tolist()
-    images = np.empty((ends[-1], *shape), dtype=np.uint8)
+    images = allocate_pixels((ends[-1], *shape), memory_bytes)
 
     def read(
         part: tuple[Store, Manifest, ShardEntry], end: int

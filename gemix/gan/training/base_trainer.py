@@ -13,9 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gemix.core.device import float32_products, resolve_precision
+from gemix.core.device import float32_products, resolve_precision, wrap_compile_errors
 from gemix.core.distributed import Workers
-from gemix.gan.acceleration.compile import wrap_compile_errors
 from gemix.gan.config import GanConfig
 from gemix.gan.data.batch_split import BatchPart, batch_parts
 from gemix.gan.data.dataset import TrainingDataset
@@ -99,11 +98,11 @@ class BaseTrainer(abc.ABC):
 
         Raises:
             DivergedError: if a phase keeps failing (:mod:`gemix.gan.training.divergence`).
-            CompileError: if a phase does not compile (:mod:`gemix.gan.acceleration.compile`).
+            CompileError: if a phase does not compile (:mod:`gemix.core.device`).
         """
         state = self.state
         tf32 = state.precision == "tf32" and not state.fallback_level
-        with wrap_compile_errors(), float32_products(tf32=tf32):
+        with wrap_compile_errors("gan.compile"), float32_products(tf32=tf32):
             losses = self.run_phases()
         state.step += 1
         self.monitor.check(is_last=state.step >= self.config.steps)

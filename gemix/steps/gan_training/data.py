@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
+from gemix.core.device import image_memory
 from gemix.core.distributed import Workers
 from gemix.data.shards.manifest import Manifest
 from gemix.data.shards.partial_reading import read_rows, read_soft_labels
@@ -22,8 +23,6 @@ from gemix.io.storage import Store
 from gemix.steps.runtime.executor import MapUnordered, WorkerContext
 
 log = logging.getLogger("gemix.train-gan")
-
-SHARE_OF_MEMORY = 0.25  # of the device and of the machine; the rest is for the training
 
 
 def gan_architecture(config: GanConfig, data: Manifest) -> Architecture:
@@ -64,7 +63,7 @@ def open_training_data(
     size_gb = order.total * image_bytes / 1e9
     allowed_gb = config.data_memory_gb
     if allowed_gb is None:
-        allowed_gb = memory_gb(device, context)
+        allowed_gb = min(image_memory(device), context.image_memory) / 1e9
     stream = config.data_loading == "stream" or (
         config.data_loading == "auto" and size_gb > allowed_gb
     )
@@ -83,18 +82,6 @@ def open_training_data(
     reader = shard_reader(store, manifest, context.map_unordered, readers)
     channel = GlooChannel.from_process_group()
     return StreamingDataset(labels, shape, reader, order, device, channel)
-
-
-def memory_gb(device: torch.device, context: WorkerContext) -> float:
-    """Return how much memory the images of one worker may take by default, in gigabytes.
-
-    They pass through the machine's memory on their way to a GPU, and the workers of a machine
-    share it, so it counts in any case.
-    """
-    allowed = context.memory_bytes / context.local_workers
-    if device.type == "cuda":
-        allowed = min(allowed, torch.cuda.get_device_properties(device).total_memory)
-    return SHARE_OF_MEMORY * allowed / 1e9
 
 
 def shard_reader(

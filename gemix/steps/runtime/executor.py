@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from gemix.config import ComputeConfig
+from gemix.core.environment import SHARE_FOR_IMAGES
 from gemix.core.errors import ConfigError
 from gemix.core.progress import Progress
 from gemix.core.stop import STOP
@@ -50,6 +51,14 @@ class WorkerContext:
     memory_bytes: float
     map_unordered: MapUnordered
     polling: Polling = poll_signals
+
+    @property
+    def image_memory(self) -> float:
+        """Bytes of the machine's memory that the images of one worker may take.
+
+        Those of a GPU pass through it too.
+        """
+        return SHARE_FOR_IMAGES * self.memory_bytes / self.local_workers
 
 
 TrainWorker = Callable[[dict[str, Any], WorkerContext], None]
