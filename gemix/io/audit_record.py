@@ -43,7 +43,8 @@ class LearnedFrom:
 
     Attributes:
         is_on_record: whether the set has a record; else the train split is presumed.
-        elsewhere: images on record that were not at hand.
+        elsewhere: images on record that were not at hand; those of the zoo, which are phantoms and
+            nobody's, are not counted.
         unknown: names of training images that are not on record.
     """
 

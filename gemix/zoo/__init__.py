@@ -7,9 +7,11 @@ with a card that says how it was made and what it is good for.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from gemix.core.errors import ConfigError
+from gemix.data.leakage.provenance import Provenance
 from gemix.io.storage import Store
 
 PREFIX = "zoo:"
@@ -19,6 +21,16 @@ _FOLDER = Path(__file__).parent
 def zoo_names() -> list[str]:
     """Return the names of all networks of the zoo."""
     return sorted(path.parent.name for path in _FOLDER.glob("*/generator.json"))
+
+
+@functools.cache
+def drawn_images() -> frozenset[str]:
+    """Return the checksums of all images that the zoo learned from: phantoms, nobody's scans."""
+    found: set[str] = set()
+    for name in zoo_names():
+        for table in Provenance(Store(_FOLDER / name), name):
+            found.update(table["checksum"].to_pylist())
+    return frozenset(found)
 
 
 def open_pretrained(source: str) -> Store:

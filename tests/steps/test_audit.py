@@ -31,6 +31,7 @@ from gemix.steps.sets.card import write_card
 from gemix.steps.sets.export_set import export_set
 from gemix.steps.train_classifier import train_classifiers
 from gemix.synthesis.set_card.record import read_card
+from gemix.zoo import open_pretrained
 from jobs import audit as audit_job
 from tests.steps.audit_sets import phantoms, write_real, write_synthetic
 
@@ -245,6 +246,17 @@ def test_what_was_learned_elsewhere_must_be_at_hand(workspace, tmp_path, patient
     audit = audit_set(CONFIG, workspace, url, real=[elsewhere])
     assert audit.findings.learned_from.elsewhere == 0
     assert audit.findings.images.members == TRAIN + 60
+
+
+def test_phantoms_of_the_zoo_need_not_be_at_hand(workspace, tmp_path, patients):
+    """Nobody can be found out by them, and a user could not name them."""
+    url, own = str(tmp_path / "set"), [Split(Store(workspace.data), "train")]
+    write_synthetic(url, patients["unseen"], None)
+    start = Provenance(open_pretrained("zoo:phantom64"), "the start")
+    write_provenance(Store(url), own, [start])
+    audit = audit_set(CONFIG, workspace, url)
+    assert sum(len(table) for table in start) == 3084
+    assert audit.findings.learned_from.elsewhere == 0 and audit.verdict == "passed"
 
 
 def test_sets_that_cannot_be_audited_are_named(workspace, tmp_path, patients):

@@ -27,12 +27,12 @@ from gemix.steps.runtime.executor import Executor
 from gemix.steps.synthesize import synthesize
 from gemix.steps.train_gan import train_gan
 from gemix.steps.train_teacher import train_teachers
-from gemix.synthesis.teacher import TEACHER
+from gemix.synthesis.teacher import TEACHER, read_teachers
 
 log = logging.getLogger("gemix.compare")
 
 _SECTIONS = ("gan", "metrics", "teacher", "labels", "synthesis")
-_BY_SET = ("methods", "generator")  # of the section `synthesis`
+_ELSEWHERE = ("methods", "generator", "teacher")  # of the section `synthesis`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,12 @@ class GeneratorTraining:
         """Return whether it is the paper's baseline."""
         return self.names == (CGAN,)
 
-    def describe(self) -> str:
-        """Return what is trained, in words."""
-        whose = "all training patients"
-        if self.fraction < 1:
-            whose = f"draw {self.draw} of {self.fraction:g} of the training patients"
-        return f"{'CGAN' if self.is_cgan else 'generator'} of seed +{self.seed} on {whose}"
+    @property
+    def patients(self) -> str:
+        """Whose images it learns from, in words."""
+        if self.fraction == 1:
+            return "all training patients"
+        return f"draw {self.draw} of {self.fraction:g} of the training patients"
 
 
 def plan_generators(
@@ -158,11 +158,17 @@ def _make(
     config = _configured(config, workspace, training)
     data = Manifest.load(Store(workspace.data))
     below = Workspace(f"{workspace.comparison}/generators/{_address(config, training, data)}")
-    log.info("%s: %s", training.describe(), below.workdir)
+    log.info(
+        "%s, gan.seed=%d, %s: %s",
+        config.gan.method,
+        config.gan.seed,
+        training.patients,
+        below.workdir,
+    )
     write_subset(Store(workspace.data), Store(below.data), patients)
     steps = [train_gan, synthesize]
-    is_relabelled = training.fraction < 1 and not training.is_cgan
-    if is_relabelled or config.metrics.best_by == "labels":
+    lacks_teacher = training.fraction < 1 and config.synthesis.needs_teacher
+    if (lacks_teacher and not config.synthesis.teacher) or config.metrics.best_by == "labels":
         steps.insert(0, train_teachers)
     for step in steps:
         with contextlib.suppress(AlreadyFinishedError):
@@ -204,10 +210,16 @@ def _address(config: PipelineConfig, training: GeneratorTraining, data: Manifest
         section = getattr(config, name)
         left_out = {*marked_fields(type(section), Operational)}
         if name == "synthesis":
-            left_out |= set(_BY_SET)
+            left_out |= set(_ELSEWHERE)
         settings[name] = {k: v for k, v in section.to_mapping().items() if k not in left_out}
-    drawn = [training.fraction, training.draw, config.compare.seed]
-    digest = digest_of({"settings": settings, "data": data.digest, "patients": drawn})[:12]
+    url = config.synthesis.teacher
+    made_of = {
+        "settings": settings,
+        "teachers": [row.checksum for row in read_teachers(Store(url))] if url else [],
+        "data": data.digest,
+        "patients": [training.fraction, training.draw, config.compare.seed],
+    }
+    digest = digest_of(made_of)[:12]
     kind = CGAN if training.is_cgan else "gan"
     share = "" if training.fraction == 1 else f"-{training.fraction:g}-{training.draw}"
     return f"{kind}{share}-seed{config.gan.seed}-{digest}"

@@ -20,6 +20,7 @@ from gemix.evaluation.privacy.draws import Draw
 from gemix.evaluation.privacy.measure import RealSample
 from gemix.io.audit_record import AuditedImages, LearnedFrom
 from gemix.io.storage import Store
+from gemix.zoo import drawn_images
 
 _COLUMNS = ("patient", "checksum", "source", "soft_label")
 _SPLITS = ("train", "val")  # the test split is for the classifiers alone
@@ -146,7 +147,7 @@ def collect(target: Store, real: Sequence[Store], config: AuditConfig) -> AuditI
         held_out_sample=samples[2],
         learned_from=LearnedFrom(
             is_on_record=record.is_there,
-            elsewhere=len(record.checksums - set(rows.checksums[learned].tolist())),
+            elsewhere=len(record.checksums - {*rows.checksums[learned]} - drawn_images()),
             unknown=record.unknown if record.is_there else (),
         ),
         counts=AuditedImages(
