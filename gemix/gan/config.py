@@ -196,6 +196,11 @@ class GanConfig(Config):
     shuffle_gb: Annotated[
         float, Range(0, 1e6), "Images are shuffled within windows of this size, in GB."
     ] = 2.0
+    class_balance: Annotated[
+        Fraction,
+        "Exponent g of weights n^-g of classes of n images: 0 shows classes as in the data, 1 "
+        "equally often.",
+    ] = 0.0
     snapshot_kimg: Annotated[
         float, Range(0.001, 1e6), Operational(), "Distance of checkpoints, in kimg."
     ] = 200.0

@@ -32,13 +32,17 @@ VARIANTS = {
     "label mixing": {"label_mixing": 0.5, "classifier_weight": 0.0},
     "auxiliary classifier": {"label_mixing": 0.0, "classifier_weight": 0.5},
     "both": {"label_mixing": 0.5, "classifier_weight": 0.5},
+    "both, balanced": {"label_mixing": 0.5, "classifier_weight": 0.5, "class_balance": 1.0},
 }
 SETTINGS = (
     *("synthesis.labels=asked", "synthesis.count=2000", "metrics.budget=1", "metrics.every=1"),
     *("metrics.images=2000", "metrics.real_images=2000", "metrics.extractor=timm-random:resnet18d"),
     *("gan.keep_checkpoints=1", "compute.workers=0", "compute.cpus_per_worker=1"),
 )
-HEADER = "variant | seed | set | shown, teacher 1 | teacher 2 | calibration error | entropy r"
+HEADER = (
+    "variant | seed | set | shown, teacher 1 | teacher 2 | by class, mean of both | "
+    "calibration error | entropy r"
+)
 
 
 def main() -> None:
@@ -74,7 +78,7 @@ def measure(
     seed: int,
 ) -> None:
     """Train once, make both sets, and print a row for each."""
-    folder = Path(options.workdir) / f"{variant.replace(' ', '-')}-seed{seed}"
+    folder = Path(options.workdir) / f"{variant.replace(', ', '-').replace(' ', '-')}-seed{seed}"
     folder.mkdir(exist_ok=True)
     for name, url in (("data", shared.data), ("teacher", shared.teacher)):
         if not (folder / name).exists():
@@ -91,9 +95,11 @@ def measure(
         found = read_fidelity(Store(workspace.synthetic(method)))
         seen = [teacher.synthetic for teacher in found.teachers]
         shown = " | ".join(f"{fidelity.agreement.value:.3f}" for fidelity in seen)
+        by_class = zip(*(one.agreement_by_class for one in seen), strict=True)
+        classes = "/".join(f"{sum(p.value for p in of) / len(of):.2f}" for of in by_class)
         entropy = seen[0].entropy_correlation
         print(
-            f"{variant} | {seed} | {method} | {shown} | {seen[0].calibration_error:.3f}"
+            f"{variant} | {seed} | {method} | {shown} | {classes} | {seen[0].calibration_error:.3f}"
             f" | {'-' if entropy is None else f'{entropy:.2f}'} | {1000 * quality['kid']:.2f}"
             f" | {quality['precision']:.2f} | {quality['recall']:.2f} | {quality['coverage']:.2f}",
             flush=True,

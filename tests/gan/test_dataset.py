@@ -55,14 +55,14 @@ def open_data(
     reader: str,
     store: Store,
     *,
-    seed: int = 3,
+    order: ShuffleOrder | None = None,
     window_rows: int = 20,
     asked: Callable[[dict], None] = lambda wanted: None,
 ) -> TrainingDataset:
-    order = ShuffleOrder(seed, SHARD_ROWS, window_rows)
+    order = order or ShuffleOrder(3, SHARD_ROWS, window_rows)
     if reader == "memory":
         real = read_images([store.url], "train")
-        return InMemoryDataset(real.images, real.soft_labels, seed, order=order)
+        return InMemoryDataset(real.images, real.soft_labels, order.seed, order=order)
     manifest = Manifest.load(store)
     shards = [shard for shard in manifest.shards if shard.split == "train"]
 
@@ -90,7 +90,7 @@ class TestStreamingDataset(TrainingDatasetContract):
         self.store = store
 
     def open_dataset(self, order):
-        return open_data("stream", self.store, seed=order.seed, window_rows=order.window_rows)
+        return open_data("stream", self.store, order=order)
 
 
 def test_both_datasets_give_the_same(store):

@@ -53,9 +53,10 @@ def opened(config: PipelineConfig, workspace: Workspace, **changes):
     return open_training_data(gan, workspace.data, CPU, context, readers=2, verbose=True)
 
 
-def test_ray_data_reads_what_memory_holds(sharded, tiny_config):
-    memory = opened(tiny_config, sharded, data_loading="memory")
-    stream = opened(tiny_config, sharded, data_loading="stream")
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_ray_data_reads_what_memory_holds(sharded, tiny_config, balance):
+    memory = opened(tiny_config, sharded, data_loading="memory", class_balance=balance)
+    stream = opened(tiny_config, sharded, data_loading="stream", class_balance=balance)
     for step in (0, 1, 2, 3, 4, 0):
         ours, theirs = (data.real_batch(step, 8, [0, 1, 4, 5]) for data in (memory, stream))
         assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])

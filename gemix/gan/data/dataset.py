@@ -50,6 +50,9 @@ class TrainingDataset(abc.ABC):
             )
         self.labels = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float32)).to(device)
         self.shape, self.order = shape, order
+        self._cumulative: Tensor | None = None
+        if order.row_weights is not None:
+            self._cumulative = torch.from_numpy(np.cumsum(order.row_weights)).to(device)
         self.device = self.labels.device
 
     def __len__(self) -> int:
@@ -75,11 +78,14 @@ class TrainingDataset(abc.ABC):
         """
 
     def random_labels(self, uniform: Tensor) -> Tensor:
-        """Return labels [n, K] of images drawn uniformly, to condition the generator on.
+        """Return labels [n, K] of images drawn as the order shows them, to condition on.
 
         `uniform`: random numbers in [0, 1), float64 [n] on the device.
         """
-        return self.labels[(uniform * len(self)).long()]
+        if self._cumulative is None:
+            return self.labels[(uniform * len(self)).long()]
+        rows = torch.searchsorted(self._cumulative, uniform, right=True)
+        return self.labels[rows.clamp_max(len(self) - 1)]
 
     def to_device(self, values: np.ndarray) -> Tensor:
         """Copy to the device without synchronizing with it."""

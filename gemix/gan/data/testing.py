@@ -36,8 +36,8 @@ def make_images() -> np.ndarray:
 
 
 def make_labels() -> np.ndarray:
-    """Return the labels of the contract, float32 [COUNT, 3]."""
-    return np.random.default_rng(6).dirichlet([1, 1, 1], COUNT).astype(np.float32)
+    """Return the labels of the contract, of frequent and rare classes, float32 [COUNT, 3]."""
+    return np.random.default_rng(6).dirichlet([3, 2, 1], COUNT).astype(np.float32)
 
 
 def dataset_rows_of(images: Tensor) -> list[int]:
@@ -62,9 +62,14 @@ class TrainingDatasetContract(abc.ABC):
         """
 
     @contextlib.contextmanager
-    def opened(self, *, seed: int = 3, window_rows: int = 20) -> Iterator[TrainingDataset]:
+    def opened(
+        self, *, seed: int = 3, window_rows: int = 20, balance: float = 0.0
+    ) -> Iterator[TrainingDataset]:
         """Open a dataset, and close it at the end."""
-        data = self.open_dataset(ShuffleOrder(seed, SHARD_ROWS, window_rows))
+        classes = make_labels().argmax(axis=1)
+        data = self.open_dataset(
+            ShuffleOrder(seed, SHARD_ROWS, window_rows, classes=classes, balance=balance)
+        )
         try:
             yield data
         finally:
@@ -145,6 +150,40 @@ class TrainingDatasetContract(abc.ABC):
         with self.opened() as data:
             drawn = Counter(map(tuple, data.random_labels(evenly).tolist()))
         assert drawn == {tuple(label): 10 for label in make_labels().tolist()}
+
+    def test_rare_classes_are_shown_as_often_as_others_where_that_is_asked_for(self) -> None:
+        """Images and random labels alike, for any number of workers; the rest is as before."""
+        classes = make_labels().argmax(axis=1)
+        sizes = np.bincount(classes)
+        assert sizes.max() > 1.3 * sizes.min()
+        batch, steps = 10, 50
+        for balance in (0.5, 1.0):
+            wanted = sizes ** (1 - balance) / (sizes ** (1 - balance)).sum()
+            with self.opened(window_rows=1000, balance=balance) as data:
+                rows = rows_of_steps(data, range(steps), batch)
+                images, labels = data.real_batch(7, batch, range(batch))
+                evenly = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+                drawn = data.random_labels(evenly).argmax(dim=1).numpy()
+            shown = np.bincount(classes[rows]) / len(rows)
+            np.testing.assert_allclose(shown, wanted, atol=0.5 / COUNT * len(sizes))
+            np.testing.assert_allclose(np.bincount(drawn) / 10_000, wanted, atol=1e-3)
+            assert dataset_rows_of(images) == rows[7 * batch : 8 * batch]
+            torch.testing.assert_close(
+                labels, torch.tensor(make_labels()[rows[7 * batch :][:batch]])
+            )
+            # no image again before all of its class
+            epoch = Counter(rows[:COUNT])
+            for name in range(len(sizes)):
+                times = [epoch[row] for row in np.flatnonzero(classes == name)]
+                assert max(times) - min(times) <= 1
+            with self.opened(window_rows=1000, balance=balance) as data:
+                parts = [data.real_batch(7, batch, [5, 0]), data.real_batch(7, batch, [3])]
+            assert [dataset_rows_of(part[0]) for part in parts] == [
+                [rows[7 * batch + 5], rows[7 * batch]],
+                [rows[7 * batch + 3]],
+            ]
+        with self.opened(window_rows=1, balance=1.0) as data:  # windows that lack classes
+            assert len(rows_of_steps(data, range(2 * COUNT // 8), 8)) == 2 * COUNT // 8 * 8
 
     def test_an_unconditional_view_has_the_same_images_and_no_labels(self) -> None:
         """The view changes nothing in the dataset."""

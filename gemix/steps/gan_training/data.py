@@ -59,7 +59,16 @@ def open_training_data(
     shape, shards = manifest.image_shape, manifest.shards_of("train")
     image_bytes = int(np.prod(shape))
     window_rows = int(config.shuffle_gb * 1e9 / image_bytes)
-    order = ShuffleOrder(config.seed, [shard.rows for shard in shards], window_rows)
+    classes = None
+    if config.class_balance:
+        classes = read_soft_labels(store, manifest, "train").argmax(axis=1)
+    order = ShuffleOrder(
+        config.seed,
+        [shard.rows for shard in shards],
+        window_rows,
+        classes=classes,
+        balance=config.class_balance,
+    )
     size_gb = order.total * image_bytes / 1e9
     allowed_gb = config.data_memory_gb
     if allowed_gb is None:
