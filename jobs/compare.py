@@ -39,7 +39,10 @@ COMMAND = Command(
     "        and the generators that it trains",
     costs="methods x models x seeds x draws trainings of a classifier, compute.workers at a time; "
     "with\n        compare.generator=retrained, compare.gan_seeds or the set cgan, GANs first",
-    sections=("compare", "classifier", "data", "tracking", "compute"),
+    sections=(
+        *("compare", "classifier", "gan", "metrics", "teacher", "labels", "synthesis"),
+        *("data", "tracking", "compute"),
+    ),
     run=_run,
     leases=("compare",),
 )

@@ -36,8 +36,8 @@ class CompareConfig(Config):
     gan_seeds: Annotated[
         int,
         Range(1, 100),
-        "Generators of each synthetic set, of gan.seed and the seeds after it; those after the "
-        "first are trained.",
+        "Generators of each synthetic set, of gan.seed and the seeds after it; what the work "
+        "directory lacks is trained.",
     ] = 1
     models: Annotated[
         tuple[str, ...], "timm models, each compared by itself; empty: classifier.model."
@@ -109,6 +109,9 @@ class CompareConfig(Config):
             issues.append(ConfigIssue("folds", list(self.folds), "two or more, or none"))
         if not self.fractions:
             issues.append(ConfigIssue("fractions", [], "one or more"))
+        if not issues and self.trains_generators and not self.made_sets:
+            wanted = "with a set that gemix makes, for compare.generator or gan_seeds to mean any"
+            issues.append(ConfigIssue("methods", list(self.methods), wanted))
         if self.generator == "retrained":
             if not any(fraction < 1 for fraction in self.fractions):
                 wanted = "one below 1, or compare.generator=shared"

@@ -93,8 +93,8 @@ class DataConfig(Config):
         float | None,
         Range(0, 1e6),
         Operational(),
-        "Training and test images of classifiers in memory, in GB; more lie in a file of TMPDIR; "
-        "null: a quarter of it.",
+        "Images of a classifier's training in memory, half of it for one set, in GB; more lie in "
+        "TMPDIR; null: a quarter of it.",
     ] = None
     shard_mb: Annotated[
         float, Range(0.001, 1e6), "Pixels in a shard, in MB; its file is a third to two thirds."

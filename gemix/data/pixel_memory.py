@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import tempfile
@@ -29,6 +30,8 @@ def allocate_pixels(shape: tuple[int, ...], memory_bytes: float = math.inf) -> n
             # a file with holes would be found too large only when a page of it is written
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
             raise DiskFullError(
                 f"{tempfile.gettempdir()}: no room for {size / 1e9:.3g} GB of pixels, more than "
                 f"the {memory_bytes / 1e9:.3g} GB that may lie in memory ({error.strerror}); let "

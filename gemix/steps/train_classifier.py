@@ -6,7 +6,6 @@ stopped resumes with the classifier that it was training.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
@@ -129,12 +128,14 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
     config = PipelineConfig.from_mapping(settings["config"])
     workspace = Workspace(settings["workspace"])
     torch.set_num_threads(config.compute.cpus_per_worker)
-    read = functools.partial(
-        read_images, memory_bytes=config.data.memory_bytes(context.image_memory)
+    memory = config.data.memory_bytes(context.image_memory)
+    validation, test = (
+        read_images([workspace.data], split, memory_bytes=memory / 4) for split in ("val", "test")
     )
-    validation, test = (read([workspace.data], split) for split in ("val", "test"))
+    training = None
     for method, urls in settings["arms"].items():
-        training = read(urls, "train", test.classes)
+        del training  # before there are two
+        training = read_images(urls, "train", test.classes, memory_bytes=memory / 2)
         check_sets(training, test, allow_overlap=config.data.allow_overlap)
         for repetition in repetitions(config.classifier, settings["real_images"]):
             name = classifier_name(method, repetition.seed)

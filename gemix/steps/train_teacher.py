@@ -96,7 +96,7 @@ def _train_worker(settings: dict[str, Any], context: WorkerContext) -> None:
     torch.set_num_threads(config.compute.cpus_per_worker)
     memory = config.data.memory_bytes(context.image_memory)
     training, validation = (
-        read_images([workspace.data], name, memory_bytes=memory) for name in ("train", "val")
+        read_images([workspace.data], name, memory_bytes=memory / 2) for name in ("train", "val")
     )
     for repetition in repetitions(config.teacher, len(training)):
         name = _name(repetition.seed)

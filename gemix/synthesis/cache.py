@@ -58,9 +58,8 @@ class ImageCache:
                 `config.ratio` do not matter.
         """
         # neither who gives an image its label nor who measures fidelity changes the image
-        drawing = dataclasses.replace(
-            config, labels="asked", mixture=SynthesisConfig.mixture, fidelity_images=0
-        )
+        unmeasured = dataclasses.replace(config, fidelity_images=0)
+        drawing = dataclasses.replace(unmeasured, labels="asked", mixture=SynthesisConfig.mixture)
         accepting = teachers if drawing.needs_teacher else None
         folder = self._store / rows_digest(generator, method, labels, drawing, accepting)
         starts = range(0, count, BLOCK)
@@ -98,7 +97,7 @@ class ImageCache:
             sources=tuple(rows["source"].to_pylist()),
             classes=generator.classes,
             digest=combine_digests(
-                [rows_digest(generator, method, labels, config, teachers), str(count)]
+                [rows_digest(generator, method, labels, unmeasured, teachers), str(count)]
             ),
         )
 

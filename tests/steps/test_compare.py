@@ -469,6 +469,12 @@ def test_folds_are_pooled_and_each_patient_is_tested_once(workspace, tmp_path):
     refused("softmax with 1 draw.* run gemix compare there", methods=("real", "softmax"))
     refused(r"3 seed\(s\); run gemix compare there", seeds=3)
     refused("has not compared test_resnet at the fraction 0.5", fractions=(0.5,))
+    record = Store(other.comparison).read_json("comparison.json")
+    record["blocks"][0]["methods"][-1]["retrained"] = True
+    Store(other.comparison).write_json("comparison.json", record)
+    refused(r"real\+cutmix has compare\.generator=retrained there")
+    record["blocks"][0]["methods"][-1]["retrained"] = False
+    Store(other.comparison).write_json("comparison.json", record)
     refused("no finished comparison", folds=(workspace.workdir, str(tmp_path / "fold2")))
     refused("is one of them", folds=(workspace.workdir, pooled.workdir))
     refused("two or more, or none", folds=(workspace.workdir,))

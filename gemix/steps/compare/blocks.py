@@ -144,7 +144,7 @@ class TrainedBlock:
                 row["generator_patients"] = generator_patients.get(name)
                 is_retrained = method in self.block.retrained
                 number = self.block.draws if is_retrained else self.block.generators[method]
-                row["generators"] = number
+                row["generators"], row["retrained"] = number, is_retrained
                 row["over_generators"] = number >= FEWEST_GENERATORS
             rows.append(row)
         if moved is not None and normal is not None:

@@ -73,6 +73,12 @@ class _Fold:
                 f"{self.store.url}: has not compared {name} with {wanted.draws} draw(s) and "
                 f"{seeds} seed(s); run gemix compare there with the settings of this command"
             )
+        if row["failure"] is None and row.get("retrained", False) != (name in wanted.retrained):
+            raise DataError(
+                f"{self.store.url}: {name} has compare.generator="
+                f"{'retrained' if row.get('retrained') else 'shared'} there; run gemix compare "
+                "with the settings of this command there, or this command with that one"
+            )
         return row
 
 
@@ -165,8 +171,7 @@ def _pool(
         if name not in block.retrained:
             generators[name] = min(row.get("generators") or 1 for row in rows)
         if made_of := Method.parse(name).synthetic:
-            patients = [row["generator_patients"] for row in rows]
-            known[made_of] = None if None in patients else max(patients)
+            known[made_of] = _known_patients(rows, [fold.block(block) for fold in folds])
         methods[name] = []
         for index, parts in enumerate(zip(*(row["predictions"] for row in rows), strict=True)):
             address = f"{name}, training {index}"
@@ -198,6 +203,24 @@ def _pool(
         "failure": pooled.failure,
         "methods": rows,
     }
+
+
+def _known_patients(
+    rows: Sequence[Mapping[str, Any]], blocks: Sequence[Mapping[str, Any]]
+) -> int | None:
+    """Return the training patients that the generators of a method know, beside the mean fold.
+
+    They are more than the patients of the pooled block by what they are more than those of a fold.
+
+    Args:
+        rows: of the method, one a fold.
+        blocks: of the folds.
+    """
+    known = [row["generator_patients"] for row in rows]
+    if None in known:
+        return None
+    own = [block["patients"] for block in blocks]
+    return round(np.mean(own)) + max(k - n for k, n in zip(known, own, strict=True))
 
 
 def _mean(address: str, index: int, rows: Sequence[Mapping[str, Any]]) -> Trained:

@@ -75,7 +75,7 @@ class TrainingSets:
         shown = len(training)
         if method.images == REPEATED:
             counts = [self._count(name, len(real), unit) for name in self.sets.names]
-            shown = len(real) + max(counts)
+            shown = len(real) + max(counts, default=0)
         if method.labels is not None:
             training = self._relabelled(method.labels, training, real, asked, unit)
         return TrainingImages(images=training, real=len(real), shown=shown)

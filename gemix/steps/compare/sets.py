@@ -25,11 +25,13 @@ class SetDirectories:
             smoothed labels.
         shared: by name, one a generator, for all draws of patients.
         retrained: by name, fraction and draw, of generators that learned from that draw alone.
+        failures: why sets could not be made, by name.
     """
 
     names: tuple[str, ...] = ()
     shared: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     retrained: Mapping[tuple[str, float, int], str] = dataclasses.field(default_factory=dict)
+    failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def of(self, name: str, fraction: float, draw: int) -> Sequence[str]:
         """Return the directories of a set for a draw of patients, one a generator."""
@@ -42,9 +44,10 @@ class SetDirectories:
         return retrained or list(self.shared[name])
 
     def all(self) -> list[tuple[str, str]]:
-        """Return name and directory of every set."""
+        """Return name and directory of every set that there is."""
         shared = [(name, url) for name, urls in self.shared.items() for url in urls]
-        return [*shared, *((name, url) for (name, _, _), url in self.retrained.items())]
+        made = [(name, url) for (name, _, _), url in self.retrained.items()]
+        return [(name, url) for name, url in [*shared, *made] if name not in self.failures]
 
 
 def find_sets(

@@ -270,7 +270,14 @@ def _train(
     build = functools.partial(
         UnitTrainer, config.to_mapping(), workspace.comparison, workspace.data, sets
     )
-    return _map(config, executor, build, units, "compare", "trainings")
+    made_of = {unit: Method.parse(unit.method).synthetic for unit in units}
+    failed = {
+        unit: Trained(failure=sets.failures[name])
+        for unit, name in made_of.items()
+        if name in sets.failures
+    }
+    rest = [unit for unit in units if unit not in failed]
+    return failed | _map(config, executor, build, rest, "compare", "trainings")
 
 
 def _score(
