@@ -180,6 +180,14 @@ def _teacher(
     )
     if teachers is None:
         log.info("no teacher in %s: label fidelity is not measured", url)
+    elif settings.labels != "asked" and teachers.weak_classes:
+        log.warning(
+            "the teacher misses more than half of the real validation images of %s: with "
+            "synthesis.labels=%s images of it get other labels, and classifiers learn to miss it; "
+            "compare with synthesis.labels=asked, or train the teacher on more patients",
+            ", ".join(teachers.weak_classes),
+            settings.labels,
+        )
     return teachers
 
 

@@ -108,6 +108,20 @@ class Teachers:
                 "train-teacher on the generator's training images"
             )
 
+    @property
+    def weak_classes(self) -> tuple[str, ...]:
+        """Classes, with rates, that the first one misses in more than half of the real images.
+
+        By the upper end of the 95% interval of what it gets right of the validation images of a
+        class. Sets that it labels have few images of them.
+        """
+        pairs = zip(self.members[0].classes, self.rows[0].real.agreement_by_class, strict=True)
+        return tuple(
+            f"{name} (right on {of.value:.0%} of {of.images}, at most {of.high:.0%})"
+            for name, of in pairs
+            if of.high is not None and of.high < 0.5
+        )
+
     def probabilities(self, images: np.ndarray, which: slice = slice(None)) -> np.ndarray:
         """Return what teachers see in each image, whatever other images are given.
 

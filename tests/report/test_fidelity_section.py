@@ -45,5 +45,7 @@ def test_what_teachers_see_is_shown_beside_what_was_asked(finished, config):
     ):
         assert f"{value:.1%}" in section
     assert "25.0%" in section  # kept of one class
+    for right in found.teachers[0].real.agreement_by_class:
+        assert f"{right.value:.1%}</td></tr>" in section
     assert section.count("<svg") == 2 and "entropy seen" in section
     assert ">onehot<" not in section  # its labels were not checked

@@ -18,9 +18,11 @@ from gemix.data.shards.manifest import MANIFEST, Manifest
 from gemix.data.shards.reading import read_images
 from gemix.data.shards.verify import verify
 from gemix.data.sources import open_source
+from gemix.evaluation.label_fidelity.measure import label_fidelity
 from gemix.gan.checkpoints.generator_io import load_generator
 from gemix.gan.config import SamplingConfig
 from gemix.gan.sampling import sample_images
+from gemix.io.records import write_record
 from gemix.io.results import read_image_metrics, read_log
 from gemix.io.storage import Store
 from gemix.io.workspace import Workspace
@@ -212,6 +214,27 @@ def test_a_teacher_that_learned_from_held_out_images_is_refused(workspace, tmp_p
     config = settings(f"synthesis.teacher={planted.url}", "synthesis.labels=teacher")
     with pytest.raises(DataError, match=r"the training images of the teacher .* share"):
         synthesize(config, workspace)
+
+
+def test_labels_of_a_teacher_that_misses_a_class_are_warned_of(workspace, tmp_path, caplog):
+    """Seen on real scans: a rare class that it misses is all but gone from the sets it labels."""
+    planted = Store(tmp_path / "planted")
+    for name in Store(workspace.teacher).list(recursive=True):
+        planted.write_bytes(name, Store(workspace.teacher).read_bytes(name))
+    labels = np.repeat(np.eye(3), 40, axis=0)
+    seen = labels.copy()
+    seen[85:] = labels[0]  # of the third class 5 of 40 are seen
+    rows = [
+        dataclasses.replace(row, real=label_fidelity(labels, seen))
+        for row in Teachers.load(workspace.teacher).rows
+    ]
+    write_record(planted, TEACHER, rows)
+    for source, said in (("teacher", 1), ("mixture", 1), ("asked", 0)):
+        caplog.clear()
+        config = settings(f"synthesis.teacher={planted.url}", f"synthesis.labels={source}")
+        synthesize(config, workspace, overwrite=True)
+        assert caplog.text.count("misses more than half of the real validation images") == said
+        assert caplog.text.count("cancer (right on 12% of 40, at most 26%): with") == said
 
 
 def test_a_teacher_of_other_classes_or_other_weights_is_refused(workspace, tmp_path):
