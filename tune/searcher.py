@@ -8,6 +8,7 @@ in the study's database: what Tune itself would restore is never read.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from gemix.core.stop import STOP
+from gemix.evaluation.classification.rates import chance_macro_f2
+from gemix.io.sweep_record import REFERENCE
 from gemix.sweep.objective import Scores
 from gemix.sweep.records import format_params
 from gemix.sweep.study import SweepStudy
@@ -104,6 +107,10 @@ class StudySearcher(Searcher):
         """Return whether the trial is one that the others are compared with."""
         return self._study.name_of(self._numbers[trial_id]) is not None
 
+    def is_reference(self, trial_id: str) -> bool:
+        """Return whether the trial is that of real images alone."""
+        return self._study.name_of(self._numbers[trial_id]) == REFERENCE
+
     def mark_stopped(self, trial_id: str, reason: str) -> None:
         """Remember that the scheduler stops a trial."""
         self._stopped[trial_id] = reason
@@ -145,17 +152,22 @@ class StudyScheduler(FIFOScheduler):
     """ASHA over the epochs of all trials of a study, those of earlier processes included.
 
     The rungs are made again of the reports in the database. Trials that the others are compared
-    with fill the rungs but are never stopped.
+    with fill the rungs but are never stopped. No trial is stopped at a rung at which real images
+    alone were no better than guessing: that early all classifiers say the same of every image, and
+    ASHA would choose by noise.
 
     Args:
         searcher: of the study.
         study: its trials fill the rungs.
         total: the step of a trial's last report.
+        classes: K, of the images.
     """
 
-    def __init__(self, searcher: StudySearcher, study: SweepStudy, total: int):
+    def __init__(self, searcher: StudySearcher, study: SweepStudy, total: int, classes: int):
         super().__init__()
         self._searcher, self._total = searcher, total
+        self._chance = chance_macro_f2(classes)
+        self._reference: dict[int, float] = {}  # macro-F2 of real images alone, by step
         self._asha: ASHAScheduler | None = None
         if not study.objective.prunes:
             return
@@ -169,7 +181,10 @@ class StudyScheduler(FIFOScheduler):
             grace_period=min(config.grace_epochs, total),
             reduction_factor=config.reduction_factor,
         )
+        reference = study.reference()
         for number, curve in study.curves():
+            if reference is not None and number == reference.number:
+                self._reference = dict(curve)
             before = SimpleNamespace(trial_id=f"study-{number}")
             self._asha.on_trial_add(None, before)
             for step, value in sorted(curve.items()):
@@ -190,7 +205,11 @@ class StudyScheduler(FIFOScheduler):
             return TrialScheduler.CONTINUE
         decision = self._asha.on_trial_result(tune_controller, trial, result)
         if self._searcher.is_first_point(trial.trial_id):
+            if self._searcher.is_reference(trial.trial_id):
+                self._reference[result[STEP]] = result[METRIC]
             return TrialScheduler.CONTINUE
+        if self._reference.get(result[STEP], math.inf) <= self._chance:
+            decision = TrialScheduler.CONTINUE
         reason = self._searcher.stop_reason(trial.trial_id, result)
         if decision == TrialScheduler.STOP:
             reason = f"not among the best {self._share:.0%} after {result[STEP]} epoch(s)"

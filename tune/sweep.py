@@ -83,7 +83,7 @@ def _fit(sweep: Sweep, compute: ComputeConfig, resources: dict[str, float]) -> N
         ray_tune.with_resources(trainable, resources),
         tune_config=ray_tune.TuneConfig(
             search_alg=searcher,
-            scheduler=StudyScheduler(searcher, study, total),
+            scheduler=StudyScheduler(searcher, study, total, len(sweep.validation.classes)),
             num_samples=-1,  # the study knows how many
             reuse_actors=True,
         ),

@@ -164,7 +164,7 @@ def _search(sweep: Sweep) -> None:
     """Run the trials that are left, as Ray Tune's controller does with one trial at a time."""
     study, total = sweep.study, steps_of(sweep.config)
     searcher = StudySearcher(study, total, dict, lambda: 1)
-    scheduler = StudyScheduler(searcher, study, total)
+    scheduler = StudyScheduler(searcher, study, total, len(sweep.validation.classes))
     for name in map(str, itertools.count()):
         began = time.process_time()
         params = searcher.suggest(name)

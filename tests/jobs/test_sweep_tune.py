@@ -20,6 +20,7 @@ from tune.objective import ERROR, METRIC, SEED_SCORES, STEP
 from tune.searcher import EndOfSweep, StudyScheduler, StudySearcher
 
 EPOCHS, TOTAL = 4, 8  # of two seeds
+CLASSES = 3
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
 
 
@@ -32,7 +33,7 @@ class Tune:
         storage = connect(f"sqlite:///{folder}/study.db")
         self.study = SweepStudy(storage, config, space, {}, Retrying("the database", 0.0))
         self.searcher = StudySearcher(self.study, TOTAL, dict, lambda: 4)
-        self.scheduler = StudyScheduler(self.searcher, self.study, TOTAL)
+        self.scheduler = StudyScheduler(self.searcher, self.study, TOTAL, CLASSES)
         self.count = 0
 
     def begin(self) -> SimpleNamespace | str | None:
@@ -56,10 +57,15 @@ class Tune:
         self.searcher.on_trial_complete(trial.trial_id, result)
         return False
 
-    def run(self, value: float) -> int:
-        """Run a trial of one value; return after how many epochs it ended."""
-        trial = self.begin()
-        return next(step for step in range(1, TOTAL + 1) if not self.result(trial, step, value))
+    def run(self, value: float, early: float | None = None) -> int:
+        """Run a trial of one value; return after how many epochs it ended.
+
+        Args:
+            early: another value of the first two epochs.
+        """
+        trial, early = self.begin(), value if early is None else early
+        values = {step: early if step <= 2 else value for step in range(1, TOTAL + 1)}
+        return next(step for step in values if not self.result(trial, step, values[step]))
 
 
 def states(tune: Tune) -> list[str]:
@@ -74,6 +80,17 @@ def test_trials_run_to_the_end_or_are_pruned(tmp_path):
     assert tune.study.records()[3].reason == "not among the best 50% after 2 epoch(s)"
     assert dict(tune.study.curves())[3] == {1: 0.6, 2: 0.6}
     assert tune.searcher.failure is None
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_no_trial_is_stopped_before_real_images_alone_have_taught_anything(tmp_path, again):
+    """After two epochs they are no better than guessing; after four a rung is a rung."""
+    tune = Tune(tmp_path, grace_epochs=2, reduction_factor=2.0)
+    assert [tune.run(0.8, early=1 / 3), tune.run(0.7, early=0.4)] == [8, 8]
+    if again:  # another process reads it in the database
+        tune = Tune(tmp_path, grace_epochs=2, reduction_factor=2.0)
+    assert [tune.run(0.9, early=0.2), tune.run(0.6, early=0.2)] == [8, 4]
+    assert tune.study.records()[3].reason == "not among the best 50% after 4 epoch(s)"
 
 
 @pytest.mark.parametrize("at", [1, 3, 5])
