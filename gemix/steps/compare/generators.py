@@ -107,13 +107,15 @@ def plan_generators(
     draws = dict.fromkeys((b.fraction, draw) for b in blocks for draw in range(b.draws))
     for fraction, draw in draws:
         if settings.generator == "retrained" and fraction < 1:
-            found += [configured(names, draw, fraction, draw) for names in (samplers, cgan)]
+            found += [configured(n, draw, fraction, draw) for n in (samplers, cgan) if n]
     if settings.generator == "shared" or 1 in settings.fractions:
         has_cgan = Store(workspace.synthetic(CGAN)).exists(MANIFEST)
         for seed in range(settings.gan_seeds):
-            found.append(configured(samplers if seed else (), seed))
-            found.append(configured(cgan if seed or not has_cgan else (), seed))
-    return [training for training in found if training.names]
+            if samplers and seed:
+                found.append(configured(samplers, seed))
+            if cgan and (seed or not has_cgan):
+                found.append(configured(cgan, seed))
+    return found
 
 
 def sets_of_work_directory(config: PipelineConfig, workspace: Workspace) -> tuple[str, ...]:
@@ -149,6 +151,7 @@ def make_sets(
     shared, retrained = {name: list(urls) for name, urls in found.items()}, {}
     failures: dict[str, str] = {}
     labels, groups = patients
+    data = Manifest.load(Store(workspace.data))
     for training in trainings:
         drawn = {*groups}
         if training.fraction < 1:
@@ -158,11 +161,11 @@ def make_sets(
                 fraction=training.fraction,
                 draw=training.draw,
                 seed=config.compare.seed,
-                classes=Manifest.load(Store(workspace.data)).classes,
+                classes=data.classes,
             )
             drawn = {groups[row] for row in rows}
         try:
-            made = _make(config, workspace, training, drawn, executor)
+            made = _make(config, workspace, data, training, drawn, executor)
         except (ConfigError, TransientError):
             raise
         except GemixError as error:
@@ -203,7 +206,7 @@ def _training(
         synthesis = dataclasses.replace(synthesis, teacher=workspace.teacher)
     if fraction < 1:
         teacher = dataclasses.replace(teacher, seed=teacher.seed + draw * teacher.seeds)
-    synthesis = dataclasses.replace(synthesis, generator=None, methods=methods or ("softmax",))
+    synthesis = dataclasses.replace(synthesis, generator=None, methods=methods)
     config = dataclasses.replace(config, gan=gan, synthesis=synthesis, teacher=teacher)
     return GeneratorTraining(names=names, fraction=fraction, draw=draw, config=config)
 
@@ -254,12 +257,13 @@ def _check_work_directory(
 def _make(
     config: PipelineConfig,
     workspace: Workspace,
+    data: Manifest,
     training: GeneratorTraining,
     patients: Collection[str],
     executor: Executor,
 ) -> dict[str, str]:
     """Train a generator on the images of some patients; return its sets' directories by name."""
-    data, settings = Manifest.load(Store(workspace.data)), training.config
+    settings = training.config
     folder = f"{workspace.comparison}/generators/{_address(config, training, data)}"
     below, gan = Workspace(folder), settings.gan
     log.info("%s, gan.seed=%d, %s: %s", gan.method, gan.seed, training.patients, folder)
